@@ -1,0 +1,54 @@
+# make book | test | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1, PYTHON.
+SEED ?= 0
+DATASET ?= SynthPEDES-A
+QUICK ?=
+PYTHON ?=
+export CSKT_CACHE := $(CURDIR)/.cache
+
+RUN := .venv/bin/python
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help book test lab lint
+help:
+	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
+	@echo "make test   the whole test suite"
+	@echo "make lab    the notebooks in JupyterLab"
+	@echo "make lint   ruff"
+
+book: .venv/.stamp
+	@$(RUN) -m cskt render
+	@$(RUN) notebooks/run.py --dataset "$(DATASET)" --seed "$(SEED)" $(if $(filter-out 0,$(QUICK)),--quick)
+	@$(RUN) -m jupyter_book build book/ -W --keep-going
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+test: .venv/.stamp
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then \
+	    echo "Installing Debian's chromium for the browser tests ..."; \
+	    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } \
+	        >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will be skipped."; \
+	fi
+	@$(RUN) -m pytest
+
+lab: .venv/.stamp
+	@$(RUN) -m jupyterlab notebooks
+
+lint: .venv/.stamp
+	@$(RUN) -m ruff check .
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@python=""; \
+	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	    if "$$candidate" -c "$(SUPPORTED)" >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "cskt needs Python 3.11, 3.12 or 3.13 and found none; install one, or name it: make PYTHON=/path/to/python3."; \
+	    exit 1; \
+	fi; \
+	if ! "$$python" -c "import ensurepip, venv" >/dev/null 2>&1; then \
+	    echo "$$python cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv."; \
+	    exit 1; \
+	fi; \
+	echo "Setting up .venv (a few minutes the first time) ..."; \
+	"$$python" -m venv .venv
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
