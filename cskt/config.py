@@ -1,0 +1,207 @@
+"""Configuration as plain data: the method (:class:`CSKTConfig`) and the run (:class:`TrainConfig`).
+
+The dataclass defaults are the paper's setting, as released; :meth:`TrainConfig.mini` is the embedded default that
+runs on two CPU cores without downloads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
+MINI = "cskt-mini"
+
+
+class CSKTError(ValueError):
+    """Bad input from the user: one sentence that says what is wrong, where, and what to do."""
+
+
+def cache_dir() -> Path:
+    """Where rendered data and decoded images are kept: ``$CSKT_CACHE``, else ``~/.cache/cskt``."""
+    return Path(os.environ.get("CSKT_CACHE") or Path.home() / ".cache" / "cskt")
+
+
+def _require(holds: bool, name: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise CSKTError(f"{name} must be {expected}, got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _from_dict(cls, values: dict[str, Any]):
+    surplus = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+    if surplus:
+        raise CSKTError(f"{cls.__name__} has no field {', '.join(surplus)}; remove it from the configuration.")
+    return cls(**values)
+
+
+@dataclass(frozen=True)
+class CSKTConfig:
+    """The method (Sections 2.2 and 2.3 of the paper). Defaults are the paper's.
+
+    ``prompt_depth`` None means every block of the shallower tower. With one prompt direction off, the prompts that
+    fed it are gone from both towers; with both off there are no prompts. ``adapter_init="zero"`` starts every
+    adapter's up-projection at zero, so that training starts from the backbone's own features.
+    """
+
+    prompt_length: int = 4
+    prompt_depth: int | None = None
+    text_to_vision: bool = True
+    vision_to_text: bool = True
+    vision_adapter: bool = True
+    text_adapter: bool = True
+    reduction: int = 8
+    vision_scale: float = 0.1
+    text_scale: float = 4.0
+    prompt_init: str = "random"
+    adapter_init: str = "normal"
+    train_backbone: bool = False
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.prompt_length) and 1 <= self.prompt_length <= 32, "prompt_length", self.prompt_length,
+                 "an integer from 1 to 32")
+        _require(self.prompt_depth is None or (_is_int(self.prompt_depth) and self.prompt_depth >= 0), "prompt_depth",
+                 self.prompt_depth, "None (every block) or an integer >= 0")
+        for name in ("text_to_vision", "vision_to_text", "vision_adapter", "text_adapter", "train_backbone"):
+            _require(isinstance(getattr(self, name), bool), name, getattr(self, name), "True or False")
+        _require(_is_int(self.reduction) and self.reduction >= 1, "reduction", self.reduction, "an integer >= 1")
+        for name in ("vision_scale", "text_scale"):
+            _require(_is_number(getattr(self, name)), name, getattr(self, name), "a finite number")
+        _require(self.prompt_init in ("random", "a photo of a"), "prompt_init", self.prompt_init,
+                 "'random' or 'a photo of a'")
+        _require(self.adapter_init in ("normal", "zero"), "adapter_init", self.adapter_init, "'normal' or 'zero'")
+
+    @property
+    def prompts_per_tower(self) -> int:
+        """P: rows inserted in each tower (2n with both directions, n with one, 0 with none)."""
+        if self.prompt_depth == 0:
+            return 0
+        return self.prompt_length * (int(self.text_to_vision) + int(self.vision_to_text))
+
+    @classmethod
+    def mini(cls, **overrides: Any) -> CSKTConfig:
+        """The setting chosen on val for the embedded cskt-mini backbone."""
+        return cls(**{**dict(prompt_length=1, vision_scale=1.0, text_scale=1.0, adapter_init="zero"), **overrides})
+
+    def for_method(self, method: str) -> CSKTConfig:
+        """This configuration with the switches of one comparison method (see :data:`METHODS`)."""
+        if method not in METHODS:
+            raise CSKTError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}.")
+        return dataclasses.replace(self, **METHODS[method])
+
+
+_NO_PROMPTS = dict(text_to_vision=False, vision_to_text=False)
+_NO_ADAPTERS = dict(vision_adapter=False, text_adapter=False)
+METHODS: dict[str, dict[str, bool]] = {
+    "zero-shot": {**_NO_PROMPTS, **_NO_ADAPTERS},
+    "full": {**_NO_PROMPTS, **_NO_ADAPTERS, "train_backbone": True},
+    "prompts-text-to-image": {"vision_to_text": False, **_NO_ADAPTERS},
+    "prompts-image-to-text": {"text_to_vision": False, **_NO_ADAPTERS},
+    "bpt": _NO_ADAPTERS,
+    "adapter-vision": {**_NO_PROMPTS, "text_adapter": False},
+    "adapter-text": {**_NO_PROMPTS, "vision_adapter": False},
+    "dat": _NO_PROMPTS,
+    "cskt": {},
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Defaults are the paper's, as released; learning rates are per parameter group (see training).
+
+    ``selection_split`` is where the best epoch is chosen: ``"val"`` by default, ``"test"`` reproduces the release.
+    ``erasing`` is the probability of random erasing, ``pad`` the border of the random crop in pixels.
+    """
+
+    dataset: str = "CUHK-PEDES"
+    data_root: str | None = None
+    backbone: str = "ViT-B-16-quickgelu"
+    pretrained: str | None = "openai"
+    image_size: tuple[int, int] = (384, 128)
+    method: str = "cskt"
+    cskt: CSKTConfig = field(default_factory=CSKTConfig)
+    seed: int = 0
+    epochs: int = 60
+    batch_size: int = 128
+    optimizer: str = "adam"
+    learning_rate: float = 3e-4
+    bias_factor: float = 2.0
+    weight_decay: float = 4e-5
+    adam_eps: float = 1e-3
+    warmup_epochs: int = 5
+    temperature: float = 0.02
+    flip: float = 0.5
+    pad: int = 10
+    erasing: float = 0.5
+    selection_split: str = "val"
+    precision: str = "auto"
+    device: str = "auto"
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.dataset in DATASETS, "dataset", self.dataset, f"one of {', '.join(DATASETS)}")
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        _require(len(self.image_size) == 2 and all(_is_int(s) and s >= 1 for s in self.image_size), "image_size",
+                 self.image_size, "(height, width) in pixels")
+        if isinstance(self.cskt, dict):
+            object.__setattr__(self, "cskt", _from_dict(CSKTConfig, self.cskt))
+        object.__setattr__(self, "cskt", self.cskt.for_method(self.method))
+        _require(_is_int(self.seed) and self.seed >= 0, "seed", self.seed, "an integer >= 0")
+        _require(_is_int(self.epochs) and self.epochs >= 1, "epochs", self.epochs, "an integer >= 1")
+        _require(_is_int(self.batch_size) and self.batch_size >= 2, "batch_size", self.batch_size, "an integer >= 2")
+        _require(self.optimizer in ("adam", "adamw"), "optimizer", self.optimizer, "'adam' or 'adamw'")
+        for name in ("learning_rate", "bias_factor", "adam_eps", "temperature"):
+            value = getattr(self, name)
+            _require(_is_number(value) and value > 0, name, value, "a number > 0")
+        _require(_is_number(self.weight_decay) and self.weight_decay >= 0, "weight_decay", self.weight_decay,
+                 "a number >= 0")
+        _require(_is_int(self.warmup_epochs) and self.warmup_epochs >= 0, "warmup_epochs", self.warmup_epochs,
+                 "an integer >= 0")
+        _require(_is_int(self.pad) and self.pad >= 0, "pad", self.pad, "an integer >= 0 (pixels)")
+        for name in ("flip", "erasing"):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value <= 1, name, value, "a probability from 0 to 1")
+        _require(self.selection_split in ("val", "test"), "selection_split", self.selection_split, "'val' or 'test'")
+        _require(self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "'auto', 'fp32' or 'bf16'")
+        _require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "'auto', 'cpu' or 'cuda'")
+
+    @classmethod
+    def paper(cls, dataset: str = "CUHK-PEDES", data_root: str | None = None, **overrides: Any) -> TrainConfig:
+        """The paper's setting as released: CLIP ViT-B/16 at 384x128, 60 epochs of Adam."""
+        return cls(dataset=dataset, data_root=data_root, **overrides)
+
+    @classmethod
+    def mini(cls, dataset: str = "SynthPEDES-A", **overrides: Any) -> TrainConfig:
+        """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen on val."""
+        values: dict[str, Any] = dict(
+            dataset=dataset, backbone=MINI, pretrained=None, image_size=(128, 64), cskt=CSKTConfig.mini(), epochs=6,
+            batch_size=64, learning_rate=3e-3, adam_eps=1e-8, warmup_epochs=1, pad=4, erasing=0.2,
+        )
+        return cls(**{**values, **overrides})
+
+    @classmethod
+    def for_backbone(cls, backbone: str = MINI, **overrides: Any) -> TrainConfig:
+        """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; None means default."""
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        return cls.mini(**overrides) if backbone == MINI else cls.paper(backbone=backbone, **overrides)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Inverse of :meth:`to_dict`; an unknown field is a :class:`CSKTError`."""
+        return _from_dict(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and scalars, fit for yaml and json."""
+        values = dataclasses.asdict(self)
+        return {**values, "image_size": list(self.image_size)}
