@@ -1,0 +1,330 @@
+"""The CSKT model (Liu et al.): CLIP's two encoders with bidirectional prompts and parallel adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cskt import backbones
+from cskt.config import MINI, CSKTConfig, CSKTError
+from cskt.model import reference
+from cskt.model.adapters import ParallelAdapter
+from cskt.model.prompts import BidirectionalPrompts
+from cskt.model.towers import insert_rows, run_blocks
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter.safetensors", "config.json"
+PHRASE = "a photo of a"  # prompt_init
+
+
+class CSKT(nn.Module):
+    """CSKT on an open_clip ViT CLIP. The backbone is frozen unless ``config.train_backbone``.
+
+    ``tokenizer``: list[str] -> (B, context) ids, CLIP's own by default. ``known_tokens``: ids the backbone has learned
+    (None: all). ``source``: how :func:`cskt.backbones.create_backbone` made the backbone, kept for saving.
+    :class:`CSKTError` if the backbone or the configuration does not fit.
+    """
+
+    def __init__(self, backbone: nn.Module, config: CSKTConfig | None = None,
+                 tokenizer: Callable[[list[str]], Tensor] | None = None, known_tokens: set[int] | None = None,
+                 source: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        backbones.check_supported(backbone)
+        self.config = config = config or CSKTConfig()
+        self.backbone, self.tokenizer = backbone, tokenizer or backbones.clip_tokenizer(backbone.context_length)
+        self.known_tokens, self.source = known_tokens, dict(source or {})
+        self.image_size: tuple[int, int] = tuple(backbone.visual.image_size)
+        # CLIP's BPE ends its vocabulary with the end token; a tower that pools elsewhere says where.
+        self.end_token = backbone.text_eos_id if backbone.text_pool_type == "eos" else backbone.vocab_size - 1
+
+        text, vision = backbone.transformer.resblocks, backbone.visual.transformer.resblocks
+        text_width, vision_width = backbone.token_embedding.embedding_dim, backbone.visual.conv1.out_channels
+        shallower = min(len(text), len(vision))
+        depth = shallower if config.prompt_depth is None else config.prompt_depth
+        if depth > shallower:
+            raise CSKTError(f"prompt_depth must be at most {shallower} (blocks of the shallower tower), got {depth}.")
+        count = config.prompts_per_tower
+        if count > backbone.context_length - 3:
+            raise CSKTError(f"prompt_length must leave room for a caption in {backbone.context_length} text positions, "
+                            f"got {config.prompt_length} ({count} prompts).")
+        self.num_prompts = count
+        self.prompts = BidirectionalPrompts(
+            depth, config.prompt_length, text_width, vision_width, config.text_to_vision, config.vision_to_text
+        ) if count else None
+
+        def adapters(width: int, blocks: int, scale: float) -> nn.ModuleList:
+            zero = config.adapter_init == "zero"
+            return nn.ModuleList(ParallelAdapter(width, config.reduction, scale, zero) for _ in range(blocks))
+
+        self.text_adapters = adapters(text_width, len(text) * config.text_adapter, config.text_scale)
+        self.vision_adapters = adapters(vision_width, len(vision) * config.vision_adapter, config.vision_scale)
+        like = backbone.visual.conv1.weight
+        for part in (self.prompts, self.text_adapters, self.vision_adapters):
+            if part is not None:
+                part.to(like.device, like.dtype)
+        if config.prompt_init == PHRASE and self.prompts is not None and len(self.prompts.text):
+            self._start_prompt_from_phrase()
+        for name, parameter in backbone.named_parameters():
+            parameter.requires_grad_(config.train_backbone and name not in ("logit_scale", "logit_bias"))
+        self.train(self.training)
+
+    @torch.no_grad()
+    def _start_prompt_from_phrase(self) -> None:
+        """The first text prompts become the embeddings of "a photo of a"; surplus prompts stay random."""
+        first = self.prompts.text[0]
+        ids = self.tokenize([PHRASE])[0, 1:5].to(first.device)
+        rows = min(len(first), len(ids))
+        first[:rows] = self.backbone.token_embedding.weight[ids[:rows]]
+
+    def train(self, mode: bool = True) -> CSKT:
+        super().train(mode)
+        if not self.config.train_backbone:
+            self.backbone.eval()  # frozen means no dropout of patches either
+        return self
+
+    # -- encoders ------------------------------------------------------------------------------------------------
+
+    def encode_image(self, images: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
+        """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D); L2-normalised if asked.
+
+        ``record`` receives each block's output (B, 1 + patches + P, width).
+        """
+        self._check_images(images)
+        visual = self.backbone.visual
+        x = visual.conv1(images).flatten(2).transpose(1, 2).to(visual.positional_embedding.dtype)
+        x = insert_rows(x, visual.class_embedding[None], 0) + visual.positional_embedding
+        x = visual.patch_dropout(x)
+        prompts, at = self.prompts.vision_rows() if self.prompts is not None else [], x.shape[1]
+        if prompts:
+            x = insert_rows(x, prompts[0], at)
+        x = run_blocks(visual.transformer.resblocks, self.vision_adapters, visual.ln_pre(x), images.new_zeros(
+            len(images), dtype=torch.long), causal=False, prompts=prompts, at=at, record=record)
+        features = visual.ln_post(x) @ visual.proj
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, token_ids: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
+        """Token ids (B, up to 77) from :meth:`tokenize` -> features (B, D); L2-normalised if asked; ids stay intact.
+
+        Captions too long for the prompts lose their last words, never the end token. What follows the end token is not
+        read. ``record`` receives each block's output (B, 77, width), padding included.
+        """
+        self._check_token_ids(token_ids)
+        backbone = self.backbone
+        ids, end = fit_captions(token_ids.long(), self.end_token, backbone.context_length - self.num_prompts)
+        if record is None:  # causal: columns after the batch's last end token change nothing
+            ids = ids[:, : int(end.max()) + 1]
+        prompts = self.prompts.text_rows() if self.prompts is not None else []
+        x = backbone.token_embedding(ids)
+        if prompts:
+            x, end = insert_rows(x, prompts[0], 1), end + self.num_prompts
+        x = x + backbone.positional_embedding[: x.shape[1]]
+        x = run_blocks(backbone.transformer.resblocks, self.text_adapters, x, end, causal=True, prompts=prompts, at=1,
+                       record=record)
+        x, projection = backbone.ln_final(x), backbone.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Module) else x @ projection
+        return F.normalize(x, dim=-1) if normalize else x
+
+    def forward(self, images: Tensor | None = None, token_ids: Tensor | None = None) -> tuple[Tensor | None, ...]:
+        """(image features, text features), each None where its input is."""
+        if images is None and token_ids is None:
+            raise CSKTError("the model needs images, token_ids or both.")
+        return (None if images is None else self.encode_image(images),
+                None if token_ids is None else self.encode_text(token_ids))
+
+    def _check_images(self, images: Tensor) -> None:
+        height, width = self.image_size
+        expected = f"images must be a (B, 3, {height}, {width}) tensor with B >= 1"
+        fits = isinstance(images, Tensor) and images.ndim == 4 and len(images) > 0
+        if not fits or images.shape[1:] != (3, height, width):
+            raise CSKTError(f"{expected}, got {_describe(images)}; resize the images or the model (image_size).")
+        dtype = self.backbone.visual.conv1.weight.dtype
+        mixed = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
+        if images.dtype != dtype and not mixed:
+            raise CSKTError(f"images must be CLIP-normalised {dtype}, got {images.dtype}; use .to({dtype}).")
+
+    def _check_token_ids(self, ids: Tensor) -> None:
+        context = self.backbone.context_length
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or not len(ids) or not 2 <= ids.shape[1] <= context:
+            raise CSKTError(f"token_ids must be a (B, {context}) tensor with B >= 1, got {_describe(ids)}; "
+                            "use model.tokenize.")
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise CSKTError(f"token_ids must be integers, got {ids.dtype}; use model.tokenize.")
+        ends = (ids[:, 1:] == self.end_token).any(dim=1) & (ids[:, 0] != self.end_token)
+        low, high, whole = torch.stack([ids.min().long(), ids.max().long(), ends.all().long()]).tolist()
+        if low < 0 or high >= self.backbone.vocab_size:
+            raise CSKTError(f"token_ids must be from 0 to {self.backbone.vocab_size - 1}, got {low} to {high}; "
+                            "use model.tokenize.")
+        if not whole:
+            row = int((~ends).nonzero()[0])
+            raise CSKTError(f"token_ids row {row} lacks the end token {self.end_token} after a start token; "
+                            "use model.tokenize.")
+
+    # -- words ---------------------------------------------------------------------------------------------------
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+        """Captions -> token ids (B, 77) int64 on the CPU: start, words, end, padding."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise CSKTError("tokenize needs at least one caption, each a str.")
+        return self.tokenizer(texts)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a caption with a token that the backbone never learned, in order, each once."""
+        if self.known_tokens is None:
+            return []
+        words = dict.fromkeys(re.findall(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\s\w]+", text.lower()))
+        return [word for word in words if not set(self.tokenizer.encode(word)) <= self.known_tokens]
+
+    # -- parameters ----------------------------------------------------------------------------------------------
+
+    def counted_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter but CLIP's own temperature, which no feature and no loss reads."""
+        return {n: p for n, p in self.named_parameters() if n not in ("backbone.logit_scale", "backbone.logit_bias")}
+
+    @property
+    def num_trainable(self) -> int:
+        """Trained scalars."""
+        return sum(p.numel() for p in self.counted_parameters().values() if p.requires_grad)
+
+    @property
+    def num_total(self) -> int:
+        """All scalars, CLIP's own temperature left out."""
+        return sum(p.numel() for p in self.counted_parameters().values())
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """The trained tensors by name; like ``state_dict()``, they share memory with the model."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of :meth:`trainable_state`; a :class:`CSKTError` lists what does not fit, and nothing is loaded."""
+        own = self.trainable_state()
+        backbones.check_state({name: tensor.shape for name, tensor in own.items()}, state, "the trained state")
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def summary(self) -> str:
+        """A table: trained and all parameters of each block, adding up to the totals."""
+        rows: dict[str, list[int]] = {}
+        for name, parameter in self.counted_parameters().items():
+            row = rows.setdefault(_table_row(name), [0, 0])
+            row[0] += parameter.numel() * parameter.requires_grad
+            row[1] += parameter.numel()
+        rows["total"] = [self.num_trainable, self.num_total]
+        lines = [f"{'part':<20}{'trained':>14}{'all':>14}", *(f"{k:<20}{t:>14,}{a:>14,}" for k, (t, a) in rows.items())]
+        share = 100 * self.num_trainable / self.num_total
+        title = f"CSKT on {self.source.get('name', type(self.backbone).__name__)}, images {self.image_size[0]} x " \
+                f"{self.image_size[1]}, {self.num_prompts} prompts per tower, {share:.2f}% trained"
+        return "\n".join([title, *lines])
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    # -- files ---------------------------------------------------------------------------------------------------
+
+    def load_reference_checkpoint(self, checkpoint: Mapping[str, Any] | str | os.PathLike) -> None:
+        """Loads the authors' checkpoint; see :func:`cskt.model.reference.load_reference_checkpoint`."""
+        reference.load_reference_checkpoint(self, checkpoint)
+
+    def to_reference_state(self) -> dict[str, Tensor]:
+        """Our weights in the authors' names; see :func:`cskt.model.reference.to_reference_state`."""
+        return reference.to_reference_state(self)
+
+    def backbone_fingerprint(self) -> str:
+        """Identifies the frozen backbone by its values, a trained one by its shapes only."""
+        return backbones.fingerprint(self.backbone, weights=not self.config.train_backbone)
+
+    def save_pretrained(self, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+        """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder ``path``."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: t.to("cpu", dtype or t.dtype).contiguous() for name, t in self.trainable_state().items()}
+        config = {
+            "cskt": dataclasses.asdict(self.config),
+            "backbone": {**self.source, "image_size": self.image_size, "fingerprint": self.backbone_fingerprint()},
+        }
+        partial = {file: folder / f".{file}.part" for file in (WEIGHTS_FILE, CONFIG_FILE)}
+        save_file(weights, partial[WEIGHTS_FILE])
+        partial[CONFIG_FILE].write_text(json.dumps(config, indent=2) + "\n")
+        for file, part in partial.items():
+            os.replace(part, folder / file)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike, backbone: nn.Module | None = None,
+                        pretrained: str | os.PathLike | None = None) -> CSKT:
+        """The model saved in the folder ``path``, in eval mode on the CPU (or where ``backbone`` is).
+
+        The backbone is made again as it was; ``pretrained`` says where its weights are now, ``backbone`` is it.
+        :class:`CSKTError` if a file is missing or unfit, or if the backbone is not the one that was trained on.
+        """
+        folder = Path(path)
+        for file in (WEIGHTS_FILE, CONFIG_FILE):
+            if not (folder / file).is_file():
+                raise CSKTError(f"{folder / file} does not exist; give the folder that save_pretrained wrote.")
+        try:
+            saved = json.loads((folder / CONFIG_FILE).read_text())
+            config, made = CSKTConfig(**saved["cskt"]), dict(saved["backbone"])
+            weights = load_file(folder / WEIGHTS_FILE)
+        except (CSKTError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
+            raise CSKTError(f"the model in {folder} cannot be read ({error}); save it again.") from error
+        except Exception as error:  # safetensors raises its own class for a damaged file
+            raise CSKTError(f"{folder / WEIGHTS_FILE} is damaged ({error}); save the model again.") from error
+        size, wanted = tuple(made.pop("image_size")), made.pop("fingerprint")
+        if backbone is None and "name" not in made:
+            raise CSKTError(f"the model in {folder} was saved over a backbone of unknown origin; pass it as backbone.")
+        if backbone is None:
+            model = load_model(made["name"], pretrained or made.get("pretrained"), size, config)
+        else:
+            model = cls(backbone, config, source=made)
+        if (found := model.backbone_fingerprint()) != wanted or model.image_size != size:
+            raise CSKTError(f"the model in {folder} was trained over another backbone (fingerprint {wanted}, images "
+                            f"{size}; got {found}, {model.image_size}); load it over {made or 'the same weights'}.")
+        model.load_trainable_state(weights)
+        return model.eval()
+
+
+def load_model(name: str = MINI, pretrained: str | os.PathLike | None = None,
+               image_size: tuple[int, int] | int | None = None, config: CSKTConfig | None = None) -> CSKT:
+    """A backbone (see :func:`cskt.backbones.create_backbone`) with a fresh CSKT on it.
+
+    ``config`` defaults to the paper's, for ``cskt-mini`` to :meth:`cskt.config.CSKTConfig.mini`.
+    """
+    backbone = backbones.create_backbone(name, pretrained, image_size)
+    known = backbones.known_token_ids(name) if pretrained is None else None
+    source = {"name": name, "pretrained": None if pretrained is None else os.fspath(pretrained)}
+    config = config or (CSKTConfig.mini() if name == MINI else CSKTConfig())
+    return CSKT(backbone, config, backbones.tokenizer_for(name), known, source)
+
+
+def fit_captions(ids: Tensor, end_token: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Captions (B, L) cut to ``columns`` so that each keeps its end token -> (ids (B, min(L, columns)), end (B,)).
+
+    A caption whose end token would be lost gets it in its last column, in place of a word. A copy is returned.
+    """
+    ends = (ids == end_token).int().argmax(dim=1)
+    kept, last = ids[:, :columns].clone(), columns - 1
+    kept[:, last:] = torch.where(ends[:, None] > last, end_token, kept[:, last:])
+    return kept, ends.clamp(max=last)
+
+
+def _describe(value: Any) -> str:
+    return f"{tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _table_row(name: str) -> str:
+    """The row of :meth:`CSKT.summary` that a parameter belongs to."""
+    if name.startswith("prompts."):
+        return "prompts"
+    tower = "vision" if name.startswith(("backbone.visual.", "vision_adapters.")) else "text"
+    if block := re.search(r"(?:resblocks|adapters)\.(\d+)\.", name):
+        return f"{tower} block {block[1]}"
+    return f"{tower} ends"

@@ -1,0 +1,51 @@
+"""Bidirectional prompt transferring (BPT, Section 2.2): prompts of each tower, and what they become in the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+INIT_STD = 0.02  # prompts and all new linear maps start from N(0, 0.02), as released
+
+
+def projection(in_features: int, out_features: int) -> nn.Linear:
+    """A linear map with weights N(0, 0.02) and zero bias, the start of every new map of the method."""
+    linear = nn.Linear(in_features, out_features)
+    nn.init.normal_(linear.weight, std=INIT_STD)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+class BidirectionalPrompts(nn.Module):
+    """Per layer: text prompts t (n, text_width), vision prompts v (n, vision_width), and linear maps between them.
+
+    The text tower receives ``[t ; V2T(v)]``, the vision tower ``[T2V(t) ; v]``, in this order. With one direction off,
+    the prompts that fed it do not exist: ``text_to_vision`` alone leaves t and T2V(t).
+    """
+
+    def __init__(self, depth: int, length: int, text_width: int, vision_width: int, text_to_vision: bool = True,
+                 vision_to_text: bool = True) -> None:
+        super().__init__()
+
+        def prompts(width: int, wanted: bool) -> nn.ParameterList:
+            return nn.ParameterList(
+                nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD)) for _ in range(depth * wanted)
+            )
+
+        self.text, self.vision = prompts(text_width, text_to_vision), prompts(vision_width, vision_to_text)
+        self.text_to_vision = nn.ModuleList(projection(text_width, vision_width) for _ in self.text)
+        self.vision_to_text = nn.ModuleList(projection(vision_width, text_width) for _ in self.vision)
+        self.depth = depth
+
+    def text_rows(self) -> list[Tensor]:
+        """What the text tower receives at layers 0..depth-1: (P, text_width) each."""
+        return self._joined(list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)])
+
+    def vision_rows(self) -> list[Tensor]:
+        """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
+        return self._joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
+
+    def _joined(self, from_text: list[Tensor], from_vision: list[Tensor]) -> list[Tensor]:
+        if from_text and from_vision:
+            return [torch.cat(pair) for pair in zip(from_text, from_vision, strict=True)]
+        return from_text or from_vision

@@ -1,0 +1,164 @@
+"""Backbones from open_clip, from files of several formats, and the embedded one (here a tiny stand-in)."""
+
+import json
+import urllib.error
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cskt import backbones
+from cskt.config import CSKTError
+from cskt.model import CSKT, load_model
+
+CONFIG = {
+    "embed_dim": 8,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+KNOWN = {320, 786, 1449, 49406, 49407}
+
+
+@pytest.fixture
+def mini(monkeypatch, tmp_path):
+    """A folder with the assets of a tiny cskt-mini; the backbone they were saved from."""
+    torch.manual_seed(0)
+    backbone = open_clip.CLIP(**CONFIG)
+    (tmp_path / "cskt-mini.json").write_text(json.dumps(CONFIG))
+    backbones.save_mini(backbone, KNOWN, tmp_path / "cskt-mini.safetensors")
+    monkeypatch.setattr(backbones, "ASSETS", tmp_path)
+    return backbone
+
+
+def test_embedded_weights(mini, tmp_path):
+    loaded = backbones.create_backbone("cskt-mini")
+    ids = torch.tensor(sorted(KNOWN))
+    for name, tensor in loaded.state_dict().items():
+        expected = mini.state_dict()[name].half().float()
+        torch.testing.assert_close(*((t[ids] if name == "token_embedding.weight" else t) for t in (tensor, expected)))
+    again = backbones.create_backbone("cskt-mini")
+    assert backbones.fingerprint(again) == backbones.fingerprint(loaded)  # the seeded rule for the other rows
+    assert backbones.known_token_ids("cskt-mini") == KNOWN and backbones.known_token_ids("ViT-B-32") is None
+    assert load_file(tmp_path / "cskt-mini.safetensors")["token_embedding.rows"].shape == (len(KNOWN), 16)
+    random = backbones.create_backbone("cskt-mini", "random")
+    assert backbones.fingerprint(random) != backbones.fingerprint(loaded)
+
+
+def test_embedded_model_round_trip(mini, tmp_path):
+    model = load_model(image_size=(64, 32))
+    assert model.config.prompt_length == 1 and model.image_size == (64, 32)
+    assert model.unknown_words("A black coat, a man") == ["coat", ","]
+    model.save_pretrained(tmp_path / "run")
+    again = CSKT.from_pretrained(tmp_path / "run")
+    assert not again.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+
+
+@pytest.mark.parametrize("missing", ["json", "safetensors"])
+def test_missing_asset_is_named(mini, tmp_path, missing):
+    (tmp_path / f"cskt-mini.{missing}").unlink()
+    with pytest.raises(CSKTError, match=f"cskt-mini.{missing} of cskt-mini is missing; .*pretrain-mini"):
+        backbones.create_backbone("cskt-mini")
+
+
+class Scripted(torch.nn.Module):
+    """Stands for OpenAI's TorchScript archives: the same names, half precision, three extra integers."""
+
+    def __init__(self, state):
+        super().__init__()
+        for name, value in {"input_resolution": 64, "context_length": 77, "vocab_size": 49408}.items():
+            self.register_buffer(name, torch.tensor(value))
+        for name, tensor in state.items():
+            *path, last = name.split(".")
+            module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, torch.nn.Module())
+                module = module._modules[part]
+            module.register_parameter(last, torch.nn.Parameter(tensor.half()))
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("kind", ["state_dict", "safetensors", "open_clip", "parallel", "torchscript"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_checkpoint_files(mini, tmp_path, kind):
+    state = {name: tensor.half() for name, tensor in mini.state_dict().items()}
+    path = tmp_path / "clip.pt"
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(state, path)
+    elif kind == "torchscript":
+        torch.jit.save(torch.jit.script(Scripted(state)), path)
+    else:
+        wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+        torch.save({"state_dict": state, "open_clip": {"state_dict": state, "epoch": 1},
+                    "parallel": {"state_dict": wrapped}}[kind] if kind != "state_dict" else state, path)
+    loaded = backbones.create_backbone("cskt-mini", path)
+    assert all(torch.equal(tensor, state[name].float()) for name, tensor in loaded.state_dict().items())
+    assert not loaded.training
+
+
+def test_positions_follow_the_image_size(mini, tmp_path):
+    torch.save(mini.state_dict(), tmp_path / "clip.pt")
+    wide = backbones.create_backbone("cskt-mini", tmp_path / "clip.pt", image_size=(96, 32))
+    assert wide.visual.positional_embedding.shape == (1 + 6 * 2, 16)
+    with torch.no_grad():
+        assert wide.encode_image(torch.zeros(1, 3, 96, 32)).shape == (1, 8)
+    flat = torch.full((17, 3), 2.0)
+    assert torch.equal(backbones.resize_positions(flat, (4, 4), (8, 3)), torch.full((25, 3), 2.0))
+    ramp = torch.cat([torch.tensor([[9.0]]), torch.arange(4.0).repeat_interleave(2)[:, None]])  # 4 x 2, constant rows
+    moved = backbones.resize_positions(ramp, (4, 2), (2, 4))
+    assert moved[0] == 9 and torch.equal(moved[1:, 0], torch.tensor([0.5, 2.5]).repeat_interleave(4))
+    assert backbones.resize_positions(ramp, (8, 8), (4, 2)) is ramp
+
+
+def test_files_that_do_not_fit_are_refused(mini, tmp_path):
+    state = dict(mini.state_dict())
+    state["visual.proj"], state["odd"] = torch.zeros(2, 2), state.pop("ln_final.bias")
+    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(CSKTError, match=r"missing: ln_final.bias; surplus: odd; of the wrong shape: visual.proj"):
+        backbones.create_backbone("cskt-mini", tmp_path / "clip.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "clip.pt").read_bytes()[:1000])
+    with pytest.raises(CSKTError, match="cut.pt cannot be read"):
+        backbones.create_backbone("cskt-mini", tmp_path / "cut.pt")
+
+
+@pytest.mark.parametrize(("name", "pretrained", "size", "message"), [
+    ("ViT-Z", None, None, "backbone 'ViT-Z' is unknown"),
+    ("RN50", None, None, "not a plain ViT CLIP"),
+    ("ViT-B-16-SigLIP", None, None, "not a plain ViT CLIP"),
+    ("ViT-B-32", "no-such-tag", None, r"'no-such-tag' is neither a tag of ViT-B-32 \(known: openai.*looked at /"),
+    ("ViT-B-16", "openai", None, "use the backbone 'ViT-B-16-quickgelu'"),
+    ("ViT-B-16", None, (8, 128), "at least one patch"),
+    ("ViT-B-16", None, (8, 128, 3), r"must be \(height, width\)"),
+])
+def test_bad_requests(name, pretrained, size, message):
+    with pytest.raises(CSKTError, match=message):
+        backbones.create_backbone(name, pretrained, size)
+
+
+def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
+    def unreachable(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(backbones.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(backbones, "try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(CSKTError) as caught:
+        backbones.create_backbone("ViT-B-16-quickgelu", "openai", (384, 128))
+    text = str(caught.value)
+    assert "tag 'openai'" in text and str(tmp_path / ".cache/clip/ViT-B-16.pt") in text and "ViT-B-16.pt on a" in text
+    (tmp_path / ".cache/clip").mkdir(parents=True)
+    (tmp_path / ".cache/clip/ViT-B-16.pt").write_bytes(b"found, but not a checkpoint")
+    with pytest.raises(CSKTError, match="ViT-B-16.pt cannot be read"):
+        backbones.create_backbone("ViT-B-16-quickgelu", "openai", (384, 128))
+
+
+def test_tokenizer():
+    ids = backbones.tokenizer_for("ViT-B-16-quickgelu")(["a man", "coat " * 100])
+    assert ids.shape == (2, 77) and ids[0, :4].tolist() == [49406, 320, 786, 49407] and ids[1, -1] == 49407
