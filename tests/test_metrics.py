@@ -1,0 +1,176 @@
+"""Metrics against the released evaluator's figures, scikit-learn, a plain per-query implementation, and properties."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from cskt import metrics
+from cskt.config import CSKTError
+from cskt.metrics import both_directions, retrieval_metrics
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "metrics.json").read_text())
+
+
+def plain(similarity, query_ids, gallery_ids, ranks=(1, 5, 10)):
+    """One query at a time with a full stable sort: the definition, written out."""
+    first, precision, penalty = [], [], []
+    for scores, identity in zip(np.asarray(similarity, dtype=np.float64), query_ids, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        found = np.flatnonzero(np.asarray(gallery_ids)[order] == identity) + 1
+        if len(found):
+            first.append(found[0])
+            precision.append(np.mean(np.arange(1, len(found) + 1) / found))
+            penalty.append(len(found) / found[-1])
+    result = {f"R@{k}": 100 * np.mean(np.array(first) <= k) for k in ranks}
+    result |= {"mAP": 100 * np.mean(precision), "mINP": 100 * np.mean(penalty)}
+    return result | {"queries": len(query_ids), "unmatched_queries": len(query_ids) - len(first)}
+
+
+SCORES = st.integers(-2, 2) | st.floats(-1, 1, width=32)
+
+
+@st.composite
+def cases(draw, scores=SCORES):
+    """Similarities with many ties, few identities, some queries without a match, at least one with."""
+    queries, gallery = draw(st.integers(1, 8)), draw(st.integers(1, 12))
+    values = draw(st.lists(scores, min_size=queries * gallery, max_size=queries * gallery))
+    identities = st.integers(-1, 3)
+    query_ids = draw(st.lists(identities, min_size=queries, max_size=queries))
+    gallery_ids = draw(st.lists(identities, min_size=gallery, max_size=gallery))
+    gallery_ids[0] = query_ids[0]
+    return np.array(values, dtype=np.float32).reshape(queries, gallery), np.array(query_ids), np.array(gallery_ids)
+
+
+def golden_similarity():
+    random = np.random.default_rng(GOLDEN["seed"])
+    query, gallery = (random.integers(0, GOLDEN["npid"], GOLDEN[size]) for size in ("Q", "G"))
+    query[: GOLDEN["npid"]] = gallery[: GOLDEN["npid"]] = np.arange(GOLDEN["npid"])
+    noise = random.standard_normal((GOLDEN["Q"], GOLDEN["G"])).astype(np.float32)
+    return noise + np.float32(1.5) * (query[:, None] == gallery[None]).astype(np.float32)
+
+
+def test_equals_the_released_evaluator():
+    similarity = golden_similarity()
+    assert similarity.sum(dtype=np.float64) == pytest.approx(GOLDEN["sim_checksum"]["sum"], abs=1e-6)
+    result = both_directions(similarity, GOLDEN["query_pids"], GOLDEN["gallery_pids"], ranks=range(1, 11))
+    for direction, key in (("text_to_image", "t2i"), ("image_to_text", "i2t")):
+        expected = GOLDEN[key]
+        assert result[direction]["mAP"] == pytest.approx(expected["mAP_float64"], abs=1e-9)
+        assert result[direction]["mINP"] == pytest.approx(expected["mINP_float64"], abs=1e-9)
+        # the released evaluator works in float32
+        assert [result[direction][f"R@{k}"] for k in range(1, 11)] == pytest.approx(expected["cmc_1_to_10"], abs=1e-4)
+        assert result[direction]["unmatched_queries"] == 0
+
+
+@given(cases())
+@settings(deadline=None)
+def test_equals_the_definition_with_ties_ranked_by_gallery_index(case):
+    assert retrieval_metrics(*case) == pytest.approx(plain(*case))
+
+
+@given(cases(), st.integers(1, 30))
+@settings(deadline=None, max_examples=30)
+def test_chunks_change_nothing(case, scores_per_chunk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_CHUNK_SCORES", scores_per_chunk)
+        assert retrieval_metrics(*case) == pytest.approx(plain(*case))
+
+
+def test_average_precision_is_scikit_learns():
+    random = np.random.default_rng(3)
+    similarity = random.permutation(25 * 40).reshape(25, 40) / 1000.0  # no ties: scikit-learn pools tied scores
+    query, gallery = random.integers(0, 6, 25), random.integers(0, 6, 40)
+    expected = np.mean([average_precision_score(gallery == q, row) for q, row in zip(query, similarity, strict=True)])
+    assert retrieval_metrics(similarity, query, gallery)["mAP"] == pytest.approx(100 * expected, abs=1e-9)
+
+
+@given(cases(scores=st.just(0.0)), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_permuting_the_gallery_changes_nothing_without_ties(case, random):
+    similarity, query, gallery = case
+    distinct = list(range(similarity.size))
+    random.shuffle(distinct)
+    similarity = np.array(distinct, dtype=np.float64).reshape(similarity.shape)
+    order = random.sample(range(len(gallery)), len(gallery))
+    permuted = retrieval_metrics(similarity[:, order], query, gallery[order])
+    assert permuted == pytest.approx(retrieval_metrics(similarity, query, gallery))
+
+
+@given(cases())
+@settings(deadline=None, max_examples=50)
+def test_every_query_twice_changes_only_the_counts(case):
+    similarity, query, gallery = case
+    once, twice = retrieval_metrics(*case), retrieval_metrics(np.repeat(similarity, 2, 0), np.repeat(query, 2), gallery)
+    for name in ("queries", "unmatched_queries"):
+        assert twice.pop(name) == 2 * once.pop(name)
+    assert twice == pytest.approx(once)
+
+
+@pytest.mark.parametrize("place", [0, 3, 9])
+def test_one_match(place):
+    similarity = -np.arange(10.0)[None]
+    result = retrieval_metrics(similarity, [7], np.where(np.arange(10) == place, 7, 1))
+    assert result["mAP"] == result["mINP"] == pytest.approx(100 / (place + 1))
+    assert (result["R@1"], result["R@5"]) == (100.0 * (place < 1), 100.0 * (place < 5))
+
+
+def test_every_item_matches():
+    result = retrieval_metrics(np.random.default_rng(0).standard_normal((4, 300)), [5] * 4, [5] * 300)
+    assert result.pop("queries") == 4 and result.pop("unmatched_queries") == 0
+    assert set(result.values()) == {100.0}
+
+
+def test_unmatched_queries_are_left_out_and_counted():
+    similarity = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])
+    result = retrieval_metrics(similarity, [1, 8, 9], [1, 2])
+    assert (result["R@1"], result["mAP"], result["queries"], result["unmatched_queries"]) == (100, 100, 3, 2)
+
+
+def test_all_scores_equal_and_infinite_scores():
+    assert retrieval_metrics(np.zeros((1, 4)), [2], [1, 2, 1, 2])["mAP"] == pytest.approx(100 * (1 / 2 + 2 / 4) / 2)
+    signed = np.array([[0.0, -0.0, np.inf, -np.inf]])
+    assert retrieval_metrics(signed, [2], [1, 2, 1, 2]) == pytest.approx(plain(signed, [2], [1, 2, 1, 2]))
+
+
+def test_ties_are_stable_in_long_rows():
+    random = np.random.default_rng(2)
+    case = random.integers(0, 3, (5, 2000)).astype(np.float32), random.integers(0, 50, 5), random.integers(0, 50, 2000)
+    assert retrieval_metrics(*case) == pytest.approx(plain(*case))
+
+
+@pytest.mark.parametrize("convert", [torch.from_numpy, lambda a: torch.from_numpy(a).half(), lambda a: a.astype(int),
+                                     lambda a: a[::-1][::-1], lambda a: torch.from_numpy(a).requires_grad_()])
+def test_arrays_and_tensors_of_any_type(convert):
+    random = np.random.default_rng(1)
+    similarity, query, gallery = random.integers(-50, 50, (9, 20)) / 1.0, random.integers(0, 4, 9), np.arange(20) % 4
+    expected = retrieval_metrics(similarity, query, gallery)
+    assert retrieval_metrics(convert(similarity), torch.from_numpy(query), list(gallery)) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_same_on_the_gpu():
+    similarity = torch.from_numpy(golden_similarity()).round(decimals=1)  # with ties
+    expected = both_directions(similarity, GOLDEN["query_pids"], GOLDEN["gallery_pids"])
+    assert both_directions(similarity.cuda(), GOLDEN["query_pids"], GOLDEN["gallery_pids"]) == expected
+
+
+@pytest.mark.parametrize(("similarity", "query", "gallery", "ranks", "message"), [
+    (np.zeros(3), [1], [1], (1,), "similarity must be"),
+    (np.zeros((2, 3)), [1], [1, 2, 3], (1,), "query_ids must hold 2"),
+    (np.zeros((2, 3)), [1, 2], [[1, 2, 3]], (1,), "gallery_ids must hold 3"),
+    (np.zeros((2, 3)), [1.0, 2.0], [1, 2, 3], (1,), "query_ids must hold 2.*float64"),
+    (np.zeros((0, 3)), [], [1, 2, 3], (1,), "query_ids must hold 0"),
+    (np.zeros((1, 1)), [1], [1], (0,), "ranks must be"),
+    (np.zeros((1, 1)), [1], [1], (), "ranks must be"),
+    (np.full((1, 2), np.nan), [1], [1, 2], (1,), "NaN"),
+    (np.zeros((1, 2)), [3], [1, 2], (1,), "no query identity"),
+])
+def test_bad_input_is_named(similarity, query, gallery, ranks, message):
+    with pytest.raises(CSKTError, match=message):
+        retrieval_metrics(similarity, query, gallery, ranks)
