@@ -1,0 +1,135 @@
+"""How the embedded backbone cskt-mini is made: plain CLIP training on the generic corpus, in stages that resume.
+
+In three steps of four a few random prompt rows stand in both towers, drawn anew each time, so that the backbone learns
+to tolerate rows that mean nothing yet; so few tokens (33 image rows) would otherwise drown in untrained prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .backbones import RANDOM, create_backbone, save_mini, tokenizer_for
+from .config import MINI, CSKTConfig, CSKTError, cache_dir
+from .data.pipeline import normalize
+from .data.synthetic.corpus import build_corpus, corpus_caption
+from .losses import itc_loss
+from .model.cskt import CSKT
+
+log = logging.getLogger(__name__)
+
+BATCH_SIZE = 128
+MAX_SCALE = 50.0  # the logit scale's ceiling: SDM's temperature 0.02, so that the backbone fits the loss to come
+LEARNING_RATE = 1.5e-3
+WARMUP_STEPS = 200
+CHECKPOINT_EVERY = 100
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
+    return LEARNING_RATE * warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _batch(images: np.ndarray, facts: list[dict], rows: np.ndarray, rng: np.random.Generator, tokenize
+           ) -> tuple[Tensor, Tensor]:
+    pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).contiguous()
+    shift = rng.integers(-3, 4, 2)
+    pixels = torch.roll(pixels, (int(shift[0]), int(shift[1])), (2, 3))
+    return normalize(pixels), tokenize([corpus_caption(facts[row], rng) for row in rows])
+
+
+def _wrapped(backbone, rng: np.random.Generator) -> CSKT:
+    """The backbone as it stands, or with 1 to 4 fresh random prompts per tower in three steps of four."""
+    config = CSKTConfig(prompt_length=int(rng.integers(1, 3)), vision_adapter=False, text_adapter=False,
+                        text_to_vision=bool(rng.random() < 0.5), vision_to_text=bool(rng.random() < 0.5),
+                        train_backbone=True)
+    return CSKT(backbone, config)
+
+
+def _export(backbone, seen: Tensor, folder: Path, record: dict) -> None:
+    part = folder / f"{MINI}.safetensors.part"
+    save_mini(backbone, seen.nonzero()[:, 0].tolist(), part)
+    part.replace(folder / f"{MINI}.safetensors")
+    (folder / f"{MINI}.run.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def pretrain_mini(samples: int = 320_000, output: str | Path = "runs/pretrain-mini", images: int = 110_000,
+                  seed: int = 0, stop_after: float | None = None, environment: dict | None = None) -> Path:
+    """Pre-train cskt-mini; calling it again with the same arguments resumes.
+
+    Args:
+        samples: image-caption pairs seen in all; each epoch over ``images`` draws new captions.
+        output: folder for ``state.pt`` (to resume) and, when done, ``cskt-mini.safetensors`` and its run file.
+        stop_after: seconds after which to stop at the next checkpoint, to go on in a later call.
+        environment: facts about machine and commit to put in the run file.
+    """
+    if samples < BATCH_SIZE or images < BATCH_SIZE:
+        raise CSKTError(f"samples and images must be at least one batch of {BATCH_SIZE}, got {samples} and {images}.")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels, facts = build_corpus(cache_dir() / "pretraining-corpus", images)
+    torch.manual_seed(seed)
+    backbone, tokenize = create_backbone(MINI, pretrained=RANDOM), tokenizer_for(MINI)
+    backbone.train().requires_grad_(True)
+    decay = [p for p in backbone.parameters() if p.ndim >= 2 and p is not backbone.token_embedding.weight]
+    decayed = {id(p) for p in decay}
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
+                                   {"params": [p for p in backbone.parameters() if id(p) not in decayed],
+                                    "weight_decay": 0.0}], betas=(0.9, 0.98), eps=1e-6)
+    steps, first, spent, seen = samples // BATCH_SIZE, 0, 0.0, torch.zeros(49408, dtype=torch.bool)
+    history: list[dict] = []
+    settings = {"samples": samples, "images": images, "seed": seed}
+    if (folder / "state.pt").exists():
+        state = torch.load(folder / "state.pt", weights_only=True)
+        if state["settings"] != settings:
+            raise CSKTError(f"{folder / 'state.pt'} belongs to another run ({state['settings']}); use another output.")
+        backbone.load_state_dict(state["backbone"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, spent, seen, history = state["step"], state["spent"], state["seen"], state["history"]
+    started, bar = time.monotonic(), tqdm(total=steps, initial=first, desc="pre-training")
+    for step in range(first, steps):
+        rng = np.random.default_rng((seed, step))
+        torch.manual_seed(seed * 1_000_003 + step)
+        order = np.random.default_rng((seed, 1_000_000 + step * BATCH_SIZE // len(facts))).permutation(len(facts))
+        start = step * BATCH_SIZE % len(facts)
+        rows = order[start:start + BATCH_SIZE]
+        batch, tokens = _batch(pixels, facts, rows, rng, tokenize)
+        seen[tokens.unique()] = True
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(step, steps)
+        model = _wrapped(backbone, rng)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            image_features, text_features = model.encode_image(batch), model.encode_text(tokens)
+        scale = backbone.logit_scale.exp().clamp(max=MAX_SCALE)
+        loss = itc_loss(image_features.float(), text_features.float(), temperature=1 / scale)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            backbone.logit_scale.clamp_(max=math.log(MAX_SCALE))
+        bar.update()
+        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{scale.item():.1f}")
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+            seconds = spent + time.monotonic() - started
+            history.append({"step": step + 1, "loss": loss.item(), "scale": scale.item(), "seconds": seconds})
+            torch.save({"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                        "spent": seconds, "seen": seen, "settings": settings, "history": history},
+                       folder / "state.pt.part")
+            (folder / "state.pt.part").replace(folder / "state.pt")
+            if stop_after and time.monotonic() - started > stop_after and step + 1 < steps:
+                log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
+                return folder
+    record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "batch_size": BATCH_SIZE,
+              **settings, "steps": steps, "duration_s": history[-1]["seconds"] if history else spent,
+              "known_tokens": int(seen.sum()), "history": history, **(environment or {})}
+    _export(backbone.eval(), seen, folder, record)
+    return folder
