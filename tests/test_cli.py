@@ -1,0 +1,137 @@
+"""The command line: what it does with a tiny run, and one line instead of a traceback for bad input."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from cskt import __main__ as cli
+from cskt.config import METHODS, MINI, CSKTConfig, CSKTError, TrainConfig
+from cskt.data import synthetic
+from tests.tiny_runs import register_backbone, tiny_config, write_dataset
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cskt(monkeypatch, capsys):
+    """``cskt("train", ...)`` -> (exit code, stdout, stderr)."""
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["cskt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        return code or 0, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture
+def settings(tmp_path):
+    register_backbone(tmp_path)
+    data = write_dataset(tmp_path / "CUHK-PEDES")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(data, tmp_path / "run").to_dict()))
+    return path
+
+
+def test_train_then_evaluate(cskt, settings, tmp_path):
+    code, out, err = cskt("train", "--config", settings, "--epochs", 2)
+    assert code == 0, err
+    assert "epoch 2: loss" in out and "zero-shot" in out
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert record["config"]["epochs"] == 2
+    code, out, err = cskt("evaluate", tmp_path / "run")
+    assert code == 0, err
+    assert json.loads(out)["metrics"] == record["metrics"]
+    code, out, _ = cskt("evaluate", tmp_path / "run", "--split", "val")
+    assert code == 0 and json.loads(out)["metrics"] == record["val_metrics"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("train", "--dataset", "CUHK"), "dataset must be one of"),
+    (("train", "--dataset", "CUHK-PEDES", "--data-root", "nowhere"), "nowhere"),
+    (("train", "--dataset", "CUHK-PEDES", "--backbone", "ViT-Z", "--data-root", "CUHK-PEDES"), "ViT-Z"),
+    (("train", "--method", "magic"), "method 'magic' is unknown"),
+    (("train", "--epochs", "0"), "epochs must be"),
+    (("train", "--seed", "-1"), "seed must be"),
+    (("train", "--config", "absent.yaml"), "absent.yaml cannot be read"),
+    (("train", "--config", "broken.yaml"), "broken.yaml is not valid yaml"),
+    (("train", "--config", "list.yaml"), "list.yaml must hold"),
+    (("train", "--config", "surplus.yaml"), "has no field epohcs"),
+    (("train", "--config", "method.yaml"), "cskt must be a mapping"),
+    (("evaluate", "nowhere"), "nowhere holds no run"),
+    (("evaluate", "nowhere", "--split", "dev"), "--split must be"),
+    (("render", "CUHK-PEDES"), "CUHK-PEDES cannot be rendered"),
+    (("pretrain-mini", "--samples", "1"), "samples"),
+])
+def test_bad_input_is_one_line_and_exit_code_2(cskt, settings, tmp_path, arguments, message):
+    for name, content in (("broken", "a: ["), ("list", "- 1"), ("surplus", "epohcs: 3"), ("method", "cskt: 3")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    code, out, err = cskt(*arguments)
+    assert code == 2 and out == ""
+    assert err.startswith("cskt: error: ") and message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+    assert not [path for path in tmp_path.glob("runs/*") if not path.name.startswith(".")]
+
+
+def test_wrong_usage_is_exit_code_2(cskt):
+    code, _, err = cskt("train", "--epochs", "many")
+    assert code == 2 and "Traceback" not in err
+
+
+def test_render_prints_the_folders(cskt, tmp_path, monkeypatch):
+    asked = []
+
+    def rendered(name, root):
+        asked.append((name, root))
+        return tmp_path / name
+
+    monkeypatch.setattr(synthetic, "synthetic_dataset", rendered)
+    code, out, _ = cskt("render", "SynthPEDES-B")
+    assert code == 0 and out == f"{tmp_path / 'SynthPEDES-B'}\n" and asked == [("SynthPEDES-B", None)]
+    cskt("render")
+    assert [name for name, _ in asked[1:]] == ["SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C"]
+
+
+# From options to a configuration
+
+
+def test_defaults_are_the_backbones_own():
+    assert cli.train_config({}, {"epochs": None}) == TrainConfig.mini()
+    assert cli.train_config({}, {"backbone": "ViT-B-16-quickgelu"}) == TrainConfig.paper()
+    assert cli.train_config({}, {"seed": 3}) == TrainConfig.mini(seed=3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_written_configuration_reads_back(method):
+    config = TrainConfig.mini(method=method, seed=2)
+    assert cli.train_config(config.to_dict(), {}) == config
+
+
+def test_options_override_the_file_and_a_partial_file_the_defaults():
+    file = {"epochs": 9, "cskt": {"prompt_length": 2}}
+    config = cli.train_config(file, {"epochs": 4})
+    assert config == TrainConfig.mini(epochs=4, cskt=CSKTConfig.mini(prompt_length=2))
+    assert config.backbone == MINI
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_method_option_brings_its_own_switches(method):
+    for written in METHODS:
+        file = TrainConfig.mini(method=written).to_dict()
+        assert cli.train_config(file, {"method": method}) == TrainConfig.mini(method=method)
+
+
+def test_ablation_switches_in_a_file_are_kept():
+    file = {"method": "cskt", "cskt": {"text_adapter": False}}
+    assert not cli.train_config(file, {"seed": 1}).cskt.text_adapter
+
+
+def test_method_settings_must_be_a_mapping():
+    with pytest.raises(CSKTError, match="cskt must be a mapping"):
+        cli.train_config({"cskt": [1]}, {})

@@ -1,0 +1,215 @@
+"""Evaluation: features, ranking, and the files of a run."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+
+from cskt import evaluation
+from cskt.config import CSKTError, TrainConfig
+from cskt.data.benchmarks import load_dataset
+from cskt.data.pipeline import load_images, normalize
+from cskt.evaluation import (
+    HISTORY_FIELDS,
+    Run,
+    build_model,
+    embed,
+    environment,
+    evaluate,
+    load_split,
+    read_config,
+    read_history,
+    resolve_device,
+    resolve_precision,
+    weights_fingerprint,
+    write_atomically,
+    write_history,
+)
+from cskt.training import train
+from tests.tiny_runs import IMAGE_SIZE, register_backbone, tiny_config, write_dataset
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSKT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    register_backbone(folder)
+    return load_dataset("CUHK-PEDES", write_dataset(folder / "CUHK-PEDES"))
+
+
+@pytest.fixture(scope="module")
+def model(dataset):
+    return build_model(tiny_config(dataset.root))
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    return train(tiny_config(dataset.root, tmp_path_factory.mktemp("runs") / "run", epochs=1))
+
+
+def test_features_are_the_models_own_normalised_and_in_order(model, dataset):
+    images, texts = embed(model, dataset.test, dataset.fingerprint, "fp32", batch_size=5)
+    assert images.dtype == texts.dtype == torch.float32
+    with torch.no_grad():
+        one = model.encode_image(normalize(load_images(dataset.test, IMAGE_SIZE, dataset.fingerprint)), normalize=True)
+        other = model.encode_text(model.tokenize(list(dataset.test.captions)), normalize=True)
+    torch.testing.assert_close(images, one, rtol=0, atol=1e-5)
+    torch.testing.assert_close(texts, other, rtol=0, atol=1e-5)
+
+
+def test_evaluate_ranks_captions_against_images(model, dataset):
+    metrics = evaluate(model, dataset.test, dataset.fingerprint, "fp32")
+    images, texts = embed(model, dataset.test, dataset.fingerprint, "fp32")
+    best = (texts @ images.T).argmax(dim=1).numpy()
+    hits = dataset.test.image_identities[best] == dataset.test.caption_identities
+    assert metrics["text_to_image"]["R@1"] == pytest.approx(100 * hits.mean())
+    best = (images @ texts.T).argmax(dim=1).numpy()
+    hits = dataset.test.caption_identities[best] == dataset.test.image_identities
+    assert metrics["image_to_text"]["R@1"] == pytest.approx(100 * hits.mean())
+    assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_loaded_split_gives_the_same_numbers(model, dataset):
+    loaded = load_split(model, dataset.val, dataset.fingerprint)
+    assert evaluate(model, loaded, precision="fp32") == evaluate(model, dataset.val, dataset.fingerprint, "fp32")
+
+
+def test_embedding_leaves_the_models_mode_and_gradients_alone(model, dataset):
+    model.train()
+    embed(model, dataset.val, dataset.fingerprint, "bf16")
+    assert model.training
+    model.eval()
+    embed(model, dataset.val, dataset.fingerprint)
+    assert not model.training and all(p.grad is None for p in model.parameters())
+
+
+def test_bf16_features_are_close_and_fp32(model, dataset):
+    exact, _ = embed(model, dataset.val, dataset.fingerprint, "fp32")
+    rounded, _ = embed(model, dataset.val, dataset.fingerprint, "bf16")
+    assert rounded.dtype == torch.float32
+    assert (exact * rounded).sum(dim=1).min() > 0.99
+    torch.testing.assert_close(rounded.norm(dim=1), torch.ones(len(rounded)))
+
+
+def test_new_weights_follow_from_the_seed_alone(dataset):
+    config = tiny_config(dataset.root)
+    before = torch.get_rng_state()
+    first = build_model(config)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.rand(3)
+    second, other = build_model(config), build_model(tiny_config(dataset.root, seed=1))
+    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
+    assert any(not torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
+
+
+# Devices and precision
+
+
+def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == "cpu"
+    with pytest.raises(CSKTError, match="no CUDA GPU"):
+        resolve_device("cuda")
+    assert [resolve_precision(name, "cpu") for name in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+@pytest.mark.parametrize(("capabilities", "expected"), [
+    ({}, "fp32"), ({"avx512_f": True, "avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
+    ({"amx_bf16": True}, "bf16"),
+])
+def test_auto_is_bf16_on_processors_that_compute_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert resolve_precision("auto", "cpu") == expected
+
+
+# Files
+
+
+def test_config_round_trip(run):
+    assert read_config(run.folder / "config.yaml") == run.config == Run.load(run.folder).config
+
+
+def test_history_round_trip(tmp_path):
+    row = dict(zip(HISTORY_FIELDS, (1, 3e-05, 1 / 3, "val", 50.0, 75.0, 100.0, 61.5, 0.25), strict=True))
+    for history in ([], [row, {**row, "epoch": 2}]):
+        write_history(tmp_path / "history.csv", history)
+        assert read_history(tmp_path / "history.csv") == history
+
+
+def test_a_write_that_fails_keeps_the_old_file(tmp_path):
+    def half(path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "whole")
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, half)
+    assert path.read_text() == "whole"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"dataset: [", "is not valid yaml"), (b"\xff\xfe\x00", "is not valid yaml"), (b"- 1", "must hold 'field: value'"),
+    (b"epohcs: 3", "has no field epohcs"), (b"epochs: many", "epochs must be"),
+])
+def test_bad_config_files_are_named(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(CSKTError, match=message) as caught:
+        read_config(tmp_path / "config.yaml")
+    assert "config.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(CSKTError, match="holds no run"):
+        Run.load(tmp_path)
+    with pytest.raises(CSKTError, match="cannot be read"):
+        read_config(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("metrics.json", "{"), ("history.csv", "epoch,lr\none,two\n"), ("metrics.json", "[]"),
+])
+def test_damaged_run_files_are_named(run, tmp_path, name, content):
+    shutil.copytree(run.folder, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_text(content)
+    with pytest.raises(CSKTError, match="damaged"):
+        Run.load(tmp_path / "copy")
+
+
+def test_damaged_adapter_is_named(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "copy")
+    (tmp_path / "copy" / "adapter.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CSKTError, match="adapter.safetensors is not a readable"):
+        Run.load(tmp_path / "copy").load_model()
+
+
+def test_run_is_not_loaded_onto_other_backbone_weights(run, monkeypatch):
+    monkeypatch.setattr(evaluation, "weights_fingerprint", lambda config: "0123456789abcdef")
+    with pytest.raises(CSKTError, match="was trained on backbone weights random"):
+        run.load_model()
+
+
+def test_weights_fingerprint_follows_the_file(tmp_path):
+    path = tmp_path / "weights.pt"
+    config = TrainConfig(pretrained=str(path))
+    path.write_bytes(b"one")
+    first = weights_fingerprint(config)
+    path.write_bytes(b"two")
+    assert len(first) == 16 and weights_fingerprint(config) != first
+    assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
+    assert weights_fingerprint(TrainConfig(pretrained=None)) == "random"
+
+
+def test_environment_says_where_and_with_what(monkeypatch):
+    facts = environment("cpu")
+    assert facts["versions"]["torch"] and facts["hardware"]["cpu_count"] >= 1
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git")))
+    assert environment("cpu")["commit"] is None and environment("cpu")["dirty"] is None

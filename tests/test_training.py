@@ -1,0 +1,351 @@
+"""Training: the released solver, resuming, the best checkpoint, and what an interrupted run leaves behind."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from cskt import training
+from cskt.config import CSKTError, TrainConfig
+from cskt.data.benchmarks import load_dataset
+from cskt.evaluation import Run, build_model, evaluate
+from cskt.training import make_optimizer, parameter_groups, run_name, schedule_factor, train
+from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config, write_dataset
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "solver.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    register_backbone(folder)
+    return write_dataset(folder / "CUHK-PEDES")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CSKT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSKT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        return train(tiny_config(data, tmp_path_factory.mktemp("runs") / "finished"))
+
+
+class Interrupted(Exception):
+    """Stands for the power cut."""
+
+
+def interrupt_after(epoch):
+    def on_epoch(row):
+        if row["epoch"] == epoch:
+            raise Interrupted
+    return on_epoch
+
+
+def without_seconds(history):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
+
+
+# The solver as released
+
+
+def test_groups_are_the_released_ones():
+    names = [name for name in GOLDEN["groups"] if name]
+    groups = parameter_groups([(name, nn.Parameter(torch.zeros(i + 1))) for i, name in enumerate(names)], TrainConfig())
+    found = {names[p.numel() - 1]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert found == {name: (group["lr"], group["weight_decay"]) for name, group in GOLDEN["groups"].items()}
+
+
+def test_frozen_tensors_are_in_no_group():
+    frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+    groups = parameter_groups([("a.weight", frozen), ("a.bias", frozen)], TrainConfig())
+    assert [group["params"] for group in groups] == [[], []]
+
+
+def test_schedule_is_the_released_one():
+    config = TrainConfig()
+    optimizer, schedule = make_optimizer(nn.Linear(2, 2), config)
+    assert [(g["betas"], g["eps"]) for g in optimizer.param_groups] == 2 * [((0.9, 0.999), 1e-3)]
+    rates = []
+    for _ in range(config.epochs):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    assert [rate[0] for rate in rates] == pytest.approx(GOLDEN["lr_by_epoch"], rel=1e-9)
+    assert [rate[1] for rate in rates] == pytest.approx([2 * lr for lr in GOLDEN["lr_by_epoch"]], rel=1e-9)
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (1, 5), (3, 3), (2, 1)])
+def test_schedule_of_short_runs_stays_positive(epochs, warmup):
+    factors = [schedule_factor(epoch, epochs, warmup) for epoch in range(epochs)]
+    assert all(0 < factor <= 1 for factor in factors)
+
+
+# The run folder
+
+
+def test_finished_run_has_the_record_of_the_contract(finished, data):
+    assert sorted(path.name for path in finished.folder.iterdir()) == [
+        "adapter.safetensors", "config.yaml", "history.csv", "metrics.json"]
+    record = finished.metrics
+    assert set(record) >= {
+        "kind", "dataset", "synthetic", "data_fingerprint", "split", "selection_split", "best_epoch", "seed", "method",
+        "config", "commit", "dirty", "versions", "hardware", "precision", "started", "duration_s",
+        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot"}
+    assert record["data_fingerprint"] == load_dataset("CUHK-PEDES", data).fingerprint
+    assert (record["split"], record["selection_split"], record["synthetic"]) == ("test", "val", False)
+    assert TrainConfig.from_dict(record["config"]) == finished.config
+    assert [row["epoch"] for row in finished.history] == [1, 2, 3]
+    assert record["metrics"] != record["zero_shot"]
+
+
+def test_best_epoch_is_the_one_kept(finished, data):
+    ranked = [(row["R@1"], row["mAP"]) for row in finished.history]
+    assert finished.metrics["best_epoch"] == ranked.index(max(ranked)) + 1
+    model, dataset = finished.load_model(), load_dataset("CUHK-PEDES", data)
+    for split, part in ((dataset.test, "metrics"), (dataset.val, "val_metrics")):
+        assert evaluate(model, split, dataset.fingerprint, "fp32") == finished.metrics[part]
+
+
+def test_earlier_best_survives_worse_epochs(data, tmp_path, monkeypatch):
+    real, scores, kept = training.evaluate, iter([30.0, 50.0, 40.0]), {}
+
+    def scored(model, split, *arguments, **options):
+        metrics = real(model, split, *arguments, **options)
+        if isinstance(split, training.LoadedSplit):
+            metrics["text_to_image"]["R@1"] = next(scores)
+        return metrics
+
+    def keep(row):
+        kept[row["epoch"]] = load_file(tmp_path / "run" / "adapter.safetensors")
+
+    monkeypatch.setattr(training, "evaluate", scored)
+    run = train(tiny_config(data, tmp_path / "run"), on_epoch=keep)
+    assert run.metrics["best_epoch"] == 2
+    assert_same_tensors(kept[3], kept[2])
+    assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
+
+
+def test_only_the_trained_tensors_change(finished):
+    fresh = build_model(finished.config)
+    trained = finished.load_model()
+    before, after = fresh.state_dict(), trained.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and changed <= {name for name, p in fresh.named_parameters() if p.requires_grad}
+
+
+def test_same_seed_same_numbers_and_another_seed_other_numbers(finished, data, tmp_path):
+    again = train(tiny_config(data, tmp_path / "again"))
+    assert without_seconds(again.history) == without_seconds(finished.history)
+    assert_same_tensors(load_file(again.folder / "adapter.safetensors"),
+                        load_file(finished.folder / "adapter.safetensors"))
+    other = train(tiny_config(data, tmp_path / "other", seed=1))
+    assert [row["loss"] for row in other.history] != [row["loss"] for row in finished.history]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_resumed_run_equals_the_uninterrupted_one(finished, data, tmp_path, epoch):
+    config = tiny_config(data, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(epoch))
+    torch.rand(7)  # the resumed process has another history of random numbers
+    rows = []
+    run = train(config, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == list(range(epoch + 1, 4))
+    assert without_seconds(run.history) == without_seconds(finished.history)
+    for part in ("metrics", "val_metrics", "zero_shot", "best_epoch"):
+        assert run.metrics[part] == finished.metrics[part]
+    assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
+                        load_file(finished.folder / "adapter.safetensors"))
+    assert not (run.folder / "state.pt").exists()
+
+
+def test_run_cut_between_state_and_checkpoint_is_repaired(finished, data, tmp_path, monkeypatch):
+    config = tiny_config(data, tmp_path / "run")
+
+    def cut(trainer):
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(training._Trainer, "_write_adapter", cut)
+        train(config)
+    run = train(config)
+    assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
+                        load_file(finished.folder / "adapter.safetensors"))
+
+
+def test_interrupted_run_is_not_trusted(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(1))
+    with pytest.raises(CSKTError, match=r"unfinished run \(metrics.json is missing\)"):
+        Run.load(tmp_path / "run")
+
+
+def test_file_write_that_fails_leaves_the_old_state(data, tmp_path, monkeypatch):
+    config = tiny_config(data, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(1))
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+
+    def half(values, path):
+        path.write_bytes(b"half")
+        raise Interrupted
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(torch, "save", half)
+        train(config)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    assert [row["epoch"] for row in train(config).history] == [1, 2, 3]
+
+
+def test_finished_run_is_returned_as_it_is_unless_overwritten(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run", epochs=1)
+    first = train(config)
+    assert train(config, on_epoch=interrupt_after(1)).metrics == first.metrics
+    rows = []
+    second = train(config, on_epoch=rows.append, overwrite=True)
+    assert len(rows) == 1 and second.metrics["metrics"] == first.metrics["metrics"]
+
+
+def test_folder_of_another_run_is_refused(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run", epochs=1)
+    train(config)
+    changed = dataclasses.replace(config, learning_rate=2e-2)
+    with pytest.raises(CSKTError, match=r"run holds a run with other settings \(learning_rate\)"):
+        train(changed)
+    assert train(changed, overwrite=True).config == changed
+
+
+def test_folder_that_is_no_run_is_refused(data, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mother.txt").write_text("dear")
+    with pytest.raises(CSKTError, match="letters holds files but no run"):
+        train(tiny_config(data, tmp_path / "letters"), overwrite=True)
+    with pytest.raises(CSKTError, match="mother.txt is a file"):
+        train(tiny_config(data, tmp_path / "letters" / "mother.txt"))
+    with pytest.raises(CSKTError, match="cannot be written"):
+        train(tiny_config(data, tmp_path / "letters" / "mother.txt" / "run"))
+
+
+def test_changed_data_are_noticed(tmp_path):
+    data = write_dataset(tmp_path / "CUHK-PEDES")
+    config = tiny_config(data, tmp_path / "run", epochs=1)
+    train(config)
+    write_dataset(data, identities=5)
+    with pytest.raises(CSKTError, match="was made with data_fingerprint"):
+        train(config)
+
+
+def test_zero_shot_trains_nothing(data, tmp_path):
+    run = train(tiny_config(data, tmp_path / "run", method="zero-shot"))
+    assert run.history == [] and run.metrics["best_epoch"] == 0 and run.metrics["trainable_parameters"] == 0
+    assert run.metrics["metrics"] == run.metrics["zero_shot"]
+    assert run.load_model().num_trainable == 0
+
+
+def test_full_fine_tuning_starts_from_the_same_backbone(data, finished, tmp_path):
+    run = train(tiny_config(data, tmp_path / "run", method="full", epochs=1, learning_rate=1e-3))
+    assert run.metrics["zero_shot"] == finished.metrics["zero_shot"]
+    assert run.metrics["trainable_parameters"] > finished.metrics["trainable_parameters"]
+
+
+def test_selection_on_test(data, tmp_path):
+    run = train(tiny_config(data, tmp_path / "run", selection_split="test", epochs=2))
+    best = run.history[run.metrics["best_epoch"] - 1]
+    assert best["split"] == "test"
+    assert best["R@1"] == run.metrics["metrics"]["text_to_image"]["R@1"]
+
+
+def test_bf16_trains_fp32_weights(data, tmp_path):
+    run = train(tiny_config(data, tmp_path / "run", precision="bf16", epochs=1))
+    assert run.metrics["precision"] == "bf16"
+    assert {tensor.dtype for tensor in load_file(run.folder / "adapter.safetensors").values()} == {torch.float32}
+
+
+def test_name_tells_runs_apart_but_not_their_folders(data):
+    config = tiny_config(data)
+    assert run_name(config).startswith("CUHK-PEDES-cskt-seed0-")
+    assert run_name(config) == run_name(dataclasses.replace(config, output="elsewhere"))
+    assert run_name(config) != run_name(dataclasses.replace(config, epochs=4))
+
+
+# Errors before anything is written
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"data_root": "nowhere"}, "nowhere"),
+    ({"backbone": "ViT-Z"}, "ViT-Z"),
+    ({"pretrained": "no-such-tag"}, "no-such-tag"),
+    ({"image_size": (4, 4)}, "image_size"),
+])
+def test_bad_input_leaves_no_folder(data, tmp_path, change, message):
+    config = dataclasses.replace(tiny_config(data, tmp_path / "run"), **change)
+    with pytest.raises(CSKTError, match=message):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_gpu_is_named(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(CSKTError, match="device is 'cuda'"):
+        train(tiny_config(data, tmp_path / "run", device="cuda"))
+
+
+def test_diverged_loss_is_named_and_nothing_is_kept(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "sdm_loss", lambda images, *rest, **options: (images * float("nan")).sum())
+    with pytest.raises(CSKTError, match="loss of epoch 1 is nan"):
+        train(tiny_config(data, tmp_path / "run"))
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_damaged_state_is_named(data, tmp_path):
+    config = tiny_config(data, tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(1))
+    (tmp_path / "run" / "state.pt").write_bytes(b"damaged")
+    with pytest.raises(CSKTError, match="state.pt cannot be read"):
+        train(config)
+
+
+# The real setting
+
+
+def write_openai_checkpoint(path):
+    """Random weights with the names, shapes and half precision of OpenAI's ViT-B/16, scalars of its own included."""
+    with torch.device("meta"):
+        shapes = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"), cast_dtype=None).state_dict()
+    state = {name: torch.empty(tensor.shape, dtype=torch.half).normal_(std=0.02) for name, tensor in shapes.items()
+             if name != "attn_mask"}
+    scalars = dict(input_resolution=224, context_length=77, vocab_size=49408)
+    torch.save({**state, **{name: torch.tensor(value) for name, value in scalars.items()}}, path)
+
+
+@pytest.mark.slow
+def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypatch):
+    """The paper's setting: ViT-B/16 at 384x128 from a file in OpenAI's format, on a CUHK-PEDES-shaped folder."""
+    write_openai_checkpoint(tmp_path / "ViT-B-16.pt")
+    data = write_dataset(tmp_path / "CUHK-PEDES", identities=1, size=(96, 48))
+    config = TrainConfig.paper(data_root=str(data.parent), pretrained=str(tmp_path / "ViT-B-16.pt"), epochs=1,
+                               batch_size=2, device="cpu", output=str(tmp_path / "run"))
+    steps, real = [], training.sdm_loss
+
+    def observed(images, texts, identities, **options):
+        loss = real(images, texts, identities, **options)
+        steps.append((images.shape, texts.shape, options, loss.isfinite().item()))
+        return loss
+
+    monkeypatch.setattr(training, "sdm_loss", observed)
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(1))
+    assert steps == [((2, 512), (2, 512), {"temperature": 0.02}, True)]
+    trained = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+    assert sum(tensor.numel() for tensor in trained.values()) == 12_117_888
