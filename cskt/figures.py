@@ -1,0 +1,154 @@
+"""Every plot of the book, in one house style: colour-blind safe, on a light ground that also reads in dark mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+GROUND, INK, MUTED = "#fbfaf7", "#22252b", "#6b7280"
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#9467bd"
+METHOD_COLOURS = {"zero-shot": MUTED, "full fine-tuning": ORANGE, "CSKT": BLUE}
+
+
+def set_style() -> None:
+    """Make the house style matplotlib's default, svg inline where IPython draws."""
+    sns.set_theme(style="ticks", rc={
+        "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND, "text.color": INK,
+        "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK, "font.size": 10,
+        "axes.titlesize": 10.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.color": "#e4e2dc", "grid.linewidth": 0.7, "legend.frameon": False,
+        "figure.constrained_layout.use": True, "svg.fonttype": "path", "svg.hashsalt": "cskt",
+        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, MUTED]),
+    })
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure (svg or png by its suffix) without a date, so that equal figures are equal files."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, bbox_inches="tight", dpi=160, metadata=metadata)
+    return path
+
+
+def show(figure: Figure) -> None:
+    """Display a figure in a notebook once, and let it go."""
+    from IPython.display import display
+
+    display(figure)
+    plt.close(figure)
+
+
+def _picture(axes: Axes, image: np.ndarray, frame: str | None = None, title: str = "") -> None:
+    axes.imshow(image, interpolation="lanczos")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.set_title(title, fontsize=8.5, loc="center", color=frame or INK, pad=3)
+    for spine in axes.spines.values():
+        spine.set(visible=frame is not None, color=frame or MUTED, linewidth=2.6)
+
+
+def identity_grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], labels: Sequence[str]
+                  ) -> Figure:
+    """One person per row, one image per column; ``rows[i][j]`` is (H, W, 3) uint8."""
+    columns = max(map(len, rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=(1.05 * columns + 0.9, 2.05 * len(rows)), squeeze=False)
+    for axes_row, images, names, label in zip(grid, rows, titles, labels, strict=True):
+        for axes, image, name in zip(axes_row, images, names, strict=False):
+            _picture(axes, image, title=name)
+        axes_row[0].set_ylabel(label, fontsize=9)
+        for axes in axes_row[len(images):]:
+            axes.set_visible(False)
+    return figure
+
+
+def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
+    """How long captions are, in words, one curve per data set."""
+    figure, axes = plt.subplots(figsize=(6.4, 2.6))
+    frame = pd.DataFrame([(name, length) for name, lengths in words.items() for length in lengths],
+                         columns=["data set", "words"])
+    sns.histplot(frame, x="words", hue="data set", binwidth=1, element="step", stat="probability", common_norm=False,
+                 fill=False, ax=axes)
+    axes.set(xlabel="words in a caption", ylabel="share of captions")
+    return figure
+
+
+def attribute_shares(shares: pd.DataFrame) -> Figure:
+    """How often each attribute group is visible in an image: index attribute group, one column per domain, percent."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.32 * len(shares) + 0.9))
+    sns.heatmap(shares, annot=True, fmt=".0f", cmap="crest", cbar=False, ax=axes, linewidths=1, linecolor=GROUND)
+    axes.set(xlabel="", ylabel="")
+    axes.grid(False)
+    return figure
+
+
+def training_curves(history: Sequence[dict[str, Any]], best_epoch: int, zero_shot: float | None = None) -> Figure:
+    """Loss, learning rate and selection R@1 over the epochs of one run; the kept epoch is marked."""
+    epochs = [row["epoch"] for row in history]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
+    left.plot(epochs, [row["loss"] for row in history], marker="o", color=BLUE)
+    left.set(xlabel="epoch", ylabel="SDM loss (train)", title="loss and learning rate")
+    rate = left.twinx()
+    rate.plot(epochs, [row["lr"] for row in history], color=MUTED, linestyle=":", label="learning rate")
+    rate.set_ylabel("learning rate", color=MUTED)
+    rate.spines["right"].set_visible(True)
+    rate.grid(False)
+    for name, colour in (("R@1", BLUE), ("R@5", GREEN), ("mAP", ORANGE)):
+        right.plot(epochs, [row[name] for row in history], marker="o", color=colour, label=name)
+    if zero_shot is not None:
+        right.axhline(zero_shot, color=MUTED, linestyle="--", label="zero-shot R@1")
+    right.axvline(best_epoch, color=RED, linewidth=1, alpha=0.7, label=f"kept: epoch {best_epoch}")
+    right.set(xlabel="epoch", ylabel="percent", title=f"text to image, {history[0]['split']}", ylim=(0, None))
+    right.legend(fontsize=8, loc="lower right")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
+    """Bars per data set and method, one dot per seed; ``runs`` with columns dataset, method name and the measure."""
+    figure, axes = plt.subplots(figsize=(7.6, 3.0))
+    order = [name for name in METHOD_COLOURS if name in set(runs["method name"])]
+    sns.barplot(runs, x="dataset", y=measure, hue="method name", hue_order=order, palette=METHOD_COLOURS, errorbar=None,
+                alpha=0.75, ax=axes)
+    sns.stripplot(runs, x="dataset", y=measure, hue="method name", hue_order=order, dodge=True, palette="dark:#22252b",
+                  size=3.5, ax=axes, legend=False)
+    axes.set(xlabel="", ylabel=f"{measure} (percent), synthetic data")
+    axes.legend(title="", ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16), fontsize=9)
+    axes.grid(False, axis="x")
+    return figure
+
+
+def retrieval_strip(query: str, truth: np.ndarray, images: Sequence[np.ndarray], correct: Sequence[bool],
+                    scores: Sequence[float]) -> Figure:
+    """A caption, the image it describes, and the gallery's best matches: right ones framed green and ticked, wrong ones
+    orange and crossed."""
+    count = len(images)
+    figure, grid = plt.subplots(1, count + 2, figsize=(0.92 * (count + 1) + 0.3, 2.45),
+                                gridspec_kw={"width_ratios": [1, 0.22] + [1] * count})
+    figure.suptitle(_wrap(f"“{query}”", 118), x=0.01, ha="left", fontsize=9.5)
+    _picture(grid[0], truth, title="described")
+    grid[1].axis("off")
+    for rank, (axes, image, right, score) in enumerate(zip(grid[2:], images, correct, scores, strict=True), start=1):
+        _picture(axes, image, GREEN if right else RED, f"{'✓' if right else '✗'} {rank}")
+        axes.set_xlabel(f"{score:.2f}", fontsize=7.5, color=MUTED, labelpad=2)
+    return figure
+
+
+def _wrap(text: str, width: int) -> str:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + len(word) + 1 > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line])
