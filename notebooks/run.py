@@ -1,0 +1,187 @@
+"""Execute the notebooks in order and write what the book shows: ``python notebooks/run.py``.
+
+``book/results/NAME.ipynb`` is the executed copy and ``NAME.run.json`` says what was run, on what and for how long. A
+notebook runs again only when something it depends on has changed since this machine last ran it (``runs/.stamps``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from cskt.config import DATASETS
+from cskt.evaluation import environment, resolve_device, write_atomically, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook -> notebooks whose results it reads
+    "data": (),
+    "train": (),
+    "benchmarks": ("train",),
+    "retrieval": ("train",),
+}
+INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "book/data/*.csv")
+QUICK = {"quick": True, "epochs": 1}
+
+
+class NotebookError(RuntimeError):
+    """A notebook could not be executed: one sentence that says which, where and why."""
+
+
+def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
+    """Names assigned in the one cell tagged ``parameters``."""
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise NotebookError(f"notebooks/{name}.ipynb has {len(cells)} cells tagged 'parameters'; it must have one.")
+    targets = [
+        target
+        for node in ast.parse(cells[0].source).body
+        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+    ]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def digest(root: Path, name: str, parameters: dict[str, Any]) -> str:
+    """SHA-256 of everything the result depends on: source, parameters, package, literature, upstream executions."""
+    files = [root / "notebooks" / f"{name}.ipynb"]
+    files += sorted(path for pattern in INPUTS for path in root.glob(pattern) if path.is_file())
+    files += [stamp_path(root, other) for other in UPSTREAM.get(name, ())]
+    total = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    for path in files:
+        total.update(path.relative_to(root).as_posix().encode())
+        total.update(sha256(path).encode() if path.exists() else b"absent")
+    return total.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stamp_path(root: Path, name: str) -> Path:
+    """The note of this machine's last successful execution; it lives beside the runs, so it goes when they go."""
+    return root / "runs" / ".stamps" / f"{name}.json"
+
+
+def is_fresh(root: Path, name: str, parameters: dict[str, Any]) -> bool:
+    """Whether the executed copy is this machine's own result of exactly the present inputs."""
+    stamp, copy = stamp_path(root, name), root / "book" / "results" / f"{name}.ipynb"
+    if not (stamp.exists() and copy.exists()):
+        return False
+    try:
+        noted = json.loads(stamp.read_text())
+    except ValueError:
+        return False
+    return noted.get("inputs") == digest(root, name, parameters) and noted.get("output") == sha256(copy)
+
+
+def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
+    """Drop what differs between two equal executions: timings, random ids and this machine's folders."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.metadata.get("tags") == []:
+            del cell.metadata["tags"]
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"
+    text = nbformat.writes(notebook)
+    for folder in [str(root)] + [sys.prefix] * (sys.prefix != sys.base_prefix):
+        text = text.replace(folder, ".")
+    widgets = [state for kind in notebook.metadata.get("widgets", {}).values() for state in kind.get("state", {})]
+    identifiers = {old: f"{number:032x}" for number, old in enumerate(widgets, start=1)}
+    text = re.sub("[0-9a-f]{32}", lambda match: identifiers.get(match[0], match[0]), text)
+    return nbformat.reads(text, as_version=4)
+
+
+def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
+    """Run one notebook; only a complete execution replaces the copy in ``book/results``."""
+    source, results = root / "notebooks" / f"{name}.ipynb", root / "book" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    stamp_path(root, name).unlink(missing_ok=True)  # even a failed execution may have changed files beside the copy
+    temporary, started, clock = results / f".{name}.partial.ipynb", datetime.now(UTC), time.perf_counter()
+    try:
+        papermill.execute_notebook(source, temporary, parameters, cwd=root, progress_bar=sys.stderr.isatty(),
+                                   extra_arguments=["--IPKernelApp.log_level=40"])  # no greeting
+        executed = nbformat.writes(tidy(nbformat.read(temporary, as_version=4), root)) + "\n"
+    except PapermillExecutionError as error:
+        message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).split())
+        cell = error.source.strip().partition("\n")[0]
+        raise NotebookError(f"notebooks/{name}.ipynb failed in the cell `{cell}`: {error.ename}: {message}") from None
+    except DeadKernelError:
+        raise NotebookError(f"notebooks/{name}.ipynb lost its kernel, probably for want of memory.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    record = {
+        "notebook": f"notebooks/{name}.ipynb",
+        "sha256": sha256(source),
+        "parameters": parameters,
+        "started": started.isoformat(timespec="seconds"),
+        "duration_s": round(time.perf_counter() - clock, 1),
+        **environment(resolve_device("auto")),
+    }
+    write_atomically(results / f"{name}.ipynb", executed)
+    write_json(results / f"{name}.run.json", record)
+    stamp = {"inputs": digest(root, name, parameters), "output": sha256(results / f"{name}.ipynb"), **record}
+    stamp_path(root, name).parent.mkdir(parents=True, exist_ok=True)
+    write_json(stamp_path(root, name), stamp)
+
+
+def run(root: Path, names: list[str], offered: dict[str, Any], force: bool = False) -> list[str]:
+    """Execute those of the named notebooks that are not fresh, in order; returns the names that were executed.
+
+    A notebook is given those of the offered parameters that its own ``parameters`` cell declares.
+    """
+    executed = []
+    for name in names:
+        source = root / "notebooks" / f"{name}.ipynb"
+        if not source.is_file():
+            raise NotebookError(f"notebooks/{name}.ipynb does not exist; restore it from git.")
+        declared = declared_parameters(nbformat.read(source, as_version=4), name)
+        parameters = {key: value for key, value in offered.items() if key in declared}
+        if not force and is_fresh(root, name, parameters):
+            print(f"{name}: up to date")
+            continue
+        print(f"{name}: running with {parameters} ...", flush=True)
+        clock = time.perf_counter()
+        execute(root, name, parameters)
+        print(f"{name}: done in {time.perf_counter() - clock:.0f} s", flush=True)
+        executed.append(name)
+    return executed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Execute the notebooks into book/results.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(UPSTREAM)}")
+    parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
+    parser.add_argument("--data-root", help="folder of a real data set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="one epoch: shows that it runs, no more")
+    parser.add_argument("--force", action="store_true", help="run even what is up to date")
+    chosen = parser.parse_args(arguments)
+    offered = {"dataset": chosen.dataset, "seed": chosen.seed, **(QUICK if chosen.quick else {})}
+    if chosen.data_root:
+        offered["data_root"] = str(Path(chosen.data_root).resolve())
+    try:
+        run(ROOT, chosen.names or list(UPSTREAM), offered, chosen.force)
+    except NotebookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

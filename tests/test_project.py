@@ -1,0 +1,144 @@
+"""What the repository promises of itself: clean notebooks, faithful copies, exact pins, nothing of one machine."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BOOK = ROOT / "book"
+
+
+def cells_of(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def tags_of(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def source_of(cell):
+    return "".join(cell["source"])
+
+
+def tracked_files():
+    """What git holds or would hold; the whole test is skipped outside a clone."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone")
+    return [path for name in listed.split("\0")[:-1] if (path := ROOT / name).is_file()]
+
+
+def test_every_notebook_is_run_and_none_is_missing():
+    spec = importlib.util.spec_from_file_location("notebooks_run", ROOT / "notebooks" / "run.py")
+    runner = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(runner)
+    assert sorted(runner.UPSTREAM) == [path.stem for path in SOURCES]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_sources_are_clean(path):
+    cells = cells_of(path)
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not [cell["source"] for cell in code if cell["outputs"] or cell["execution_count"]]
+    assert sum("parameters" in tags_of(cell) for cell in cells) == 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_executed_copies_are_of_these_sources(path):
+    copy = cells_of(BOOK / "results" / path.name)
+    kept = [(cell["cell_type"], source_of(cell)) for cell in copy if "injected-parameters" not in tags_of(cell)]
+    assert kept == [(cell["cell_type"], source_of(cell)) for cell in cells_of(path)]
+    code = [cell for cell in copy if cell["cell_type"] == "code" and source_of(cell).strip()]
+    assert all(cell["execution_count"] for cell in code)
+    assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
+    record = json.loads((BOOK / "results" / f"{path.stem}.run.json").read_text())
+    assert {"sha256", "parameters", "started", "duration_s", "versions", "hardware", "commit"} <= set(record)
+
+
+def test_constraints_are_exact_and_cover_every_dependency():
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
+    pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+    assert len(pins) == len(lines)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
+    for requirement in required:
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{requirement.name} has no pin in constraints.txt"
+        assert requirement.specifier.contains(pin), f"{requirement.name}=={pin} is outside {requirement.specifier}"
+
+
+def test_conda_installs_the_same_versions():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert f"python {python}" in dependencies and "pip" in dependencies
+    assert [entry["pip"] for entry in dependencies if isinstance(entry, dict)] == [["-c constraints.txt", "-e .[test]"]]
+
+
+def test_nothing_of_one_machine_and_no_package_index():
+    folders = ["/" + name + "/" for name in ("work", "farm", "root", "home")] + ["/tmp/" + "venv"]
+    indexes = ["index" + "-url", "find" + "-links", "pypi" + ".org", "download.pytorch" + ".org"]
+    texts = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".ipynb", ".json", ".csv", ".cff", ".cfg", ".css", ""}
+    found = []
+    for path in tracked_files():
+        if path.suffix in texts and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8", errors="ignore")
+            found += [f"{path.relative_to(ROOT)}: {word}" for word in folders + indexes if word in text]
+    assert found == []
+
+
+def test_git_holds_no_large_file_and_no_data():
+    tracked = tracked_files()
+    assert [path.name for path in tracked if path.stat().st_size > 20e6] == []
+    assert not [path for path in tracked if path.relative_to(ROOT).parts[0] in ("runs", "data", "_build", ".cache")]
+
+
+def pages():
+    """Markdown of the book with the folder its paths are relative to: pages and cells of executed notebooks."""
+    for path in sorted(BOOK.glob("*.md")):
+        yield path, path.read_text(encoding="utf-8")
+    for path in sorted((BOOK / "results").glob("*.ipynb")):
+        yield path, "\n".join(source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "markdown")
+
+
+def test_every_file_that_the_book_refers_to_exists():
+    patterns = (r":file:\s*(\S+)", r"\{(?:figure|image)\}\s+(\S+)", r"!\[[^\]]*\]\(([^)\s]+)\)",
+                r"\{glue:\w+\}`([^`:\s]+\.ipynb)::", r"\]\(([^)\s#:]+)(?:#[^)]*)?\)")
+    missing = []
+    for path, text in pages():
+        referred = {name for pattern in patterns for name in re.findall(pattern, text) if "://" not in name}
+        missing += [f"{path.name}: {name}" for name in sorted(referred) if not (path.parent / name).exists()]
+    assert missing == []
+
+
+def test_every_chapter_exists_and_every_citation_is_known():
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    chapters = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert [name for name in chapters if not any((BOOK / f"{name}{end}").exists() for end in (".md", ".ipynb"))] == []
+    known = set(re.findall(r"@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text()))
+    cited = {key.strip() for _, text in pages() for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+             for key in keys.split(",")}
+    assert cited <= known
+
+
+def test_the_parameter_table_of_the_book_adds_up():
+    text = (BOOK / "method.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]+\| \$([0-9 +\\cdot]+)\$ \| ([\d,]+) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
+    total = 0
+    for formula, block, all_blocks in rows:
+        terms = [[int(factor) for factor in term.split(r"\cdot")] for term in formula.split("+")]
+        count = sum(term[0] * (term[1] if len(term) > 1 else 1) for term in terms)
+        assert (f"{count:,}", f"{12 * count:,}") == (block, all_blocks)
+        total += 12 * count
+    assert len(rows) == 10 and f"**{total:,}**" in text and total == 12_117_888
