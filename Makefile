@@ -18,7 +18,7 @@ help:
 book: .venv/.stamp
 	@$(RUN) -m cskt render
 	@$(RUN) notebooks/run.py --dataset "$(DATASET)" --seed "$(SEED)" $(if $(filter-out 0,$(QUICK)),--quick)
-	@$(RUN) -m jupyter_book build book/ -W --keep-going
+	@.venv/bin/jupyter-book build book/ -W --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 test: .venv/.stamp

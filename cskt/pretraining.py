@@ -51,7 +51,9 @@ def _wrapped(backbone, rng: np.random.Generator) -> CSKT:
     config = CSKTConfig(prompt_length=int(rng.integers(1, 3)), vision_adapter=False, text_adapter=False,
                         text_to_vision=bool(rng.random() < 0.5), vision_to_text=bool(rng.random() < 0.5),
                         train_backbone=True)
-    return CSKT(backbone, config)
+    model = CSKT(backbone, config)
+    backbone.logit_scale.requires_grad_(True)  # part of the plain CLIP loss, though CSKT itself never trains it
+    return model
 
 
 def _export(backbone, seen: Tensor, folder: Path, record: dict) -> None:

@@ -32,8 +32,9 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "benchmarks": ("train",),
     "retrieval": ("train",),
 }
-INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "book/data/*.csv")
-QUICK = {"quick": True, "epochs": 1}
+INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
+READS = {"benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json")}  # files that a notebook reads besides
+QUICK = {"epochs": 1}
 
 
 class NotebookError(RuntimeError):
@@ -54,9 +55,10 @@ def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
 
 
 def digest(root: Path, name: str, parameters: dict[str, Any]) -> str:
-    """SHA-256 of everything the result depends on: source, parameters, package, literature, upstream executions."""
+    """SHA-256 of everything the result depends on: source, parameters, package, what it reads, upstream executions."""
     files = [root / "notebooks" / f"{name}.ipynb"]
-    files += sorted(path for pattern in INPUTS for path in root.glob(pattern) if path.is_file())
+    patterns = INPUTS + READS.get(name, ())
+    files += sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
     files += [stamp_path(root, other) for other in UPSTREAM.get(name, ())]
     total = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     for path in files:

@@ -102,6 +102,11 @@ def test_what_makes_a_copy_stale(runner, tmp_path):
         assert fresh() == []
 
     all_executed()
+    (tmp_path / "book" / "results" / "runs").mkdir()
+    (tmp_path / "book" / "results" / "runs" / "new.json").write_text("{}")
+    assert fresh() == ["data", "train"]  # only benchmarks reads run files
+
+    all_executed()
     (tmp_path / "book" / "results" / "data.ipynb").write_text("another machine's copy")
     assert fresh() == ["train", "benchmarks"]
     runner.stamp_path(tmp_path, "train").write_text("{ half a stamp")
