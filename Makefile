@@ -1,5 +1,6 @@
-# make book | test | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1, PYTHON.
+# make book | test | reproduce | lab | lint: each sets up .venv by itself. Variables: SEED, SEEDS, DATASET, QUICK=1, PYTHON.
 SEED ?= 0
+SEEDS ?= 3
 DATASET ?= SynthPEDES-A
 QUICK ?=
 PYTHON ?=
@@ -8,10 +9,11 @@ export CSKT_CACHE := $(CURDIR)/.cache
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test lab lint
+.PHONY: help book test reproduce lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
+	@echo "make reproduce   train every method on the three domains, SEEDS=3 each, into book/results/runs"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make lint   ruff"
 
@@ -27,7 +29,10 @@ test: .venv/.stamp
 	    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } \
 	        >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will be skipped."; \
 	fi
-	@$(RUN) -m pytest
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+reproduce: .venv/.stamp
+	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)"
 
 lab: .venv/.stamp
 	@$(RUN) -m jupyterlab notebooks

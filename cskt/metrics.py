@@ -134,3 +134,18 @@ def _relevant_ranks(scores: Tensor, relevant: Tensor, valid: Tensor) -> Tensor:
         places = torch.empty_like(order).scatter_(1, order, places).gather(1, relevant[tied])
         ranks[tied] = places.masked_fill(~valid[tied], columns + 1).sort(dim=1).values
     return ranks
+
+
+def first_match_ranks(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    """(Q,) int: rank from 1 of each query's best placed relevant item (ties in its favour); 0 without any."""
+    match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
+    best = similarity.masked_fill(~match, -torch.inf).amax(1, keepdim=True)
+    ranks = 1 + ((similarity > best) & ~match).sum(1)
+    return ranks.masked_fill(~match.any(1), 0).cpu().numpy()
+
+
+def match_margins(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    """(Q,) float: each query's worst relevant score less its best other one; positive where it ranks perfectly."""
+    match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
+    worst = similarity.masked_fill(~match, torch.inf).amin(1)
+    return (worst - similarity.masked_fill(match, -torch.inf).amax(1)).cpu().numpy()

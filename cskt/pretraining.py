@@ -63,9 +63,40 @@ def _export(backbone, seen: Tensor, folder: Path, record: dict) -> None:
     (folder / f"{MINI}.run.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def pretrain_mini(samples: int = 320_000, output: str | Path = "runs/pretrain-mini", images: int = 110_000,
+def _optimizer(backbone) -> torch.optim.Optimizer:
+    """AdamW; no decay on vectors, nor on token rows, so that rows never seen stay as they were drawn."""
+    table = backbone.token_embedding.weight
+    decayed = [p for p in backbone.parameters() if p.ndim >= 2 and p is not table]
+    others = [p for p in backbone.parameters() if p.ndim < 2 or p is table]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
+
+
+def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int, seed: int, tokenize
+          ) -> tuple[float, float, Tensor]:
+    """One optimiser step; all its random numbers follow from (seed, step). Returns loss, logit scale, tokens."""
+    rng = np.random.default_rng((seed, step))
+    torch.manual_seed(seed * 1_000_003 + step)
+    epoch, start = divmod(step * BATCH_SIZE, len(facts))
+    rows = np.random.default_rng((seed, 1_000_000 + epoch)).permutation(len(facts))[start:start + BATCH_SIZE]
+    batch, tokens = _batch(pixels, facts, rows, rng, tokenize)
+    model = _wrapped(backbone, rng)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image_features, text_features = model.encode_image(batch), model.encode_text(tokens)
+    scale = backbone.logit_scale.exp()
+    loss = itc_loss(image_features.float(), text_features.float(), temperature=1 / scale)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        backbone.logit_scale.clamp_(max=math.log(MAX_SCALE))
+    return loss.item(), scale.item(), tokens
+
+
+def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mini", images: int = 110_000,
                   seed: int = 0, stop_after: float | None = None, environment: dict | None = None) -> Path:
-    """Pre-train cskt-mini; calling it again with the same arguments resumes.
+    """Pre-train cskt-mini on the CPU; calling it again with the same arguments resumes.
 
     Args:
         samples: image-caption pairs seen in all; each epoch over ``images`` draws new captions.
@@ -80,58 +111,36 @@ def pretrain_mini(samples: int = 320_000, output: str | Path = "runs/pretrain-mi
     pixels, facts = build_corpus(cache_dir() / "pretraining-corpus", images)
     torch.manual_seed(seed)
     backbone, tokenize = create_backbone(MINI, pretrained=RANDOM), tokenizer_for(MINI)
-    backbone.train().requires_grad_(True)
-    decay = [p for p in backbone.parameters() if p.ndim >= 2 and p is not backbone.token_embedding.weight]
-    decayed = {id(p) for p in decay}
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05},
-                                   {"params": [p for p in backbone.parameters() if id(p) not in decayed],
-                                    "weight_decay": 0.0}], betas=(0.9, 0.98), eps=1e-6)
-    steps, first, spent, seen = samples // BATCH_SIZE, 0, 0.0, torch.zeros(49408, dtype=torch.bool)
-    history: list[dict] = []
+    optimizer, steps = _optimizer(backbone.train().requires_grad_(True)), samples // BATCH_SIZE
     settings = {"samples": samples, "images": images, "seed": seed}
-    if (folder / "state.pt").exists():
-        state = torch.load(folder / "state.pt", weights_only=True)
+    state = {"step": 0, "spent": 0.0, "seen": torch.zeros(len(backbone.token_embedding.weight), dtype=torch.bool),
+             "history": [], "settings": settings}
+    path = folder / "state.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)
         if state["settings"] != settings:
-            raise CSKTError(f"{folder / 'state.pt'} belongs to another run ({state['settings']}); use another output.")
-        backbone.load_state_dict(state["backbone"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, spent, seen, history = state["step"], state["spent"], state["seen"], state["history"]
-    started, bar = time.monotonic(), tqdm(total=steps, initial=first, desc="pre-training")
-    for step in range(first, steps):
-        rng = np.random.default_rng((seed, step))
-        torch.manual_seed(seed * 1_000_003 + step)
-        order = np.random.default_rng((seed, 1_000_000 + step * BATCH_SIZE // len(facts))).permutation(len(facts))
-        start = step * BATCH_SIZE % len(facts)
-        rows = order[start:start + BATCH_SIZE]
-        batch, tokens = _batch(pixels, facts, rows, rng, tokenize)
-        seen[tokens.unique()] = True
+            raise CSKTError(f"{path} belongs to another run ({state['settings']}); use another output.")
+        backbone.load_state_dict(state.pop("backbone"))
+        optimizer.load_state_dict(state.pop("optimizer"))
+    started, spent = time.monotonic(), state["spent"]
+    for step in (bar := tqdm(range(state["step"], steps), "pre-training", initial=state["step"], total=steps)):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
-        model = _wrapped(backbone, rng)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            image_features, text_features = model.encode_image(batch), model.encode_text(tokens)
-        scale = backbone.logit_scale.exp().clamp(max=MAX_SCALE)
-        loss = itc_loss(image_features.float(), text_features.float(), temperature=1 / scale)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            backbone.logit_scale.clamp_(max=math.log(MAX_SCALE))
-        bar.update()
-        bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{scale.item():.1f}")
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-            seconds = spent + time.monotonic() - started
-            history.append({"step": step + 1, "loss": loss.item(), "scale": scale.item(), "seconds": seconds})
-            torch.save({"backbone": backbone.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
-                        "spent": seconds, "seen": seen, "settings": settings, "history": history},
-                       folder / "state.pt.part")
-            (folder / "state.pt.part").replace(folder / "state.pt")
-            if stop_after and time.monotonic() - started > stop_after and step + 1 < steps:
-                log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
-                return folder
+        loss, scale, tokens = _step(backbone, optimizer, pixels, facts, step, seed, tokenize)
+        state["seen"][tokens.unique()] = True
+        bar.set_postfix(loss=f"{loss:.3f}", scale=f"{scale:.1f}")
+        if (step + 1) % CHECKPOINT_EVERY and step + 1 < steps:
+            continue
+        state.update(step=step + 1, spent=spent + time.monotonic() - started)
+        state["history"].append({"step": step + 1, "loss": loss, "scale": scale, "seconds": state["spent"]})
+        torch.save({**state, "backbone": backbone.state_dict(), "optimizer": optimizer.state_dict()},
+                   part := path.with_suffix(".part"))
+        part.replace(path)
+        if stop_after and time.monotonic() - started > stop_after and step + 1 < steps:
+            log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
+            return folder
     record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "batch_size": BATCH_SIZE,
-              **settings, "steps": steps, "duration_s": history[-1]["seconds"] if history else spent,
-              "known_tokens": int(seen.sum()), "history": history, **(environment or {})}
-    _export(backbone.eval(), seen, folder, record)
+              **settings, "steps": steps, "duration_s": round(state["spent"], 1), "history": state["history"],
+              "known_tokens": int(state["seen"].sum()), **(environment or {})}
+    _export(backbone.eval(), state["seen"], folder, record)
     return folder

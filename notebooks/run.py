@@ -34,6 +34,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
 }
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
 READS = {"benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json")}  # files that a notebook reads besides
+PICTURE = "book/results/figures/retrieval.png"  # the README shows it
 QUICK = {"epochs": 1}
 
 
@@ -174,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one epoch: shows that it runs, no more")
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args(arguments)
-    offered = {"dataset": chosen.dataset, "seed": chosen.seed, **(QUICK if chosen.quick else {})}
+    offered = {"dataset": chosen.dataset, "seed": chosen.seed, **(QUICK if chosen.quick else {}), "picture": PICTURE}
     if chosen.data_root:
         offered["data_root"] = str(Path(chosen.data_root).resolve())
     try:

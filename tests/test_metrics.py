@@ -174,3 +174,11 @@ def test_same_on_the_gpu():
 def test_bad_input_is_named(similarity, query, gallery, ranks, message):
     with pytest.raises(CSKTError, match=message):
         retrieval_metrics(similarity, query, gallery, ranks)
+
+
+def test_first_ranks_and_margins_on_a_hand_made_case():
+    similarity = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.6], [0.5, 0.4, 0.3]])
+    queries, gallery = np.array([1, 2, 9]), np.array([1, 1, 2])
+    assert list(metrics.first_match_ranks(similarity, queries, gallery)) == [1, 2, 0]
+    margins = metrics.match_margins(similarity, queries, gallery)
+    assert np.allclose(margins[:2], [0.7, -0.1])

@@ -13,7 +13,7 @@ from cskt import CSKTError, TrainConfig, results
 LITERATURE = Path(__file__).parents[1] / "book" / "data" / "literature.csv"
 
 
-def run_file(folder: Path, name: str, dataset="SynthPEDES-A", method="cskt", seed=0, r1=30.0, zero_shot=20.0, **changes):
+def run_file(folder, name, dataset="SynthPEDES-A", method="cskt", seed=0, r1=30.0, zero_shot=20.0, **changes):
     def measures(value):
         ranked = {"R@1": value, "R@5": value + 20, "R@10": value + 30, "mAP": value - 5, "mINP": value - 10}
         return {"text_to_image": ranked, "image_to_text": ranked}

@@ -9,15 +9,13 @@ import torch
 
 from cskt import CSKT, CSKTConfig, CSKTError, widgets
 
-torch.manual_seed(0)
-
 
 @pytest.fixture(scope="module")
 def demo():
     torch.manual_seed(0)
-    backbone = open_clip.CLIP(embed_dim=16, vision_cfg={"image_size": (32, 16), "layers": 2, "width": 32, "head_width": 16,
-                                                        "patch_size": 16},
-                              text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2})
+    vision = {"image_size": (32, 16), "layers": 2, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    backbone = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
     model = CSKT(backbone.eval(), CSKTConfig().for_method("zero-shot")).eval()
     features = torch.nn.functional.normalize(torch.randn(20, 16), dim=-1)
     images = np.random.default_rng(0).integers(0, 255, (20, 32, 16, 3), dtype=np.uint8)

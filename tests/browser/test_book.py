@@ -1,0 +1,88 @@
+"""The built book as a reader opens it: from file://, offline, in Chromium."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+              pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory) -> Path:
+    """The committed pages, built into a folder of their own; any warning fails."""
+    output = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "jupyter_book", "build", "book/", "-W", "--keep-going", "--path-output", output]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that keeps what it asked for (``requests``), what failed and what was logged as an error."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("requestfailed", lambda request: page.errors.append(f"failed: {request.url}"))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    page.close()
+
+
+def pages() -> list[str]:
+    return ["intro", "method", "embedded", "results/data", "results/train", "results/benchmarks", "results/retrieval",
+            "real-data", "references"]
+
+
+@pytest.mark.parametrize("name", pages())
+def test_every_page_opens_offline(name, book, page):
+    page.goto((book / f"{name}.html").as_uri(), wait_until="load")
+    page.wait_for_timeout(300)
+    outside = [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))]
+    assert not outside and not page.errors
+    assert page.locator("h1").first.inner_text().strip()
+
+
+def test_mathematics_is_typeset(book, page):
+    page.goto((book / "method.html").as_uri(), wait_until="load")
+    page.wait_for_selector("mjx-container svg")
+    assert page.locator("mjx-container").count() > 10
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+
+
+def test_the_query_browser_answers_on_the_static_page(book, page):
+    page.goto((book / "results/retrieval.html").as_uri(), wait_until="load")
+    chooser = page.locator("select").first
+    chooser.wait_for(timeout=20_000)
+    shown = page.locator(".cskt-hits:visible").first.inner_html()
+    chooser.select_option(index=3)
+    page.wait_for_function("old => [...document.querySelectorAll('.cskt-hits')]"
+                           ".some(hits => hits.offsetParent && hits.innerHTML !== old)", arg=shown)
+    assert page.locator(".cskt-hits:visible").first.inner_html() != shown
+    assert page.locator(".cskt-hits:visible img[alt]").count() >= 8
+
+
+def test_synthetic_figures_are_labelled_on_the_page(book, page):
+    page.goto((book / "results/benchmarks.html").as_uri(), wait_until="load")
+    text = page.locator("main, article").first.inner_text()
+    assert text.count("not run here") >= 3 and text.count("(synthetic)") >= 3
