@@ -10,7 +10,7 @@ from cskt.model.prompts import projection
 
 
 class ParallelAdapter(nn.Module):
-    """``scale * up(relu(down(norm(x))))`` for x of shape (..., width); the scale is fixed, the norm (ln_3) trained.
+    """``scale * up(relu(down(norm(x))))`` for x (..., width); fixed scale, trained norm (the release's ``ln_3``).
 
     ``zero_init`` starts ``up`` at zero, so that the block begins as the backbone's own.
     """
@@ -19,15 +19,10 @@ class ParallelAdapter(nn.Module):
         super().__init__()
         if reduction > width:
             raise CSKTError(f"reduction must be at most the tower's width {width}, got {reduction}.")
-        self.norm = nn.LayerNorm(width)
-        self.down = projection(width, width // reduction)
-        self.up = projection(width // reduction, width)
-        self.scale = float(scale)
+        self.norm, self.scale = nn.LayerNorm(width), scale
+        self.down, self.up = projection(width, width // reduction), projection(width // reduction, width)
         if zero_init:
             nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * self.up(F.relu(self.down(self.norm(x))))
-
-    def extra_repr(self) -> str:
-        return f"scale={self.scale:g}"

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cskt import backbones
 from cskt.config import MINI, CSKTConfig, CSKTError
-from cskt.model import reference
 from cskt.model.adapters import ParallelAdapter
 from cskt.model.prompts import BidirectionalPrompts
-from cskt.model.towers import insert_rows, run_blocks
+from cskt.model.reference import load_reference_checkpoint, to_reference_state
+from cskt.model.towers import put_rows, run_blocks
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter.safetensors", "config.json"
 PHRASE = "a photo of a"  # prompt_init
@@ -40,50 +41,40 @@ class CSKT(nn.Module):
         super().__init__()
         backbones.check_supported(backbone)
         self.config = config = config or CSKTConfig()
-        self.backbone, self.tokenizer = backbone, tokenizer or backbones.clip_tokenizer(backbone.context_length)
+        self.backbone = backbone
+        self.tokenizer = tokenizer or backbones.clip_tokenizer(context_length=backbone.context_length)
         self.known_tokens, self.source = known_tokens, dict(source or {})
         self.image_size: tuple[int, int] = tuple(backbone.visual.image_size)
         # CLIP's BPE ends its vocabulary with the end token; a tower that pools elsewhere says where.
         self.end_token = backbone.text_eos_id if backbone.text_pool_type == "eos" else backbone.vocab_size - 1
 
         text, vision = backbone.transformer.resblocks, backbone.visual.transformer.resblocks
-        text_width, vision_width = backbone.token_embedding.embedding_dim, backbone.visual.conv1.out_channels
+        widths = backbone.token_embedding.embedding_dim, backbone.visual.conv1.out_channels
         shallower = min(len(text), len(vision))
-        depth = shallower if config.prompt_depth is None else config.prompt_depth
+        depth, count = shallower if config.prompt_depth is None else config.prompt_depth, config.prompts_per_tower
         if depth > shallower:
             raise CSKTError(f"prompt_depth must be at most {shallower} (blocks of the shallower tower), got {depth}.")
-        count = config.prompts_per_tower
         if count > backbone.context_length - 3:
             raise CSKTError(f"prompt_length must leave room for a caption in {backbone.context_length} text positions, "
                             f"got {config.prompt_length} ({count} prompts).")
-        self.num_prompts = count
-        self.prompts = BidirectionalPrompts(
-            depth, config.prompt_length, text_width, vision_width, config.text_to_vision, config.vision_to_text
-        ) if count else None
 
         def adapters(width: int, blocks: int, scale: float) -> nn.ModuleList:
-            zero = config.adapter_init == "zero"
-            return nn.ModuleList(ParallelAdapter(width, config.reduction, scale, zero) for _ in range(blocks))
+            settings = width, config.reduction, scale, config.adapter_init == "zero"
+            return nn.ModuleList(ParallelAdapter(*settings) for _ in range(blocks))
 
-        self.text_adapters = adapters(text_width, len(text) * config.text_adapter, config.text_scale)
-        self.vision_adapters = adapters(vision_width, len(vision) * config.vision_adapter, config.vision_scale)
-        like = backbone.visual.conv1.weight
+        self.num_prompts = count
+        self.prompts = BidirectionalPrompts(depth, config.prompt_length, *widths, config.text_to_vision,
+                                            config.vision_to_text)
+        self.text_adapters = adapters(widths[0], len(text) * config.text_adapter, config.text_scale)
+        self.vision_adapters = adapters(widths[1], len(vision) * config.vision_adapter, config.vision_scale)
         for part in (self.prompts, self.text_adapters, self.vision_adapters):
-            if part is not None:
-                part.to(like.device, like.dtype)
-        if config.prompt_init == PHRASE and self.prompts is not None and len(self.prompts.text):
-            self._start_prompt_from_phrase()
+            part.to(backbone.visual.conv1.weight)
+        if config.prompt_init == PHRASE and len(self.prompts.text):  # surplus prompts stay random
+            phrase = backbone.token_embedding.weight[self.tokenize(PHRASE)[0, 1:5]]
+            self.prompts.text[0].data[:4] = phrase[: config.prompt_length]
         for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(config.train_backbone and name not in ("logit_scale", "logit_bias"))
+            parameter.requires_grad_(config.train_backbone and name not in backbones.UNUSED)
         self.train(self.training)
-
-    @torch.no_grad()
-    def _start_prompt_from_phrase(self) -> None:
-        """The first text prompts become the embeddings of "a photo of a"; surplus prompts stay random."""
-        first = self.prompts.text[0]
-        ids = self.tokenize([PHRASE])[0, 1:5].to(first.device)
-        rows = min(len(first), len(ids))
-        first[:rows] = self.backbone.token_embedding.weight[ids[:rows]]
 
     def train(self, mode: bool = True) -> CSKT:
         super().train(mode)
@@ -91,41 +82,34 @@ class CSKT(nn.Module):
             self.backbone.eval()  # frozen means no dropout of patches either
         return self
 
-    # -- encoders ------------------------------------------------------------------------------------------------
-
     def encode_image(self, images: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
         """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D); L2-normalised if asked.
-
-        ``record`` receives each block's output (B, 1 + patches + P, width).
-        """
+        ``record`` receives each block's output (B, 1 + patches + P, width)."""
         self._check_images(images)
         visual = self.backbone.visual
         x = visual.conv1(images).flatten(2).transpose(1, 2).to(visual.positional_embedding.dtype)
-        x = insert_rows(x, visual.class_embedding[None], 0) + visual.positional_embedding
-        x = visual.patch_dropout(x)
-        prompts, at = self.prompts.vision_rows() if self.prompts is not None else [], x.shape[1]
+        x = visual.patch_dropout(put_rows(x, visual.class_embedding[None], 0) + visual.positional_embedding)
+        prompts, at, read = self.prompts.vision_rows(), x.shape[1], x.new_zeros(len(x), dtype=torch.long)
         if prompts:
-            x = insert_rows(x, prompts[0], at)
-        x = run_blocks(visual.transformer.resblocks, self.vision_adapters, visual.ln_pre(x), images.new_zeros(
-            len(images), dtype=torch.long), causal=False, prompts=prompts, at=at, record=record)
+            x = put_rows(x, prompts[0], at)
+        x = run_blocks(visual.transformer.resblocks, self.vision_adapters, visual.ln_pre(x), read, causal=False,
+                       prompts=prompts, at=at, record=record)
         features = visual.ln_post(x) @ visual.proj
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, token_ids: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
         """Token ids (B, up to 77) from :meth:`tokenize` -> features (B, D); L2-normalised if asked; ids stay intact.
 
-        Captions too long for the prompts lose their last words, never the end token. What follows the end token is not
-        read. ``record`` receives each block's output (B, 77, width), padding included.
-        """
+        Captions too long for the prompts lose their last words, never the end token; what follows it is not read.
+        ``record`` receives each block's output (B, 77, width), padding included."""
         self._check_token_ids(token_ids)
         backbone = self.backbone
         ids, end = fit_captions(token_ids.long(), self.end_token, backbone.context_length - self.num_prompts)
         if record is None:  # causal: columns after the batch's last end token change nothing
             ids = ids[:, : int(end.max()) + 1]
-        prompts = self.prompts.text_rows() if self.prompts is not None else []
-        x = backbone.token_embedding(ids)
+        prompts, x = self.prompts.text_rows(), backbone.token_embedding(ids)
         if prompts:
-            x, end = insert_rows(x, prompts[0], 1), end + self.num_prompts
+            x, end = put_rows(x, prompts[0], 1), end + self.num_prompts
         x = x + backbone.positional_embedding[: x.shape[1]]
         x = run_blocks(backbone.transformer.resblocks, self.text_adapters, x, end, causal=True, prompts=prompts, at=1,
                        record=record)
@@ -142,34 +126,30 @@ class CSKT(nn.Module):
                 None if token_ids is None else self.encode_text(token_ids))
 
     def _check_images(self, images: Tensor) -> None:
-        height, width = self.image_size
-        expected = f"images must be a (B, 3, {height}, {width}) tensor with B >= 1"
-        fits = isinstance(images, Tensor) and images.ndim == 4 and len(images) > 0
-        if not fits or images.shape[1:] != (3, height, width):
-            raise CSKTError(f"{expected}, got {_describe(images)}; resize the images or the model (image_size).")
-        dtype = self.backbone.visual.conv1.weight.dtype
+        shape, dtype = (3, *self.image_size), self.backbone.visual.conv1.weight.dtype
+        if not isinstance(images, Tensor) or images.ndim != 4 or not len(images) or images.shape[1:] != shape:
+            raise CSKTError(f"images must be a (B, {', '.join(map(str, shape))}) tensor with B >= 1, got "
+                            f"{_describe(images)}; resize the images or the model (image_size).")
         mixed = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
         if images.dtype != dtype and not mixed:
             raise CSKTError(f"images must be CLIP-normalised {dtype}, got {images.dtype}; use .to({dtype}).")
 
     def _check_token_ids(self, ids: Tensor) -> None:
-        context = self.backbone.context_length
+        context, vocabulary, fault = self.backbone.context_length, self.backbone.vocab_size, ""
         if not isinstance(ids, Tensor) or ids.ndim != 2 or not len(ids) or not 2 <= ids.shape[1] <= context:
-            raise CSKTError(f"token_ids must be a (B, {context}) tensor with B >= 1, got {_describe(ids)}; "
-                            "use model.tokenize.")
-        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-            raise CSKTError(f"token_ids must be integers, got {ids.dtype}; use model.tokenize.")
-        ends = (ids[:, 1:] == self.end_token).any(dim=1) & (ids[:, 0] != self.end_token)
-        low, high, whole = torch.stack([ids.min().long(), ids.max().long(), ends.all().long()]).tolist()
-        if low < 0 or high >= self.backbone.vocab_size:
-            raise CSKTError(f"token_ids must be from 0 to {self.backbone.vocab_size - 1}, got {low} to {high}; "
-                            "use model.tokenize.")
-        if not whole:
-            row = int((~ends).nonzero()[0])
-            raise CSKTError(f"token_ids row {row} lacks the end token {self.end_token} after a start token; "
-                            "use model.tokenize.")
-
-    # -- words ---------------------------------------------------------------------------------------------------
+            fault = f"a (B, {context}) tensor with B >= 1, got {_describe(ids)}"
+        elif ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            fault = f"integers, got {ids.dtype}"
+        else:
+            ends = (ids[:, 1:] == self.end_token).any(dim=1) & (ids[:, 0] != self.end_token)
+            low, high, whole = torch.stack([ids.min().long(), ids.max().long(), ends.all().long()]).tolist()
+            if low < 0 or high >= vocabulary:
+                fault = f"from 0 to {vocabulary - 1}, got {low} to {high}"
+            elif not whole:
+                fault = f"captions, but row {ends.tolist().index(False)} lacks the end token {self.end_token} after " \
+                        "a start token"
+        if fault:
+            raise CSKTError(f"token_ids must be {fault}; use model.tokenize.")
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Captions -> token ids (B, 77) int64 on the CPU: start, words, end, padding."""
@@ -180,16 +160,14 @@ class CSKT(nn.Module):
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of a caption with a token that the backbone never learned, in order, each once."""
-        if self.known_tokens is None:
-            return []
         words = dict.fromkeys(re.findall(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\s\w]+", text.lower()))
-        return [word for word in words if not set(self.tokenizer.encode(word)) <= self.known_tokens]
-
-    # -- parameters ----------------------------------------------------------------------------------------------
+        known = self.known_tokens
+        return [word for word in words if known is not None and not set(self.tokenizer.encode(word)) <= known]
 
     def counted_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter but CLIP's own temperature, which no feature and no loss reads."""
-        return {n: p for n, p in self.named_parameters() if n not in ("backbone.logit_scale", "backbone.logit_bias")}
+        unused = {f"backbone.{name}" for name in backbones.UNUSED}
+        return {name: p for name, p in self.named_parameters() if name not in unused}
 
     @property
     def num_trainable(self) -> int:
@@ -207,37 +185,24 @@ class CSKT(nn.Module):
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of :meth:`trainable_state`; a :class:`CSKTError` lists what does not fit, and nothing is loaded."""
-        own = self.trainable_state()
-        backbones.check_state({name: tensor.shape for name, tensor in own.items()}, state, "the trained state")
-        for name, tensor in own.items():
-            tensor.copy_(state[name])
+        backbones.copy_state(self.trainable_state(), state, "the trained state")
 
     def summary(self) -> str:
         """A table: trained and all parameters of each block, adding up to the totals."""
         rows: dict[str, list[int]] = {}
         for name, parameter in self.counted_parameters().items():
-            row = rows.setdefault(_table_row(name), [0, 0])
-            row[0] += parameter.numel() * parameter.requires_grad
-            row[1] += parameter.numel()
+            trained, every = rows.get(row := _table_row(name), (0, 0))
+            rows[row] = [trained + parameter.numel() * parameter.requires_grad, every + parameter.numel()]
         rows["total"] = [self.num_trainable, self.num_total]
-        lines = [f"{'part':<20}{'trained':>14}{'all':>14}", *(f"{k:<20}{t:>14,}{a:>14,}" for k, (t, a) in rows.items())]
-        share = 100 * self.num_trainable / self.num_total
-        title = f"CSKT on {self.source.get('name', type(self.backbone).__name__)}, images {self.image_size[0]} x " \
-                f"{self.image_size[1]}, {self.num_prompts} prompts per tower, {share:.2f}% trained"
-        return "\n".join([title, *lines])
+        title = "CSKT on {}, images {} x {}, {} prompts per tower, {:.2%} trained".format(
+            self.source.get("name", type(self.backbone).__name__), *self.image_size, self.num_prompts,
+            self.num_trainable / self.num_total)
+        lines = [f"{part:<20}{trained:>14,}{every:>14,}" for part, (trained, every) in rows.items()]
+        return "\n".join([title, f"{'part':<20}{'trained':>14}{'all':>14}", *lines])
 
-    def __repr__(self) -> str:
-        return self.summary()
+    __repr__ = summary
 
-    # -- files ---------------------------------------------------------------------------------------------------
-
-    def load_reference_checkpoint(self, checkpoint: Mapping[str, Any] | str | os.PathLike) -> None:
-        """Loads the authors' checkpoint; see :func:`cskt.model.reference.load_reference_checkpoint`."""
-        reference.load_reference_checkpoint(self, checkpoint)
-
-    def to_reference_state(self) -> dict[str, Tensor]:
-        """Our weights in the authors' names; see :func:`cskt.model.reference.to_reference_state`."""
-        return reference.to_reference_state(self)
+    load_reference_checkpoint, to_reference_state = load_reference_checkpoint, to_reference_state
 
     def backbone_fingerprint(self) -> str:
         """Identifies the frozen backbone by its values, a trained one by its shapes only."""
@@ -248,43 +213,39 @@ class CSKT(nn.Module):
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: t.to("cpu", dtype or t.dtype).contiguous() for name, t in self.trainable_state().items()}
-        config = {
-            "cskt": dataclasses.asdict(self.config),
-            "backbone": {**self.source, "image_size": self.image_size, "fingerprint": self.backbone_fingerprint()},
-        }
-        partial = {file: folder / f".{file}.part" for file in (WEIGHTS_FILE, CONFIG_FILE)}
-        save_file(weights, partial[WEIGHTS_FILE])
-        partial[CONFIG_FILE].write_text(json.dumps(config, indent=2) + "\n")
-        for file, part in partial.items():
-            os.replace(part, folder / file)
+        made = {**self.source, "image_size": self.image_size, "fingerprint": self.backbone_fingerprint()}
+        config = json.dumps({"cskt": dataclasses.asdict(self.config), "backbone": made}, indent=2)
+        save_file(weights, folder / f".{WEIGHTS_FILE}.part")
+        (folder / f".{CONFIG_FILE}.part").write_text(config + "\n")
+        for file in (WEIGHTS_FILE, CONFIG_FILE):  # both are whole before either is seen
+            os.replace(folder / f".{file}.part", folder / file)
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike, backbone: nn.Module | None = None,
                         pretrained: str | os.PathLike | None = None) -> CSKT:
-        """The model saved in the folder ``path``, in eval mode on the CPU (or where ``backbone`` is).
+        """The model saved in the folder ``path``, in eval mode.
 
-        The backbone is made again as it was; ``pretrained`` says where its weights are now, ``backbone`` is it.
-        :class:`CSKTError` if a file is missing or unfit, or if the backbone is not the one that was trained on.
-        """
+        Its backbone is made as it was, with weights from ``pretrained`` if they moved, or given as ``backbone``.
+        :class:`CSKTError` if a file is missing or unfit, or if the backbone is not the one that was trained on."""
         folder = Path(path)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
             if not (folder / file).is_file():
                 raise CSKTError(f"{folder / file} does not exist; give the folder that save_pretrained wrote.")
         try:
+            weights = load_file(folder / WEIGHTS_FILE)
             saved = json.loads((folder / CONFIG_FILE).read_text())
             config, made = CSKTConfig(**saved["cskt"]), dict(saved["backbone"])
-            weights = load_file(folder / WEIGHTS_FILE)
-        except (CSKTError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
-            raise CSKTError(f"the model in {folder} cannot be read ({error}); save it again.") from error
-        except Exception as error:  # safetensors raises its own class for a damaged file
+            size, wanted = tuple(made.pop("image_size")), made.pop("fingerprint")
+        except SafetensorError as error:
             raise CSKTError(f"{folder / WEIGHTS_FILE} is damaged ({error}); save the model again.") from error
-        size, wanted = tuple(made.pop("image_size")), made.pop("fingerprint")
-        if backbone is None and "name" not in made:
-            raise CSKTError(f"the model in {folder} was saved over a backbone of unknown origin; pass it as backbone.")
-        if backbone is None:
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise CSKTError(f"the model in {folder} cannot be read ({error}); save it again.") from error
+        if backbone is not None:
+            model = cls(backbone, config, source=made)
+        elif "name" in made:
             model = load_model(made["name"], pretrained or made.get("pretrained"), size, config)
         else:
-            model = cls(backbone, config, source=made)
+            raise CSKTError(f"the model in {folder} was saved over a backbone of unknown origin; pass it as backbone.")
         if (found := model.backbone_fingerprint()) != wanted or model.image_size != size:
             raise CSKTError(f"the model in {folder} was trained over another backbone (fingerprint {wanted}, images "
                             f"{size}; got {found}, {model.image_size}); load it over {made or 'the same weights'}.")
@@ -325,6 +286,5 @@ def _table_row(name: str) -> str:
     if name.startswith("prompts."):
         return "prompts"
     tower = "vision" if name.startswith(("backbone.visual.", "vision_adapters.")) else "text"
-    if block := re.search(r"(?:resblocks|adapters)\.(\d+)\.", name):
-        return f"{tower} block {block[1]}"
-    return f"{tower} ends"
+    block = re.search(r"(?:resblocks|adapters)\.(\d+)\.", name)
+    return f"{tower} block {block[1]}" if block else f"{tower} ends"

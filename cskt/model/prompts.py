@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-INIT_STD = 0.02  # prompts and all new linear maps start from N(0, 0.02), as released
+INIT_STD = 0.02  # prompts and all new linear maps start from N(0, 0.02), biases from 0, as released
 
 
 def projection(in_features: int, out_features: int) -> nn.Linear:
-    """A linear map with weights N(0, 0.02) and zero bias, the start of every new map of the method."""
+    """A new linear map of the method."""
     linear = nn.Linear(in_features, out_features)
     nn.init.normal_(linear.weight, std=INIT_STD)
     nn.init.zeros_(linear.bias)
@@ -28,9 +28,7 @@ class BidirectionalPrompts(nn.Module):
         super().__init__()
 
         def prompts(width: int, wanted: bool) -> nn.ParameterList:
-            return nn.ParameterList(
-                nn.Parameter(torch.empty(length, width).normal_(std=INIT_STD)) for _ in range(depth * wanted)
-            )
+            return nn.ParameterList(torch.empty(length, width).normal_(std=INIT_STD) for _ in range(depth * wanted))
 
         self.text, self.vision = prompts(text_width, text_to_vision), prompts(vision_width, vision_to_text)
         self.text_to_vision = nn.ModuleList(projection(text_width, vision_width) for _ in self.text)
@@ -39,13 +37,12 @@ class BidirectionalPrompts(nn.Module):
 
     def text_rows(self) -> list[Tensor]:
         """What the text tower receives at layers 0..depth-1: (P, text_width) each."""
-        return self._joined(list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)])
+        return _joined(list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)])
 
     def vision_rows(self) -> list[Tensor]:
         """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
-        return self._joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
+        return _joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
 
-    def _joined(self, from_text: list[Tensor], from_vision: list[Tensor]) -> list[Tensor]:
-        if from_text and from_vision:
-            return [torch.cat(pair) for pair in zip(from_text, from_vision, strict=True)]
-        return from_text or from_vision
+
+def _joined(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+    return [torch.cat(pair) for pair in zip(first, second, strict=True)] if first and second else first or second
