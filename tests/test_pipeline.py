@@ -1,9 +1,7 @@
 """The image cache (complete or absent, whatever happens), the augmentation's distribution, and the batches."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -121,17 +119,22 @@ def test_the_cache_appears_only_when_it_is_whole(tmp_path, cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_what_a_killed_build_left_is_never_used_and_goes_after_a_day(tmp_path, cache):
-    split = make_split(tmp_path)
-    expected = load_images(split, SIZE, "f").clone()
+def test_what_a_killed_build_left_is_never_used(tmp_path, cache, monkeypatch):
+    split, expected = make_split(tmp_path), load_images(make_split(tmp_path), SIZE, "f").clone()
     (file,) = cache.iterdir()
-    leftovers = [file.with_name(f"{file.name}{name}.tmp") for name in ("old", "new")]
-    for leftover in leftovers:
-        leftover.write_bytes(file.read_bytes()[:200])
-    os.utime(leftovers[0], (time.time() - 10**6,) * 2)
+    content, left = file.read_bytes()[:200], []
+
+    def killed(source, target):
+        left.append(Path(source).rename(f"{source}.left"))  # what clean-up after the error cannot reach
+        left[0].write_bytes(content)
+        raise KeyboardInterrupt
+
     file.unlink()
-    assert torch.equal(load_images(split, SIZE, "f"), expected)
-    assert set(cache.iterdir()) == {file, leftovers[1]}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        load_images(split, SIZE, "f")
+    left[0].rename(str(left[0]).removesuffix(".left"))  # under the very name its builder gave it
+    assert torch.equal(load_images(split, SIZE, "f"), expected) and file.is_file()
 
 
 def test_a_cache_that_cannot_be_written_names_the_remedy(tmp_path, monkeypatch):
@@ -143,18 +146,28 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(tmp_path, monkeypatch):
         load_images(Split("train", (), np.arange(0), (), np.arange(0)), SIZE, "f")
 
 
-def test_two_processes_build_the_same_cache(tmp_path, cache):
-    make_split(tmp_path, 40)
-    program = ("import sys; from pathlib import Path; import numpy as np\n"
-               "from cskt.data.benchmarks import Split; from cskt.data.pipeline import load_images\n"
-               "paths = tuple(Path(sys.argv[1], f'cam{i % 2}', f'{i}.jpg') for i in range(40))\n"
-               "print(int(load_images(Split('train', paths, np.arange(40), (), np.arange(0)), (16, 8), 'f').sum()))\n")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    builders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)]
-    printed = [builder.communicate()[0] for builder in builders]
-    assert [builder.returncode for builder in builders] == [0, 0]
-    assert int(printed[0]) == int(printed[1]) == int(load_images(make_split(tmp_path, 40), SIZE, "f").sum())
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_processes_build_the_same_cache(tmp_path, cache, monkeypatch):
+    """Forked, so that neither imports torch again; both meet between decoding and replacing, so that they do race."""
+    split, context = make_split(tmp_path), multiprocessing.get_context("fork")
+    meeting, replace, results = context.Barrier(2), os.replace, context.SimpleQueue()
+
+    def replace_together(source, target):
+        meeting.wait(60)
+        replace(source, target)
+
+    def build():
+        results.put(load_images(split, SIZE, "f").numpy().tobytes())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_together)
+        builders = [context.Process(target=build) for _ in range(2)]
+        for builder in builders:
+            builder.start()
+        for builder in builders:
+            builder.join(120)
+    assert [builder.exitcode for builder in builders] == [0, 0]
+    assert {results.get(), results.get()} == {load_images(split, SIZE, "f").numpy().tobytes()}
     assert len(list(cache.iterdir())) == 1
 
 

@@ -6,11 +6,10 @@ import functools
 import hashlib
 import math
 import os
-import tempfile
-import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from cskt.data.benchmarks import Split
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _CACHE_VERSION = 1  # raise when decoding or resizing changes
-_ABANDONED_AFTER = 24 * 3600  # seconds after which another process's temporary file is taken for dead
 
 
 def load_images(split: Split, image_size: tuple[int, int], fingerprint: str) -> Tensor:
@@ -35,26 +33,19 @@ def load_images(split: Split, image_size: tuple[int, int], fingerprint: str) -> 
     Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls map into memory
     (writing to the tensor leaves the file alone). The file is keyed on the data's fingerprint, the split (its name
     and its images) and the size; it appears complete or not at all, and one of the wrong shape or length is rebuilt.
-
-    Raises:
-        CSKTError: an image that cannot be decoded (named), or a cache folder that cannot be written.
+    Raises :class:`CSKTError` on an image that cannot be decoded (named) and a cache folder that cannot be written.
     """
     if not split.image_paths:
         raise CSKTError(f"split {split.name!r} has no images to load.")
-    height, width = image_size
-    shape = (len(split.image_paths), 3, height, width)
-    path = cache_dir() / "images" / f"{_cache_key(split, image_size, fingerprint)}-{split.name}-{height}x{width}.npy"
-    if not _is_complete(path, shape):
-        _build_cache(path, split, image_size)
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
-def _cache_key(split: Split, image_size: tuple[int, int], fingerprint: str) -> str:
     # Paths relative to their common folder: a moved data set keeps its cache, a subset of a split has its own.
     common = os.path.commonpath([path.parent for path in split.image_paths])
     names = [os.path.relpath(path, common) for path in split.image_paths]
-    key = repr((_CACHE_VERSION, fingerprint, split.name, tuple(image_size), names))
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    key = repr((_CACHE_VERSION, fingerprint, split.name, tuple(image_size), names)).encode("utf-8", "surrogateescape")
+    digest = hashlib.sha256(key).hexdigest()[:24]
+    path = cache_dir() / "images" / f"{digest}-{split.name}-{image_size[0]}x{image_size[1]}.npy"
+    if not _is_complete(path, (len(names), 3, *image_size)):
+        _build_cache(path, split, image_size)
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
@@ -66,21 +57,18 @@ def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
 
 
 def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
-    shape = (len(split.image_paths), 3, *image_size)
-    temporary = None
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.image_paths), 3, *image_size)}
+    decode = functools.partial(decode_image, image_size=image_size)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # every builder its own; the last one replaces
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        # Every builder writes its own file; whichever finishes last replaces an equal one.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-            temporary = Path(file.name)
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            decode = functools.partial(decode_image, image_size=image_size)
-            # closing: an error or Ctrl-C cancels what is still queued instead of waiting for it
-            with ThreadPoolExecutor(os.cpu_count()) as pool, closing(pool.map(decode, split.image_paths)) as decoded:
-                # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
-                for image in tqdm(decoded, f"decoding {split.name}", shape[0], leave=False, disable=None):
-                    file.write(image.tobytes())
+        # closing: an error or Ctrl-C cancels what is still queued instead of waiting for it
+        with (temporary.open("xb") as file, ThreadPoolExecutor(os.cpu_count()) as pool,
+              closing(pool.map(decode, split.image_paths)) as decoded):
+            np.lib.format.write_array_header_1_0(file, header)
+            # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
+            for image in tqdm(decoded, f"decoding {split.name}", len(split.image_paths), leave=False, disable=None):
+                file.write(image.tobytes())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -88,18 +76,8 @@ def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
         raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there or set CSKT_CACHE to "
                         f"another folder.") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what a killed builder of the same file left behind, long after."""
-    for leftover in path.parent.glob(f"{path.name}*.tmp"):
-        try:
-            if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
-                leftover.unlink()
-        except FileNotFoundError:  # its own builder was faster
-            continue
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
@@ -112,22 +90,12 @@ def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized).transpose(2, 0, 1)
 
 
-@functools.cache
-def _clip_constants(device: torch.device) -> tuple[Tensor, Tensor]:
-    """CLIP's mean and standard deviation, each (1, 3, 1, 1) float32 for images in 0..1, kept on the device."""
-    return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-
-
 def normalize(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) on any device -> float32, CLIP-normalised, no augmentation."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise CSKTError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}.")
-    return _standardize(images.float().div_(255))
-
-
-def _standardize(images: Tensor) -> Tensor:
-    mean, std = _clip_constants(images.device)
-    return (images - mean).div_(std)
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return images.float().div_(255).sub_(mean).div_(std)
 
 
 class Augment(nn.Module):
@@ -136,8 +104,7 @@ class Augment(nn.Module):
     Horizontal flip with probability ``flip``; a black border of ``pad`` pixels and a random crop back to
     ``image_size`` = (height, width); CLIP normalisation; with probability ``erasing`` a rectangle
     (:func:`erasing_boxes`) set to the CLIP mean *as given*, that is those numbers in the already normalised image.
-    Every image draws its own; all draws come from torch's global CPU generator, so that ``torch.manual_seed`` gives
-    the same crops on every device.
+    Every image draws its own, from torch's global CPU generator: ``torch.manual_seed`` decides on every device.
     """
 
     def __init__(self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5) -> None:
@@ -150,47 +117,36 @@ class Augment(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Augment one batch; raises :class:`CSKTError` on other types or sizes."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (3, *self.image_size):
-            raise CSKTError(f"images must be uint8 (B, 3, {self.image_size[0]}, {self.image_size[1]}), got "
-                            f"{images.dtype} {tuple(images.shape)}.")
-        images = _standardize(self.crop(self.flip(images.float().div_(255))))
+        height, width = self.image_size
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
+            raise CSKTError(f"images must be uint8 (B, 3, {height}, {width}), got {images.dtype} "
+                            f"{tuple(images.shape)}.")
+        images = normalize(self.crop(self.flip(images.float())).byte())  # flips and crops move whole pixels
         boxes = erasing_boxes(len(images), self.image_size) * (torch.rand(len(images), 1) < self.erasing)
-        mean, _ = _clip_constants(images.device)
-        return torch.where(_inside(boxes.to(images.device), self.image_size), mean, images)
+        top, left, tall, wide = boxes.to(images.device).view(-1, 4, 1, 1, 1).unbind(1)
+        rows, columns = (torch.arange(size, device=images.device) for size in self.image_size)
+        rows = rows[:, None]
+        inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+        return torch.where(inside, torch.tensor(CLIP_MEAN, device=images.device).view(3, 1, 1), images)
 
 
-def erasing_boxes(
-    count: int,
-    image_size: tuple[int, int],
-    area: tuple[float, float] = (0.02, 0.4),
-    ratio: tuple[float, float] = (0.3, 3.3),
-    attempts: int = 10,
-) -> Tensor:
+def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -> Tensor:
     """Rectangles of random erasing (Zhong et al., AAAI 2020), (count, 4) int64: top, left, height, width.
 
-    The distribution of torchvision's ``RandomErasing``, which the release uses: the share of the image's area is
-    uniform, height/width log-uniform in ``ratio``, and a rectangle that is not strictly smaller than the image is
-    drawn again, up to ``attempts`` times, after which nothing is erased (0 x 0). Kornia's own generator instead
-    clamps it to the image, so that at 384 x 128 a quarter of its rectangles reach right across.
+    The distribution of torchvision's ``RandomErasing``, which the release uses: 2-40 % of the image's area, uniform;
+    height/width log-uniform in 0.3-3.3; a rectangle not strictly smaller than the image is drawn again, up to
+    ``attempts`` times, after which nothing is erased (0 x 0). Kornia's own generator clamps it to the image instead.
     """
     height, width = image_size
-    pixels = height * width * torch.empty(count, attempts).uniform_(*area)
-    aspect = torch.empty(count, attempts).uniform_(math.log(ratio[0]), math.log(ratio[1])).exp()
-    heights, widths = (pixels * aspect).sqrt().round(), (pixels / aspect).sqrt().round()
+    area = height * width * torch.empty(count, attempts).uniform_(0.02, 0.4)
+    ratio = torch.empty(count, attempts).uniform_(math.log(0.3), math.log(3.3)).exp()
+    heights, widths = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (heights < height) & (widths < width)
     first = fits.int().argmax(1, keepdim=True)  # the first that fits; index 0 where none does
     heights, widths = (torch.where(fits, size, 0).gather(1, first) for size in (heights, widths))
     room = torch.cat((height - heights, width - widths), 1) + 1
     corners = (torch.rand(count, 2) * room).floor().minimum(room - 1)  # minimum: rounding may reach room
     return torch.cat((corners, heights, widths), 1).long()
-
-
-def _inside(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(B, 4) top, left, height, width -> (B, 1, H, W) bool: which pixels lie inside."""
-    top, left, height, width = boxes.view(-1, 4, 1, 1, 1).unbind(1)
-    rows = torch.arange(image_size[0], device=boxes.device).view(-1, 1)
-    columns = torch.arange(image_size[1], device=boxes.device)
-    return (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
 
 
 def batches(num_captions: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
