@@ -1,9 +1,8 @@
-"""Embed a split, rank it, and read or write the record of a run (the unit of evidence)."""
+"""Embed a split, rank it, and read or write the files of a run (the unit of evidence)."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import pandas as pd
 import torch
 import yaml
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cskt.config import MINI, CSKTError, TrainConfig
@@ -27,9 +27,9 @@ from cskt.data.pipeline import load_images, normalize
 from cskt.metrics import both_directions
 from cskt.model.cskt import CSKT, load_model
 
-CONFIG, HISTORY, METRICS = "config.yaml", "history.csv", "metrics.json"
-ADAPTER, STATE = "adapter.safetensors", "state.pt"
-HISTORY_FIELDS = ("epoch", "lr", "loss", "split", "R@1", "R@5", "R@10", "mAP", "seconds")
+CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
+HISTORY_TYPES = {"epoch": int, "lr": float, "loss": float, "split": str,
+                 **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds"), float)}
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
 
 
@@ -41,11 +41,7 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """``"auto"`` -> ``"bf16"`` where the device computes bf16 natively, else ``"fp32"``.
-
-    Measured on two AMD cores with avx512_bf16: a training step takes 0.75 (width 128) to 0.57 (width 768) of fp32's
-    time. Without such instructions bf16 is emulated and slower.
-    """
+    """``"auto"`` -> ``"bf16"`` where the device computes bf16 natively (elsewhere it is slower), else ``"fp32"``."""
     if precision != "auto":
         return precision
     if device == "cuda":
@@ -65,18 +61,7 @@ class LoadedSplit:
 
 def load_split(model: CSKT, split: Split, fingerprint: str) -> LoadedSplit:
     """Decode (cached by ``fingerprint``) and tokenise ``split`` once, at the image size of ``model``."""
-    images = load_images(split, model.image_size, fingerprint)
-    return LoadedSplit(split, images, model.tokenize(list(split.captions)))
-
-
-def _encode(encode: Callable, rows: Tensor, batch_size: int, device: torch.device, precision: str) -> Tensor:
-    features = []
-    for batch in rows.split(batch_size):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            encoded = encode(batch.to(device))
-        # Normalised in fp32 whatever the tower computed in: rankings turn on small differences of cosines.
-        features.append(torch.nn.functional.normalize(encoded.float(), dim=-1))
-    return torch.cat(features)
+    return LoadedSplit(split, load_images(split, model.image_size, fingerprint), model.tokenize(list(split.captions)))
 
 
 @torch.inference_mode()
@@ -88,15 +73,20 @@ def embed(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precis
     """
     loaded = split if isinstance(split, LoadedSplit) else load_split(model, split, fingerprint)
     device = next(model.parameters()).device
-    precision = resolve_precision(precision, device.type)
+    bf16 = resolve_precision(precision, device.type) == "bf16"
+
+    def encode(encoder: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            features = torch.cat([encoder(batch.to(device)).float() for batch in rows.split(batch_size)])
+        # Normalised in fp32 whatever the tower computed in: rankings turn on small differences of cosines.
+        return torch.nn.functional.normalize(features, dim=-1)
+
     was_training = model.training
     model.eval()
-    try:
-        options = (batch_size, device, precision)
-        return (_encode(lambda batch: model.encode_image(normalize(batch)), loaded.images, *options),
-                _encode(model.encode_text, loaded.tokens, *options))
-    finally:
-        model.train(was_training)
+    features = (encode(lambda images: model.encode_image(normalize(images)), loaded.images),
+                encode(model.encode_text, loaded.tokens))
+    model.train(was_training)
+    return features
 
 
 def evaluate(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
@@ -111,58 +101,49 @@ def build_model(config: TrainConfig) -> CSKT:
     """The model of a run before training, on the CPU: new (and random backbone) weights follow from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return load_model(config.backbone, pretrained=config.pretrained, image_size=config.image_size,
-                          config=config.cskt)
+        return load_model(config.backbone, config.pretrained, config.image_size, config.cskt)
 
 
 def weights_fingerprint(config: TrainConfig) -> str:
     """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else ``"random"``."""
-    source = Path(__file__).parent / "assets" / "cskt-mini.safetensors" if config.backbone == MINI else None
-    if config.pretrained is not None:
-        source = Path(config.pretrained)
-    if source is not None and source.is_file():
-        with source.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return config.pretrained or "random"
+    embedded = Path(__file__).parent / "assets" / f"{MINI}.safetensors" if config.backbone == MINI else ""
+    source = Path(config.pretrained or embedded)
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if source.is_file() else config.pretrained or "random"
 
 
 def environment(device: str) -> dict[str, Any]:
     """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None: not known)."""
-    try:
-        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        commit = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-                                timeout=60).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    commit, versions = None, dict.fromkeys(PACKAGES)
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], text=True,
+                                cwd=Path(__file__).parent, capture_output=True, check=True, timeout=60).stdout.strip()
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "commit": commit and commit.removesuffix("-dirty"),
-        "dirty": commit and commit.endswith("-dirty"),
-        "versions": versions,
-        "hardware": {
-            "platform": platform.platform(),
-            "cpu_count": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine(),
-        },
-    }
+    processor = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {"commit": commit and commit.removesuffix("-dirty"), "dirty": commit and commit.endswith("-dirty"),
+            "versions": {"python": platform.python_version(), **versions},
+            "hardware": {"platform": platform.platform(), "cpu_count": os.cpu_count(),
+                         "threads": torch.get_num_threads(), "device": processor}}
+
+
+def make_folder(path: Path) -> Path:
+    """``path`` as a folder that can be written to, made if need be; else a :class:`CSKTError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError("permission denied")
+    except OSError as error:
+        raise CSKTError(f"{path} cannot be written ({error}); give another output folder.") from error
+    return path
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write ``path`` so that a reader sees the old file or the new one, never a part of it.
-
-    ``content`` may be a function that writes the path it is given (for what should not pass through memory twice).
-    """
+    """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a function that writes."""
     temporary = path.with_name(f".{path.name}.tmp")
-    if callable(content):
-        content(temporary)
-    else:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    if isinstance(content, str):
+        content = content.encode()
+    content(temporary) if callable(content) else temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -171,43 +152,25 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
-def write_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """``history`` as csv with the columns :data:`HISTORY_FIELDS`, atomically."""
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY_FIELDS)
-            writer.writeheader()
-            writer.writerows(history)
-    write_atomically(path, write)
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Inverse of :func:`write_history`: ``epoch`` int, ``split`` str, everything else float."""
-    kinds = {"epoch": int, "split": str}
-    with path.open(newline="") as file:
-        return [{name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def read_config(path: Path) -> TrainConfig:
-    """The :class:`TrainConfig` in a yaml file; an unreadable or malformed one is a :class:`CSKTError`."""
-    try:
-        return TrainConfig.from_dict(read_yaml(path))
-    except CSKTError as error:
-        raise error if str(path) in str(error) else CSKTError(f"{path}: {error}") from error
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a yaml file; anything else is a :class:`CSKTError` that names the file."""
     try:
         values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise CSKTError(f"{path} cannot be read ({error.strerror}); give the path of a yaml file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise CSKTError(f"{path} is not valid yaml ({reason}); correct it.") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
+        raise CSKTError(f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file.") from error
     if not isinstance(values, dict):
         raise CSKTError(f"{path} must hold 'field: value' lines; correct it.")
     return values
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The :class:`TrainConfig` in a yaml file; an unreadable or malformed one is a :class:`CSKTError`."""
+    values = read_yaml(path)
+    try:
+        return TrainConfig.from_dict(values)
+    except CSKTError as error:
+        raise CSKTError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -228,38 +191,24 @@ class Run:
                 held = "an unfinished run" if (folder / CONFIG).is_file() else "no run"
                 raise CSKTError(f"{folder} holds {held} ({name} is missing); train it first with python -m cskt train.")
         try:
-            metrics = dict(json.loads((folder / METRICS).read_text()))
-            history = read_history(folder / HISTORY)
-            missing = {"metrics", "weights_fingerprint"} - set(metrics)
-            if missing:
-                raise ValueError(f"no {', '.join(sorted(missing))}")
-        except (ValueError, TypeError) as error:
-            raise CSKTError(f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); train again with "
-                            "overwrite.") from error
+            metrics = json.loads((folder / METRICS).read_text())
+            if not {"metrics", "weights_fingerprint"} <= set(metrics):
+                raise ValueError("fields are missing")
+            history = pd.read_csv(folder / HISTORY, dtype=str).astype(HISTORY_TYPES).to_dict("records")
+        except (ValueError, TypeError, KeyError) as error:
+            raise CSKTError(f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it.") from error
         return cls(folder, read_config(folder / CONFIG), history, metrics)
 
     def load_model(self) -> CSKT:
-        """The model at its best epoch, on the CPU, in eval mode.
-
-        The backbone is made again from the configuration; :class:`CSKTError` if its weights are not the run's.
-        """
-        weights = weights_fingerprint(self.config)
-        if weights != self.metrics["weights_fingerprint"]:
-            raise CSKTError(f"{self.folder} was trained on backbone weights {self.metrics['weights_fingerprint']} but "
-                            f"{self.config.backbone} now has {weights}; restore those weights or train again.")
-        model = build_model(self.config)
-        model.load_trainable_state(read_adapter(self.folder / ADAPTER))
+        """The model at its best epoch, on the CPU, in eval mode; :class:`CSKTError` if the backbone's weights are no
+        longer the run's."""
+        held, found = self.metrics["weights_fingerprint"], weights_fingerprint(self.config)
+        if held != found:
+            raise CSKTError(f"{self.folder} was trained on backbone weights {held} but {self.config.backbone} now has "
+                            f"{found}; restore those weights or train again.")
+        model, path = build_model(self.config), self.folder / ADAPTER
+        try:
+            model.load_trainable_state(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise CSKTError(f"{path} is not a readable safetensors file ({error}); train the run again.") from error
         return model.eval()
-
-
-def read_adapter(path: Path) -> dict[str, Tensor]:
-    """The trained tensors in a safetensors file, by name."""
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CSKTError(f"{path} is not a readable safetensors file ({error}); train the run again.") from error
-
-
-def comparable(config: TrainConfig) -> dict[str, Any]:
-    """What decides a run's result: the configuration without the place it is written to."""
-    return dataclasses.replace(config, output=None).to_dict()

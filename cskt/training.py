@@ -1,73 +1,50 @@
-"""The training loop on Lightning Fabric: schedule, validation, best checkpoint, resume and the record of the run.
+"""The training loop on Lightning Fabric: schedule, validation, best epoch, resume and the record of the run.
 
-A run folder is finished when, and only when, it holds ``metrics.json``, which is written last. Until then ``state.pt``
-holds everything needed to continue after the last finished epoch. Every file is replaced atomically.
+A run folder is finished when it holds ``metrics.json``, which is written last. Until then ``state.pt`` holds all that
+is needed to continue after the last finished epoch. Every file is replaced atomically.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import functools
 import hashlib
 import json
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
+import pandas as pd
 import torch
 import yaml
 from filelock import FileLock
 from lightning_fabric import Fabric, seed_everything
+from safetensors.torch import save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from cskt import evaluation
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset
 from cskt.data.pipeline import Augment, batches
-from cskt.evaluation import (
-    ADAPTER,
-    CONFIG,
-    HISTORY,
-    METRICS,
-    STATE,
-    LoadedSplit,
-    Run,
-    build_model,
-    comparable,
-    environment,
-    evaluate,
-    load_split,
-    read_adapter,
-    read_config,
-    resolve_device,
-    resolve_precision,
-    weights_fingerprint,
-    write_atomically,
-    write_history,
-    write_json,
-)
+from cskt.evaluation import ADAPTER, CONFIG, HISTORY, METRICS, LoadedSplit, Run, evaluate, write_atomically
 from cskt.losses import sdm_loss
 
-logger = logging.getLogger("cskt")
+STATE = "state.pt"
+OnEpoch = Callable[[dict[str, Any]], None] | None
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> list[dict[str, Any]]:
     """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at ``bias_factor``, no decay."""
-    weights, biases = [], []
-    for name, parameter in named:
-        if parameter.requires_grad:
-            (biases if name.endswith("bias") else weights).append(parameter)
-    return [
-        dict(params=weights, lr=config.learning_rate, weight_decay=config.weight_decay),
-        dict(params=biases, lr=config.learning_rate * config.bias_factor, weight_decay=0.0),
-    ]
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    return [dict(params=[parameter for name, parameter in trained if name.endswith("bias") == bias],
+                 lr=config.learning_rate * (config.bias_factor if bias else 1),
+                 weight_decay=0.0 if bias else config.weight_decay) for bias in (False, True)]
 
 
 def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
@@ -81,219 +58,170 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.O
     """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch schedule."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps)
-    schedule = LambdaLR(optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs))
-    return optimizer, schedule
+    return optimizer, LambdaLR(optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs))
 
 
 def run_name(config: TrainConfig) -> str:
     """``dataset-method-seedN-xxxxxxxx``, the last part being a digest of everything that decides the result."""
-    digest = hashlib.sha256(json.dumps(comparable(config), sort_keys=True).encode()).hexdigest()
-    return f"{config.dataset}-{config.method}-seed{config.seed}-{digest[:8]}"
+    decisive = json.dumps({**config.to_dict(), "output": None}, sort_keys=True)
+    return f"{config.dataset}-{config.method}-seed{config.seed}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """``config.output``, else ``runs/<run_name>`` in the working directory."""
-    return Path(config.output) if config.output else Path("runs") / run_name(config)
-
-
-def train(config: TrainConfig, on_epoch: Callable[[dict[str, Any]], None] | None = None, overwrite: bool = False,
-          progress: bool | None = None) -> Run:
+def train(config: TrainConfig, on_epoch: OnEpoch = None, overwrite: bool = False, progress: bool | None = None) -> Run:
     """Train as ``config`` says, keep the best epoch on ``selection_split``, evaluate it on test; return the run.
 
-    A finished run of the same configuration is returned as it is and an interrupted one continues after its last
-    finished epoch, to the same result; ``overwrite`` starts anew. ``on_epoch`` gets each epoch's row of the history
-    after it is safely stored. ``progress`` shows a bar per epoch (None: on a terminal only). Seeds the global
-    generators of python, numpy and torch. Raises :class:`CSKTError` for a folder with anything else in it, for data or
-    backbone weights that changed since, and for a loss that diverged.
+    The folder is ``config.output``, else ``runs/<run_name>``. A finished run of the same configuration is returned as
+    it is and an interrupted one continues after its last finished epoch, to the same result; ``overwrite`` starts
+    anew. ``on_epoch`` gets each epoch's row of the history once it is stored. ``progress`` shows a bar per epoch
+    (None: on a terminal only). Seeds the global generators of python, numpy and torch. Raises :class:`CSKTError` for
+    a folder with anything else in it, for data or weights that changed since, and for a loss that diverged.
     """
-    folder = run_folder(config)
-    _check_folder(folder, config, overwrite)
-    device = resolve_device(config.device)
-    dataset = load_dataset(config.dataset, config.data_root)
-    inputs = {"data_fingerprint": dataset.fingerprint, "weights_fingerprint": weights_fingerprint(config)}
+    folder = Path(config.output or f"runs/{run_name(config)}")
+    trainer = _Trainer(config, folder, load_dataset(config.dataset, config.data_root))
     # Two notebooks may ask for one run at a time: the second waits here and then finds it finished.
-    with _locked(folder):
+    with FileLock(evaluation.make_folder(folder.parent) / f".{folder.name}.lock"):
         _check_folder(folder, config, overwrite)
-        if (folder / METRICS).is_file() and not overwrite:
-            run = Run.load(folder)
-            _check_inputs(folder, run.metrics, inputs)
-            return run
-        return _Trainer(config, folder, dataset, inputs, device, overwrite).run(on_epoch, progress)
-
-
-def _locked(folder: Path) -> AbstractContextManager:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder.parent / f".{folder.name}.lock").acquire()
-    except OSError as error:
-        raise CSKTError(f"{folder} cannot be written ({error}); give another output folder.") from error
+        if overwrite or not (folder / METRICS).is_file():
+            return trainer.run(on_epoch, overwrite, progress)
+        run = Run.load(folder)
+        trainer.check_inputs(run.metrics)
+        return run
 
 
 def _check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise CSKTError(f"{folder} is a file; give another output folder.")
-    if (folder / CONFIG).is_file():
-        held = comparable(read_config(folder / CONFIG))
-        fields = [name for name, value in comparable(config).items() if held[name] != value]
-        if fields and not overwrite:
+    if not (folder / CONFIG).is_file():
+        if any(folder.glob("[!.]*")):
+            raise CSKTError(f"{folder} holds files but no run ({CONFIG} is missing); give another output folder.")
+    elif not overwrite:
+        held, asked = evaluation.read_config(folder / CONFIG).to_dict(), config.to_dict()
+        if fields := [name for name in asked if name != "output" and held[name] != asked[name]]:
             raise CSKTError(f"{folder} holds a run with other settings ({', '.join(fields)}); give another output "
                             "folder or ask to overwrite it.")
-    elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise CSKTError(f"{folder} holds files but no run ({CONFIG} is missing); give another output folder.")
-
-
-def _check_inputs(folder: Path, held: dict[str, Any], inputs: dict[str, str]) -> None:
-    for name, value in inputs.items():
-        if held.get(name) != value:
-            raise CSKTError(f"{folder} was made with {name} {held.get(name)} but it is now {value}; restore those "
-                            "inputs, delete the folder, or ask to overwrite it.")
 
 
 class _Trainer:
-    """One run in its folder. ``state`` is what is stored after every epoch, as plain data and tensors."""
+    """One run in its folder. ``state`` is what is stored after every epoch, the best epoch's tensors included."""
 
-    def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset, inputs: dict[str, str],
-                 device: str, overwrite: bool) -> None:
-        self.config, self.folder, self.dataset, self.inputs, self.device = config, folder, dataset, inputs, device
-        self.precision = resolve_precision(config.precision, device)
-        self.session_start = time.monotonic()
-        self.state: dict[str, Any] = dict(
-            epoch=0, best_epoch=0, best=None, history=[], elapsed=0.0, inputs=inputs,
-            started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
-        self.model = build_model(config)  # before anything is written: a bad backbone leaves no folder behind
-        folder.mkdir(exist_ok=True)
-        if overwrite:
-            for name in (METRICS, STATE, ADAPTER, HISTORY):  # METRICS first: from here on nothing is trusted
-                (folder / name).unlink(missing_ok=True)
-        write_atomically(folder / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+    def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
+        self.config, self.folder, self.dataset, self.start = config, folder, dataset, time.monotonic()
+        self.device = evaluation.resolve_device(config.device)
+        self.precision = evaluation.resolve_precision(config.precision, self.device)
+        weights = evaluation.weights_fingerprint(config)
+        self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
+        self.state: dict[str, Any] = dict(epoch=0, best=(), best_epoch=0, best_model={}, history=[], inputs=self.inputs,
+                                          started=datetime.now(UTC).isoformat(timespec="seconds"))
 
-    def run(self, on_epoch: Callable[[dict[str, Any]], None] | None, progress: bool | None) -> Run:
-        config, model = self.config, self.model
-        logger.info("%s: %s on %s, %s, %s, seed %d", self.folder, config.method, config.dataset, self.device,
-                    self.precision, config.seed)
-        if model.num_trainable == 0:
-            model.to(self.device)
-            return self._finish(None)
-        fabric = Fabric(accelerator=self.device, devices=1,
-                        precision="bf16-mixed" if self.precision == "bf16" else "32-true")
+    def check_inputs(self, held: dict[str, Any]) -> None:
+        for name, value in self.inputs.items():
+            if held.get(name) != value:
+                raise CSKTError(f"{self.folder} was made with {name} {held.get(name)} but it is now {value}; restore "
+                                "those inputs, delete the folder, or ask to overwrite it.")
+
+    def run(self, on_epoch: OnEpoch, overwrite: bool, progress: bool | None) -> Run:
+        # Before anything is written: a bad backbone leaves no folder behind.
+        self.model = evaluation.build_model(self.config).to(self.device)
+        self.folder.mkdir(exist_ok=True)
+        for name in (METRICS, STATE, ADAPTER, HISTORY) if overwrite else ():
+            (self.folder / name).unlink(missing_ok=True)  # METRICS first: from here on nothing is trusted
+        write_atomically(self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+        if self.model.num_trainable:
+            self._fit(on_epoch, None if progress is None else not progress)
+        return self._finish()
+
+    def _fit(self, on_epoch: OnEpoch, hidden: bool | None) -> None:
+        config, dataset, model = self.config, self.dataset, self.model
+        precision = "bf16-mixed" if self.precision == "bf16" else "32-true"
+        self.fabric = Fabric(accelerator=self.device, devices=1, precision=precision)
         optimizer, schedule = make_optimizer(model, config)
         # The wrapped module casts (and, in a distributed run, synchronises); evaluation uses the plain one.
-        wrapped, optimizer = fabric.setup(model, optimizer)
-        self._resume(optimizer, schedule)
-        data = load_split(model, self.dataset.train, self.dataset.fingerprint)
-        selection = load_split(model, getattr(self.dataset, config.selection_split), self.dataset.fingerprint)
+        self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
+        self._resume(schedule)
+        data, selection = (evaluation.load_split(model, getattr(dataset, name), dataset.fingerprint)
+                           for name in ("train", config.selection_split))
         augment = Augment(config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing).to(self.device)
         for epoch in range(self.state["epoch"], config.epochs):
-            begin = time.monotonic()
-            rate = schedule.get_last_lr()[0]
-            loss = self._epoch(fabric, wrapped, optimizer, augment, data, epoch, progress)
+            begin, rate = time.monotonic(), schedule.get_last_lr()[0]
+            loss = self._epoch(augment, data, epoch, hidden)
             schedule.step()
-            metrics = evaluate(model, selection, precision=self.precision)
-            ranked = metrics["text_to_image"]
+            ranked = evaluate(model, selection, precision=self.precision)["text_to_image"]
             row = dict(epoch=epoch + 1, lr=rate, loss=loss, split=config.selection_split,
                        **{name: ranked[name] for name in ("R@1", "R@5", "R@10", "mAP")},
                        seconds=round(time.monotonic() - begin, 3))
-            self._store(row, metrics, optimizer, schedule)
+            tensors, score = model.trainable_state(), (row["R@1"], row["mAP"])
+            if score > self.state["best"]:
+                self.state.update(best=score, best_epoch=epoch + 1, best_model={
+                    name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+            self.state.update(epoch=epoch + 1, history=[*self.state["history"], row])
+            stored = dict(self.state, model=tensors, optimizer=self.optimizer.state_dict(),
+                          schedule=schedule.state_dict(), elapsed=time.monotonic() - self.start)
+            write_atomically(self.folder / STATE, functools.partial(torch.save, stored))
             if on_epoch is not None:
                 on_epoch(dict(row))
-        model.load_trainable_state(read_adapter(self.folder / ADAPTER))
-        return self._finish(selection)
 
-    def _epoch(self, fabric: Fabric, wrapped: nn.Module, optimizer: torch.optim.Optimizer, augment: Augment,
-               data: LoadedSplit, epoch: int, progress: bool | None) -> float:
-        """One pass over the captions; the mean loss. Its random numbers depend on the seed and the epoch alone, so
-        that a resumed run sees the same ones."""
+    def _resume(self, schedule: LambdaLR) -> None:
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        try:
+            self.state = stored = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises several kinds for a damaged file
+            reason = type(error).__name__
+            raise CSKTError(f"{path} cannot be read ({reason}); delete it to start the run anew.") from error
+        self.check_inputs(stored["inputs"])
+        self.model.load_trainable_state(stored.pop("model"))
+        self.optimizer.load_state_dict(stored.pop("optimizer"))
+        schedule.load_state_dict(stored.pop("schedule"))
+        self.start -= stored["elapsed"]
+
+    def _epoch(self, augment: Augment, data: LoadedSplit, epoch: int, hidden: bool | None) -> float:
+        """One pass over the captions; the mean loss. All random numbers follow from seed and epoch, also resumed."""
         config = self.config
         seed_everything(int(np.random.SeedSequence((config.seed, epoch)).generate_state(1)[0]), verbose=False)
-        caption_images = torch.from_numpy(data.split.caption_images)
-        identities = torch.from_numpy(data.split.caption_identities)
+        caption_images, identities = map(torch.from_numpy, (data.split.caption_images, data.split.caption_identities))
         order = list(batches(len(data.split), config.batch_size, config.seed, epoch))
         if not order:
             raise CSKTError(f"train of {config.dataset} holds fewer than two captions; add pairs to train on.")
-        total, count = torch.zeros((), device=self.device), 0
+        total = torch.zeros((), device=self.device)
         self.model.train()
-        hidden = None if progress is None else not progress
         for captions in tqdm(order, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden):
             images = augment(data.images[caption_images[captions]].to(self.device))
-            image_features, text_features = wrapped(images, data.tokens[captions].to(self.device))
+            image_features, text_features = self.wrapped(images, data.tokens[captions].to(self.device))
             loss = sdm_loss(image_features.float(), text_features.float(), identities[captions].to(self.device),
                             temperature=config.temperature)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss)
+            self.optimizer.step()
             total += loss.detach() * len(captions)
-            count += len(captions)
-        mean = total.item() / count
+        mean = total.item() / sum(map(len, order))
         if not math.isfinite(mean):
             raise CSKTError(f"the loss of epoch {epoch + 1} is {mean} in {self.folder}; lower learning_rate "
                             f"({config.learning_rate}) or use precision 'fp32', and train again.")
         return mean
 
-    def _store(self, row: dict[str, Any], metrics: dict[str, Any], optimizer, schedule) -> None:
-        state = self.state
-        key = (row["R@1"], row["mAP"])
-        best = state["best"]
-        better = best is None or key > (best["text_to_image"]["R@1"], best["text_to_image"]["mAP"])
-        if better:
-            state.update(best_epoch=row["epoch"], best=metrics)
-        state.update(epoch=row["epoch"], history=[*state["history"], row], elapsed=self._elapsed())
-        self.session_start = time.monotonic()
-        tensors = dict(model=self.model.trainable_state(), optimizer=optimizer.state_dict(),
-                       schedule=schedule.state_dict())
-        # The state goes first: if the process ends between the two, resuming makes the checkpoint again from it.
-        write_atomically(self.folder / STATE, lambda path: torch.save({**state, **tensors}, path))
-        if better:
-            self._write_adapter()
-        write_history(self.folder / HISTORY, state["history"])
+    def _measure(self, model: nn.Module) -> dict[str, Any]:
+        return {name: evaluate(model, getattr(self.dataset, name), self.dataset.fingerprint, self.precision)
+                for name in ("val", "test")}
 
-    def _resume(self, optimizer, schedule) -> None:
-        path = self.folder / STATE
-        if not path.is_file():
-            return
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds for a damaged file
-            reason = type(error).__name__
-            raise CSKTError(f"{path} cannot be read ({reason}); delete it to start the run anew.") from error
-        _check_inputs(self.folder, stored["inputs"], self.inputs)
-        self.model.load_trainable_state(stored.pop("model"))
-        optimizer.load_state_dict(stored.pop("optimizer"))
-        schedule.load_state_dict(stored.pop("schedule"))
-        self.state = stored
-        if self.state["best_epoch"] == self.state["epoch"]:
-            self._write_adapter()
-        logger.info("%s: continuing after epoch %d", self.folder, self.state["epoch"])
-
-    def _write_adapter(self) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.trainable_state().items()}
-        write_atomically(self.folder / ADAPTER, lambda path: safetensors.torch.save_file(tensors, path))
-
-    def _elapsed(self) -> float:
-        return self.state["elapsed"] + time.monotonic() - self.session_start
-
-    def _finish(self, selection: LoadedSplit | None) -> Run:
-        """Evaluate the best checkpoint and the bare backbone on test, and write the record: the run is finished."""
-        config, dataset, state = self.config, self.dataset, self.state
-        val = state["best"]
-        if val is None or config.selection_split != "val":
-            val = evaluate(self.model, dataset.val, dataset.fingerprint, self.precision)
-        test = evaluate(self.model, dataset.test, dataset.fingerprint, self.precision)
-        zero_shot = test
-        if selection is None:
-            self._write_adapter()
-            write_history(self.folder / HISTORY, [])
-        else:
-            bare = build_model(dataclasses.replace(config, method="zero-shot")).to(self.device)
-            zero_shot = evaluate(bare, dataset.test, dataset.fingerprint, self.precision)
-        record = dict(
-            kind="train", dataset=dataset.name, synthetic=dataset.synthetic, **self.inputs, split="test",
+    def _finish(self) -> Run:
+        """Keep and evaluate the best epoch, evaluate the bare backbone, write the record: the run is finished."""
+        config, model, folder, state = self.config, self.model, self.folder, self.state
+        model.load_trainable_state(state["best_model"])
+        before = after = self._measure(model)
+        if model.num_trainable:
+            bare = evaluation.build_model(dataclasses.replace(config, method="zero-shot"))
+            before = self._measure(bare.to(self.device))
+        write_atomically(folder / ADAPTER, lambda path: save_file(state["best_model"], path))
+        table = pd.DataFrame(state["history"], columns=list(evaluation.HISTORY_TYPES))
+        write_atomically(folder / HISTORY, table.to_csv(index=False))
+        evaluation.write_json(folder / METRICS, dict(
+            kind="train", dataset=self.dataset.name, synthetic=self.dataset.synthetic, **self.inputs, split="test",
             selection_split=config.selection_split, best_epoch=state["best_epoch"], seed=config.seed,
-            method=config.method, config=config.to_dict(), **environment(self.device), precision=self.precision,
-            started=state["started"], duration_s=round(self._elapsed(), 3),
-            trainable_parameters=self.model.num_trainable, total_parameters=self.model.num_total,
-            metrics=test, val_metrics=val, zero_shot=zero_shot, notes=list(dataset.notes))
-        write_json(self.folder / METRICS, record)
-        (self.folder / STATE).unlink(missing_ok=True)
-        return Run.load(self.folder)
+            method=config.method, config=config.to_dict(), **evaluation.environment(self.device),
+            precision=self.precision, started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
+            trainable_parameters=model.num_trainable, total_parameters=model.num_total, metrics=after["test"],
+            val_metrics=after["val"], zero_shot=before["test"],
+            zero_shot_selection=before[config.selection_split], notes=list(self.dataset.notes)))
+        (folder / STATE).unlink(missing_ok=True)
+        return Run.load(folder)

@@ -52,8 +52,26 @@ def test_train_then_evaluate(cskt, settings, tmp_path):
     assert code == 0 and json.loads(out)["metrics"] == record["val_metrics"]
 
 
+def test_reproduce_trains_what_is_missing_and_copies_the_records(cskt, settings, tmp_path):
+    values = yaml.safe_load(settings.read_text())
+    changes = [f"--set={name}={values[name]}" for name in ("image_size", "cskt", "batch_size", "device", "precision")]
+    command = ("reproduce", "--datasets", "CUHK-PEDES", "--methods", "zero-shot,cskt", "--data-root",
+               values["data_root"], "--backbone", values["backbone"], "--pretrained", "random", "--set", "epochs=1",
+               "--records", "records/runs", *changes)
+    code, out, err = cskt(*command, "--seeds", 1)
+    assert code == 0 and out.count("epoch 1: ") == 1, err
+    code, out, err = cskt(*command, "--seeds", 2)
+    assert code == 0 and out.count("epoch 1: ") == 1 and out.count("test R@1") == 4, err  # seed 0 was finished
+    copies = sorted((tmp_path / "records" / "runs").iterdir())
+    assert [path.stem for path in copies] == sorted(path.name for path in (tmp_path / "runs").glob("CUHK*"))
+    for path in copies:
+        assert path.read_bytes() == (tmp_path / "runs" / path.stem / "metrics.json").read_bytes()
+    asked = [(record["method"], record["seed"]) for record in (json.loads(path.read_text()) for path in copies)]
+    assert asked == [("cskt", 0), ("cskt", 1), ("zero-shot", 0), ("zero-shot", 1)]
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("train", "--dataset", "CUHK"), "dataset must be one of"),
+    (("train", "--dataset", "CUHK"), "dataset must be 'CUHK-PEDES'"),
     (("train", "--dataset", "CUHK-PEDES", "--data-root", "nowhere"), "nowhere"),
     (("train", "--dataset", "CUHK-PEDES", "--backbone", "ViT-Z", "--data-root", "CUHK-PEDES"), "ViT-Z"),
     (("train", "--method", "magic"), "method 'magic' is unknown"),
@@ -64,6 +82,11 @@ def test_train_then_evaluate(cskt, settings, tmp_path):
     (("train", "--config", "list.yaml"), "list.yaml must hold"),
     (("train", "--config", "surplus.yaml"), "has no field epohcs"),
     (("train", "--config", "method.yaml"), "cskt must be a mapping"),
+    (("train", "--set", "epohcs=3"), "has no field epohcs"),
+    (("train", "--set", "batch_size"), "--set batch_size must be"),
+    (("train", "--set", "batch_size=many"), "batch_size must be"),
+    (("reproduce", "--methods", "cskt,magic"), "method 'magic' is unknown"),
+    (("reproduce", "--records", "tiny.yaml"), "tiny.yaml cannot be written"),
     (("evaluate", "nowhere"), "nowhere holds no run"),
     (("evaluate", "nowhere", "--split", "dev"), "--split must be"),
     (("render", "CUHK-PEDES"), "CUHK-PEDES cannot be rendered"),
@@ -135,3 +158,17 @@ def test_ablation_switches_in_a_file_are_kept():
 def test_method_settings_must_be_a_mapping():
     with pytest.raises(CSKTError, match="cskt must be a mapping"):
         cli.train_config({"cskt": [1]}, {})
+
+
+def test_any_field_can_be_set():
+    words = ["learning_rate=3e-4", "image_size=(64, 32)", "selection_split=test", "cskt={'prompt_length': 2}"]
+    config = cli.train_config({"cskt": {"text_scale": 2.0}}, {}, words)
+    assert config == TrainConfig.mini(learning_rate=3e-4, image_size=(64, 32), selection_split="test",
+                                      cskt=CSKTConfig.mini(prompt_length=2, text_scale=2.0))
+
+
+def test_each_method_has_its_own_learning_rate():
+    for backbone in (MINI, "ViT-B-16-quickgelu"):
+        for method in ("full", "cskt"):
+            expected = TrainConfig.for_backbone(backbone, method=method)
+            assert cli.train_config({}, {"backbone": backbone, "method": method}) == expected

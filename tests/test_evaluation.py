@@ -12,7 +12,6 @@ from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import load_dataset
 from cskt.data.pipeline import load_images, normalize
 from cskt.evaluation import (
-    HISTORY_FIELDS,
     Run,
     build_model,
     embed,
@@ -20,12 +19,10 @@ from cskt.evaluation import (
     evaluate,
     load_split,
     read_config,
-    read_history,
     resolve_device,
     resolve_precision,
     weights_fingerprint,
     write_atomically,
-    write_history,
 )
 from cskt.training import train
 from tests.tiny_runs import IMAGE_SIZE, register_backbone, tiny_config, write_dataset
@@ -137,11 +134,14 @@ def test_config_round_trip(run):
     assert read_config(run.folder / "config.yaml") == run.config == Run.load(run.folder).config
 
 
-def test_history_round_trip(tmp_path):
-    row = dict(zip(HISTORY_FIELDS, (1, 3e-05, 1 / 3, "val", 50.0, 75.0, 100.0, 61.5, 0.25), strict=True))
-    for history in ([], [row, {**row, "epoch": 2}]):
-        write_history(tmp_path / "history.csv", history)
-        assert read_history(tmp_path / "history.csv") == history
+def test_history_comes_back_exactly(run, tmp_path):
+    row = {"epoch": 1, "lr": 3e-05, "loss": 1 / 3, "split": "val", "R@1": 50.0, "R@5": 75.0, "R@10": 100.0,
+           "mAP": 200 / 3, "seconds": 0.25}
+    shutil.copytree(run.folder, tmp_path / "copy")
+    lines = [",".join(row), *2 * [",".join(map(str, row.values()))]]
+    for count in (1, 3):
+        (tmp_path / "copy" / "history.csv").write_text("\n".join(lines[:count]) + "\n")
+        assert Run.load(tmp_path / "copy").history == (count - 1) * [row]
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path):
@@ -176,6 +176,7 @@ def test_folder_without_a_run_is_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "content"), [
     ("metrics.json", "{"), ("history.csv", "epoch,lr\none,two\n"), ("metrics.json", "[]"),
+    ("history.csv", ""), ("history.csv", "epoch,lr,loss,split,R@1,R@5,R@10,mAP,seconds\n1,a,1,val,1,1,1,1,1\n"),
 ])
 def test_damaged_run_files_are_named(run, tmp_path, name, content):
     shutil.copytree(run.folder, tmp_path / "copy")

@@ -99,7 +99,7 @@ def test_finished_run_has_the_record_of_the_contract(finished, data):
     assert set(record) >= {
         "kind", "dataset", "synthetic", "data_fingerprint", "split", "selection_split", "best_epoch", "seed", "method",
         "config", "commit", "dirty", "versions", "hardware", "precision", "started", "duration_s",
-        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot"}
+        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot", "zero_shot_selection"}
     assert record["data_fingerprint"] == load_dataset("CUHK-PEDES", data).fingerprint
     assert (record["split"], record["selection_split"], record["synthetic"]) == ("test", "val", False)
     assert TrainConfig.from_dict(record["config"]) == finished.config
@@ -115,7 +115,15 @@ def test_best_epoch_is_the_one_kept(finished, data):
         assert evaluate(model, split, dataset.fingerprint, "fp32") == finished.metrics[part]
 
 
-def test_earlier_best_survives_worse_epochs(data, tmp_path, monkeypatch):
+def test_record_holds_the_bare_backbone_on_both_splits(finished, data):
+    dataset = load_dataset("CUHK-PEDES", data)
+    bare = build_model(dataclasses.replace(finished.config, method="zero-shot"))
+    for split, part in ((dataset.test, "zero_shot"), (dataset.val, "zero_shot_selection")):
+        assert evaluate(bare, split, dataset.fingerprint, "fp32") == finished.metrics[part]
+
+
+@pytest.mark.parametrize("interrupted", [None, 2, 3])
+def test_earlier_best_survives_worse_epochs(data, tmp_path, monkeypatch, interrupted):
     real, scores, kept = training.evaluate, iter([30.0, 50.0, 40.0]), {}
 
     def scored(model, split, *arguments, **options):
@@ -125,13 +133,19 @@ def test_earlier_best_survives_worse_epochs(data, tmp_path, monkeypatch):
         return metrics
 
     def keep(row):
-        kept[row["epoch"]] = load_file(tmp_path / "run" / "adapter.safetensors")
+        kept[row["epoch"]] = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+        if row["epoch"] == interrupted:
+            raise Interrupted
 
     monkeypatch.setattr(training, "evaluate", scored)
+    if interrupted:
+        with pytest.raises(Interrupted):
+            train(tiny_config(data, tmp_path / "run"), on_epoch=keep)
     run = train(tiny_config(data, tmp_path / "run"), on_epoch=keep)
     assert run.metrics["best_epoch"] == 2
-    assert_same_tensors(kept[3], kept[2])
-    assert any(not torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
+    assert_same_tensors(load_file(tmp_path / "run" / "adapter.safetensors"), kept[2])
+    for other in (1, 3):
+        assert any(not torch.equal(kept[other][name], kept[2][name]) for name in kept[2])
 
 
 def test_only_the_trained_tensors_change(finished):
@@ -161,23 +175,27 @@ def test_resumed_run_equals_the_uninterrupted_one(finished, data, tmp_path, epoc
     run = train(config, on_epoch=rows.append)
     assert [row["epoch"] for row in rows] == list(range(epoch + 1, 4))
     assert without_seconds(run.history) == without_seconds(finished.history)
-    for part in ("metrics", "val_metrics", "zero_shot", "best_epoch"):
+    for part in ("metrics", "val_metrics", "zero_shot", "zero_shot_selection", "best_epoch"):
         assert run.metrics[part] == finished.metrics[part]
     assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
                         load_file(finished.folder / "adapter.safetensors"))
     assert not (run.folder / "state.pt").exists()
 
 
-def test_run_cut_between_state_and_checkpoint_is_repaired(finished, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("function", ["save_file", "_measure"])
+def test_run_cut_after_its_last_epoch_is_finished_later(finished, data, tmp_path, monkeypatch, function):
     config = tiny_config(data, tmp_path / "run")
 
-    def cut(trainer):
+    def cut(*arguments):
         raise Interrupted
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(training._Trainer, "_write_adapter", cut)
+        patch.setattr(training._Trainer if function.startswith("_") else training, function, cut)
         train(config)
+    with pytest.raises(CSKTError, match="unfinished run"):
+        Run.load(tmp_path / "run")
     run = train(config)
+    assert without_seconds(run.history) == without_seconds(finished.history)
     assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
                         load_file(finished.folder / "adapter.safetensors"))
 
@@ -213,7 +231,7 @@ def test_finished_run_is_returned_as_it_is_unless_overwritten(data, tmp_path):
     assert train(config, on_epoch=interrupt_after(1)).metrics == first.metrics
     rows = []
     second = train(config, on_epoch=rows.append, overwrite=True)
-    assert len(rows) == 1 and second.metrics["metrics"] == first.metrics["metrics"]
+    assert rows == second.history and len(rows) == 1 and second.metrics["metrics"] == first.metrics["metrics"]
 
 
 def test_folder_of_another_run_is_refused(data, tmp_path):
@@ -249,6 +267,7 @@ def test_zero_shot_trains_nothing(data, tmp_path):
     run = train(tiny_config(data, tmp_path / "run", method="zero-shot"))
     assert run.history == [] and run.metrics["best_epoch"] == 0 and run.metrics["trainable_parameters"] == 0
     assert run.metrics["metrics"] == run.metrics["zero_shot"]
+    assert run.metrics["val_metrics"] == run.metrics["zero_shot_selection"]
     assert run.load_model().num_trainable == 0
 
 
@@ -263,6 +282,7 @@ def test_selection_on_test(data, tmp_path):
     best = run.history[run.metrics["best_epoch"] - 1]
     assert best["split"] == "test"
     assert best["R@1"] == run.metrics["metrics"]["text_to_image"]["R@1"]
+    assert run.metrics["zero_shot_selection"] == run.metrics["zero_shot"]
 
 
 def test_bf16_trains_fp32_weights(data, tmp_path):
@@ -329,7 +349,6 @@ def write_openai_checkpoint(path):
     torch.save({**state, **{name: torch.tensor(value) for name, value in scalars.items()}}, path)
 
 
-@pytest.mark.slow
 def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypatch):
     """The paper's setting: ViT-B/16 at 384x128 from a file in OpenAI's format, on a CUHK-PEDES-shaped folder."""
     write_openai_checkpoint(tmp_path / "ViT-B-16.pt")
