@@ -30,7 +30,7 @@ def words_for(*keys: str) -> set[str]:
 
 
 @given(seed=st.integers(0, 10_000), view=st.sampled_from(VIEWS), domain=st.sampled_from("ABC"))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_english(seed, view, domain):
     person = sample_identity(np.random.default_rng(seed))
     _, labels = render(person, Scene(view, seed % 5, seed), DOMAINS[domain])
@@ -52,7 +52,7 @@ def test_article(phrase, expected):
 
 
 @given(seed=st.integers(0, 10_000), view=st.sampled_from(VIEWS), domain=st.sampled_from("ABC"))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_caption_names_nothing_that_is_hidden(seed, view, domain):
     person, labels = shot(seed, view, domain, bag="backpack", bag_colour="red", eyewear="sunglasses")
     text = caption(person, labels, view, domain, np.random.default_rng(seed)).lower()
@@ -64,7 +64,7 @@ def test_a_caption_names_nothing_that_is_hidden(seed, view, domain):
 
 @pytest.mark.parametrize(("part", "keys"), [("shoes", ("boots",)), ("bag", ("backpack",)), ("scarf", ("scarf",))])
 def test_a_covered_part_is_never_named(part, keys):
-    for seed in range(30):
+    for seed in range(8):
         person, labels = shot(seed, "back", shoes="boots", bag="backpack", scarf_colour="red", headwear="none",
                               umbrella_colour="none")
         covered = np.where(labels == PART[part], PART["occluder"], labels)
@@ -82,22 +82,21 @@ def test_what_is_visible_is_sometimes_left_out_and_sometimes_said():
 
 
 def test_the_three_wordings_differ_in_their_words():
+    shots = [(*shot(seed, VIEWS[seed % 4]), VIEWS[seed % 4], seed) for seed in range(40)]
     vocabularies = []
     for domain in WORDINGS:
-        texts = []
-        for seed in range(120):
-            person, labels = shot(seed, VIEWS[seed % 4], domain)
-            texts.append(caption(person, labels, VIEWS[seed % 4], domain, np.random.default_rng(seed)).lower())
-        vocabularies.append(set(re.findall(r"[a-z-]+", " ".join(texts))))
+        texts = [caption(person, labels, view, domain, np.random.default_rng(seed))
+                 for person, labels, view, seed in shots]
+        vocabularies.append(set(re.findall(r"[a-z-]+", " ".join(texts).lower())))
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert len(vocabularies[first] - vocabularies[second]) >= 5
 
 
 def test_most_captions_have_20_to_45_words():
     lengths = []
-    for seed in range(200):
+    for seed in range(40):
         person = sample_identity(np.random.default_rng(seed))
         _, labels = render(person, Scene(VIEWS[seed % 4], seed % 5, seed), DOMAINS["ABC"[seed % 3]])
-        text = caption(person, labels, VIEWS[seed % 4], "ABC"[seed % 3], np.random.default_rng(seed))
-        lengths.append(len(text.split()))
+        lengths += [len(caption(person, labels, VIEWS[seed % 4], domain, np.random.default_rng(seed)).split())
+                    for domain in WORDINGS]
     assert np.mean([20 <= length <= 45 for length in lengths]) > 0.98

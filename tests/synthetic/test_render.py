@@ -51,8 +51,8 @@ def test_views_hide_what_they_should(view, sees_backpack, sees_glasses):
 
 def test_an_occluder_hides_pixels_and_the_mask_knows():
     behind = dataclasses.replace(CLEAN, occlusion=1.0)
-    clear = [render(person(s), Scene("front", 0, s), CLEAN)[1] for s in range(12)]
-    hidden = [render(person(s), Scene("front", 0, s), behind)[1] for s in range(12)]
+    clear = [render(person(s), Scene("front", 0, s), CLEAN)[1] for s in range(6)]
+    hidden = [render(person(s), Scene("front", 0, s), behind)[1] for s in range(6)]
     assert all((labels == PART["occluder"]).any() for labels in hidden)
     assert sum((labels == PART["shoes"]).sum() for labels in hidden) < sum((labels == PART["shoes"]).sum()
                                                                            for labels in clear)

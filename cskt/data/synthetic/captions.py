@@ -6,101 +6,80 @@ share one lexicon with the pre-training corpus.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .figure import PART
 from .identities import Identity
 
-LEXICON: dict[str, tuple[str, ...]] = {
-    "man": ("man", "male pedestrian", "guy", "gentleman"),
-    "woman": ("woman", "female pedestrian", "girl", "lady"),
-    "t-shirt": ("t-shirt", "short-sleeved top", "tee", "tee shirt"),
-    "shirt": ("shirt", "long-sleeved shirt", "button-up shirt", "collared shirt"),
-    "hoodie": ("hoodie", "hooded sweatshirt", "hooded top", "hoodie"),
-    "jacket": ("jacket", "casual jacket", "zip jacket", "jacket"),
-    "coat": ("coat", "long coat", "overcoat", "winter coat"),
-    "sweater": ("sweater", "pullover", "jumper", "knitted sweater"),
-    "vest": ("tank top", "sleeveless top", "vest", "sleeveless shirt"),
-    "dress": ("dress", "knee-length dress", "summer dress", "frock"),
-    "trousers": ("pants", "long trousers", "trousers", "slacks"),
-    "jeans": ("jeans", "denim jeans", "denim trousers", "denims"),
-    "shorts": ("shorts", "short pants", "shorts", "knee shorts"),
-    "skirt": ("skirt", "knee-length skirt", "skirt", "flared skirt"),
-    "leggings": ("leggings", "tight leggings", "tights", "leggings"),
-    "sneakers": ("sneakers", "sports shoes", "trainers", "running shoes"),
-    "boots": ("boots", "ankle boots", "boots", "high boots"),
-    "shoes": ("shoes", "leather shoes", "loafers", "flat shoes"),
-    "sandals": ("sandals", "open sandals", "sandals", "flip flops"),
-    "backpack": ("backpack", "school backpack", "rucksack", "knapsack"),
-    "shoulder bag": ("shoulder bag", "crossbody bag", "satchel", "messenger bag"),
-    "handbag": ("handbag", "purse", "hand bag", "tote bag"),
-    "cap": ("cap", "baseball cap", "peaked cap", "cap"),
-    "beanie": ("beanie", "knit cap", "woolly hat", "beanie hat"),
-    "hat": ("hat", "brimmed hat", "sun hat", "hat"),
-    "glasses": ("glasses", "eyeglasses", "spectacles", "glasses"),
-    "sunglasses": ("sunglasses", "dark sunglasses", "shades", "dark glasses"),
-    "scarf": ("scarf", "thick scarf", "scarf", "neck scarf"),
-    "umbrella": ("umbrella", "open umbrella", "umbrella", "parasol"),
-    "grey": ("gray", "gray", "grey", "silver"), "navy": ("dark blue", "navy blue", "navy", "deep blue"),
-    "beige": ("khaki", "beige", "tan", "cream"), "purple": ("purple", "purple", "violet", "lilac"),
-    "blond": ("blonde", "blond", "fair", "golden"), "red": ("red", "bright red", "red", "crimson"),
-    "green": ("green", "dark green", "green", "emerald"), "pink": ("pink", "light pink", "pink", "rose"),
-}
+# Four words for each key: those of the wordings A, B and C, and one more; a word that stands twice is drawn more often.
+LEXICON: dict[str, tuple[str, ...]] = {key: tuple(words.split(", ")) for key, words in {
+    "man": "man, male pedestrian, guy, gentleman", "woman": "woman, female pedestrian, girl, lady",
+    "t-shirt": "t-shirt, short-sleeved top, tee, tee shirt",
+    "shirt": "shirt, long-sleeved shirt, button-up shirt, collared shirt",
+    "hoodie": "hoodie, hooded sweatshirt, hooded top, hoodie", "jacket": "jacket, casual jacket, zip jacket, jacket",
+    "coat": "coat, long coat, overcoat, winter coat", "sweater": "sweater, pullover, jumper, knitted sweater",
+    "vest": "tank top, sleeveless top, vest, sleeveless shirt",
+    "dress": "dress, knee-length dress, summer dress, frock", "trousers": "pants, long trousers, trousers, slacks",
+    "jeans": "jeans, denim jeans, denim trousers, denims", "shorts": "shorts, short pants, shorts, knee shorts",
+    "skirt": "skirt, knee-length skirt, skirt, flared skirt", "leggings": "leggings, tight leggings, tights, leggings",
+    "sneakers": "sneakers, sports shoes, trainers, running shoes", "boots": "boots, ankle boots, boots, high boots",
+    "shoes": "shoes, leather shoes, loafers, flat shoes", "sandals": "sandals, open sandals, sandals, flip flops",
+    "backpack": "backpack, school backpack, rucksack, knapsack",
+    "shoulder bag": "shoulder bag, crossbody bag, satchel, messenger bag",
+    "handbag": "handbag, purse, hand bag, tote bag", "cap": "cap, baseball cap, peaked cap, cap",
+    "beanie": "beanie, knit cap, woolly hat, beanie hat", "hat": "hat, brimmed hat, sun hat, hat",
+    "glasses": "glasses, eyeglasses, spectacles, glasses",
+    "sunglasses": "sunglasses, dark sunglasses, shades, dark glasses", "scarf": "scarf, thick scarf, scarf, neck scarf",
+    "umbrella": "umbrella, open umbrella, umbrella, parasol", "grey": "gray, gray, grey, silver",
+    "navy": "dark blue, navy blue, navy, deep blue", "beige": "khaki, beige, tan, cream",
+    "purple": "purple, purple, violet, lilac", "blond": "blonde, blond, fair, golden",
+    "red": "red, bright red, red, crimson", "green": "green, dark green, green, emerald",
+    "pink": "pink, light pink, pink, rose",
+}.items()}
 PLURAL = {"trousers", "jeans", "shorts", "leggings", "sneakers", "boots", "shoes", "sandals", "glasses", "sunglasses"}
 # How many pixels of a part a viewer needs to name it with its colour.
 NAMEABLE = {"upper": 70, "inner": 18, "lower": 45, "shoes": 12, "bag": 30, "headwear": 16, "eyewear": 5, "hair": 18,
             "scarf": 12, "umbrella": 60}
+# How often a caption mentions what is visible, if not in 82 percent.
+_MENTIONED = {"hair": 0.75, "shoes": 0.7, "eyewear": 0.7, "inner": 0.6, "lower": 0.92, "upper": 0.98}
+PRONOUNS = {"man": ("he", "him", "his"), "woman": ("she", "her", "her")}
 
 
-@dataclass(frozen=True)
-class Wording:
-    """One domain's way of writing. Every template ends a sentence; ``{he}`` is capitalised where it opens one."""
-
-    synonym: int
-    openings: tuple[str, ...]
-    bare_openings: tuple[str, ...]
-    worn: tuple[str, ...]
-    carried: tuple[str, ...]
-    views: dict[str, tuple[str, ...]]
-    view: tuple[str, ...]
-    pair: float = 0.0
-
-
-WORDINGS = {
-    "A": Wording(
-        synonym=0,
-        openings=("The {who} has {hair} and is wearing {clothes}.", "The {who} with {hair} is wearing {clothes}.",
-                  "A {who} with {hair} wears {clothes}."),
-        bare_openings=("The {who} is wearing {clothes}.", "A {who} is dressed in {clothes}."),
-        worn=("{He} also has {worn} on.", "{He} is wearing {worn} as well.", "{He} wears {worn}."),
-        carried=("{He} is carrying {carried}.", "{He} has {carried} with {him}."),
-        views={"front": ("walking towards the camera", "facing the camera"),
-               "back": ("walking away from the camera", "facing away from the camera"),
-               "left": ("walking to the left",), "right": ("walking to the right",)},
-        view=("{He} is {view}.",)),
-    "B": Wording(
-        synonym=1, pair=0.3,
-        openings=("A {who} with {hair} is dressed in {clothes}.", "This {who} has {hair}, and {he} wears {clothes}.",
-                  "{Hair} can be seen on this {who}, who wears {clothes}."),
-        bare_openings=("A {who} is dressed in {clothes}.", "This {who} wears {clothes}."),
-        worn=("The outfit is completed with {worn}.", "In addition, {he} has put on {worn}.",
-              "{He} is also seen in {worn}."),
-        carried=("{Carried} can be seen with {him}.", "{He} holds {carried} while walking."),
-        views={"front": ("from the front",), "back": ("from behind", "from the back"),
-               "left": ("from the side, heading left",), "right": ("from the side, heading right",)},
-        view=("The picture shows {him} {view}.", "{He} is seen {view}.")),
-    "C": Wording(
-        synonym=2,
-        openings=("The {who} with {hair} wore {clothes}.", "{View}, the {who} with {hair} was in {clothes}.",
-                  "There is a {who} in {clothes}, whose hair is {look}."),
-        bare_openings=("The {who} wore {clothes}.", "{View}, the {who} was in {clothes}."),
-        worn=("On top of that, {he} had {worn}.", "There were also {worn}.", "{His} look was finished by {worn}."),
-        carried=("{He} carried {carried}.", "{Carried} went along with {him}."),
-        views={"front": ("coming closer", "in front of us"), "back": ("with the back turned", "going away"),
-               "left": ("passing by to the left",), "right": ("passing by to the right",)},
-        view=("{He} was {view}.",)),
+# Each domain's way of writing: its word in the lexicon, how often it writes "a pair of", and its templates, each
+# one sentence or, in ``views``, what stands for {view}. {He} and the like open a sentence.
+WORDINGS: dict[str, dict[str, Any]] = {
+    "A": {
+        "synonym": 0, "pair": 0.0,
+        "openings": ["The {who} has {hair} and is wearing {clothes}.", "The {who} with {hair} is wearing {clothes}.",
+                     "A {who} with {hair} wears {clothes}."],
+        "bare_openings": ["The {who} is wearing {clothes}.", "A {who} is dressed in {clothes}."],
+        "worn": ["{He} also has {worn} on.", "{He} is wearing {worn} as well.", "{He} wears {worn}."],
+        "carried": ["{He} is carrying {carried}.", "{He} has {carried} with {him}."], "view": ["{He} is {view}."],
+        "views": {"front": ["walking towards the camera", "facing the camera"],
+                  "back": ["walking away from the camera", "facing away from the camera"],
+                  "left": ["walking to the left"], "right": ["walking to the right"]}},
+    "B": {
+        "synonym": 1, "pair": 0.3,
+        "openings": ["A {who} with {hair} is dressed in {clothes}.", "This {who} has {hair}, and {he} wears {clothes}.",
+                     "{Hair} can be seen on this {who}, who wears {clothes}."],
+        "bare_openings": ["A {who} is dressed in {clothes}.", "This {who} wears {clothes}."],
+        "worn": ["The outfit is completed with {worn}.", "In addition, {he} has put on {worn}.",
+                 "{He} is also seen in {worn}."],
+        "carried": ["{Carried} can be seen with {him}.", "{He} holds {carried} while walking."],
+        "view": ["The picture shows {him} {view}.", "{He} is seen {view}."],
+        "views": {"front": ["from the front"], "back": ["from behind", "from the back"],
+                  "left": ["from the side, heading left"], "right": ["from the side, heading right"]}},
+    "C": {
+        "synonym": 2, "pair": 0.0,
+        "openings": ["The {who} with {hair} wore {clothes}.", "{View}, the {who} with {hair} was in {clothes}.",
+                     "There is a {who} in {clothes}, whose hair is {look}."],
+        "bare_openings": ["The {who} wore {clothes}.", "{View}, the {who} was in {clothes}."],
+        "worn": ["On top of that, {he} had {worn}.", "There were also {worn}.", "{His} look was finished by {worn}."],
+        "carried": ["{He} carried {carried}.", "{Carried} went along with {him}."], "view": ["{He} was {view}."],
+        "views": {"front": ["coming closer", "in front of us"], "back": ["with the back turned", "going away"],
+                  "left": ["passing by to the left"], "right": ["passing by to the right"]}},
 }
 
 
@@ -110,8 +89,8 @@ def with_article(phrase: str) -> str:
 
 
 def join(phrases: list[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    """``a``, ``a and b``, ``a, b and c``; of none, the empty string."""
+    return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
 
 
 def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[str, str]:
@@ -119,27 +98,16 @@ def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[
 
     A backpack seen from the front is only its straps and is not named; a ponytail is not seen from the front.
     """
-    pixels = np.bincount(labels.ravel(), minlength=len(PART))
+    pixels, front = np.bincount(labels.ravel(), minlength=len(PART)), view == "front"
     seen = {group for group, least in NAMEABLE.items() if pixels[PART[group]] >= least}
-    shown: dict[str, str] = {}
-    if person.hair == "bald":
-        if person.headwear == "none" and pixels[PART["skin"]] >= 30:
-            shown["hair"] = "bald"
-    elif "hair" in seen:
-        shown["hair"] = "tied" if person.hair == "ponytail" and view == "front" else person.hair
-    for group, value in (("upper", person.upper), ("lower", person.lower), ("shoes", person.shoes),
-                         ("headwear", person.headwear), ("eyewear", person.eyewear)):
-        if group in seen and value != "none":
-            shown[group] = value
-    if "inner" in seen and view == "front":
-        shown["inner"] = "t-shirt"
-    if "bag" in seen and not (person.bag == "backpack" and view == "front"):
-        shown["bag"] = person.bag
-    if person.scarf_colour != "none" and "scarf" in seen:
-        shown["scarf"] = "scarf"
-    if person.umbrella_colour != "none" and "umbrella" in seen:
-        shown["umbrella"] = "umbrella"
-    return shown
+    if person.hair == "bald" and person.headwear == "none" and pixels[PART["skin"]] >= 30:
+        seen.add("hair")
+    kinds = {"hair": "tied" if person.hair == "ponytail" and front else person.hair,
+             **{group: getattr(person, group) for group in ("upper", "lower", "shoes", "headwear", "eyewear")},
+             "inner": "t-shirt" if front else "none",
+             "bag": "none" if person.bag == "backpack" and front else person.bag,
+             "scarf": "scarf", "umbrella": "umbrella"}
+    return {group: kind for group, kind in kinds.items() if group in seen and kind != "none"}
 
 
 class Phrases:
@@ -151,117 +119,95 @@ class Phrases:
 
     def word(self, key: str) -> str:
         """The vocabulary's word for a key, now and then another one."""
-        if key not in LEXICON:
+        choices = LEXICON.get(key)
+        if choices is None:
             return key
-        choices = LEXICON[key]
         own = self.synonym is not None and self.rng.random() < 0.85
-        return choices[self.synonym] if own else choices[int(self.rng.integers(len(choices)))]
+        return choices[self.synonym if own else int(self.rng.integers(len(choices)))]
 
-    def noun(self, colour: str, kind: str, article: bool = True) -> str:
+    def noun(self, colour: str, kind: str) -> str:
         phrase = f"{self.word(colour)} {self.word(kind)}"
-        if kind in PLURAL:
-            return f"a pair of {phrase}" if article and self.rng.random() < self.pair else phrase
-        return with_article(phrase) if article else phrase
+        if kind not in PLURAL:
+            return with_article(phrase)
+        return f"a pair of {phrase}" if self.rng.random() < self.pair else phrase
 
     def hair(self, style: str) -> str:
-        """``long black hair``, ``a black ponytail``, ``a bald head`` ..."""
         colour = self.word(self.person.hair_colour)
-        if style == "bald":
-            return "a bald head"
-        if style == "ponytail":
-            return f"a {colour} ponytail" if self.rng.random() < 0.5 else f"{colour} hair in a ponytail"
-        if style == "bun":
-            return f"{colour} hair in a bun"
-        return f"{colour} hair" if style == "tied" else f"{style} {colour} hair"
+        if style == "ponytail" and self.rng.random() < 0.5:
+            return f"a {colour} ponytail"
+        return {"bald": "a bald head", "ponytail": f"{colour} hair in a ponytail", "bun": f"{colour} hair in a bun",
+                "tied": f"{colour} hair"}.get(style, f"{style} {colour} hair")
 
     def upper(self, inner: bool) -> str:
-        person, rng = self.person, self.rng
-        second = self.word(person.pattern_colour)
+        person, rng, second, pattern = self.person, self.rng, self.word(self.person.pattern_colour), ""
         if person.pattern == "striped":
-            phrase = (f"{self.word(person.upper_colour)} and {second} striped {self.word(person.upper)}"
-                      if rng.random() < 0.5 else
-                      f"{self.word(person.upper_colour)} {self.word(person.upper)} with {second} stripes")
+            pattern = "striped" if rng.random() < 0.5 else ""  # or "with ... stripes"
         elif person.pattern == "checked":
-            check = str(rng.choice(["checked", "plaid", "checkered"]))
-            phrase = f"{self.word(person.upper_colour)} and {second} {check} {self.word(person.upper)}"
-        else:
-            phrase = f"{self.word(person.upper_colour)} {self.word(person.upper)}"
-        phrase = with_article(phrase)
+            pattern = str(rng.choice(["checked", "plaid", "checkered"]))
+        colour, kind = self.word(person.upper_colour), self.word(person.upper)
+        phrase = with_article(f"{colour} and {second} {pattern} {kind}" if pattern else f"{colour} {kind}")
+        if person.pattern == "striped" and not pattern:
+            phrase += f" with {second} stripes"
         if person.pattern == "logo" and self.view == "front" and rng.random() < 0.8:
             phrase += f" with {with_article(second)} {rng.choice(['logo', 'print', 'emblem'])} on the chest"
-        if inner:
-            phrase += f" over {self.noun(person.inner_colour, 't-shirt')}"
-        return phrase
+        return f"{phrase} over {self.noun(person.inner_colour, 't-shirt')}" if inner else phrase
 
     def of(self, group: str, kind: str, inner: bool = False) -> str:
-        """The phrase of one visible attribute group."""
+        """The phrase of one visible attribute group; ``inner`` adds what is under the upper garment."""
         if group == "hair":
             return self.hair(kind)
         if group == "upper":
             return self.upper(inner)
         if group == "eyewear":
             return with_article(f"pair of {self.word(kind)}") if self.rng.random() < self.pair else self.word(kind)
-        colour = {"shoes": "shoe_colour"}.get(group, f"{group}_colour")
-        return self.noun(getattr(self.person, colour), kind)
+        return self.noun(self.person.colour(group), kind)
 
 
 def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _compose(person: Identity, shown: dict[str, str], view: str, words: Wording, rng: np.random.Generator) -> str:
-    phrases = Phrases(person, view, rng, words.synonym, words.pair)
-    keep = {group for group in shown if rng.random() < {"hair": 0.75, "shoes": 0.7, "eyewear": 0.7, "inner": 0.6,
-                                                      "lower": 0.92, "upper": 0.98}.get(group, 0.82)}
+def _compose(person: Identity, shown: dict[str, str], view: str, words: dict[str, Any], rng: np.random.Generator
+             ) -> str:
+    phrases = Phrases(person, view, rng, words["synonym"], words["pair"])
+    keep = {group for group in shown if rng.random() < _MENTIONED.get(group, 0.82)}
     if not keep & {"upper", "lower"}:
         keep |= shown.keys() & {"upper", "lower"}
-    text = {group: phrases.of(group, shown[group], inner="inner" in keep) for group in shown if group in keep
-            and group != "inner"}
-    he, him, his = ("he", "him", "his") if person.gender == "man" else ("she", "her", "her")
-    seen_as = str(rng.choice(words.views[view]))
-    clothes = [text[group] for group in ("upper", "lower") if group in text]
-    worn = [text[group] for group in ("shoes", "headwear", "eyewear", "scarf") if group in text]
+    text = {group: phrases.of(group, kind, inner="inner" in keep) for group, kind in shown.items()
+            if group in keep and group != "inner"}
+    seen_as = str(rng.choice(words["views"][view]))
+    clothes, worn, carried = ([text[group] for group in groups if group in text] for groups in (
+        ("upper", "lower"), ("shoes", "headwear", "eyewear", "scarf"), ("bag", "umbrella")))
     rng.shuffle(worn)
     if not clothes and worn:
-        clothes, worn = [worn[0]], worn[1:]
-    carried = [text[group] for group in ("bag", "umbrella") if group in text]
-    who = phrases.word(person.gender)
-    fills = dict(who=who, he=he, him=him, his=his, He=_capitalise(he), His=_capitalise(his), view=seen_as,
-                 View=_capitalise(seen_as), clothes=join(clothes) if clothes else "clothes that can hardly be seen")
-    sentences = []
-    if "hair" in text:
-        style = shown["hair"]
-        look = (f"{style} and {phrases.word(person.hair_colour)}" if style in ("long", "short") else None)
-        options = [o for o in words.openings if look or "{look}" not in o]
-        sentences.append(str(rng.choice(options)).format(hair=text["hair"], Hair=_capitalise(text["hair"]),
-                                                         look=look, **fills))
-    else:
-        sentences.append(str(rng.choice(words.bare_openings)).format(**fills))
-    rest = []
-    if worn:
-        options = [o for o in words.worn if "were" not in o or len(worn) > 1]
-        rest.append(str(rng.choice(options)).format(worn=join(worn), **fills))
-    if carried:
-        rest.append(str(rng.choice(words.carried)).format(carried=join(carried), Carried=_capitalise(join(carried)),
-                                                          **fills))
+        clothes, worn = worn[:1], worn[1:]
+    fills = dict(zip(("he", "him", "his"), PRONOUNS[person.gender], strict=True), view=seen_as, worn=join(worn),
+                 who=phrases.word(person.gender), carried=join(carried), hair=text.get("hair", ""),
+                 clothes=join(clothes) or "clothes that can hardly be seen", look="")
+    if "hair" in text and shown["hair"] in ("long", "short"):
+        fills["look"] = f"{shown['hair']} and {phrases.word(person.hair_colour)}"
+    fills |= {key.capitalize(): _capitalise(value) for key, value in fills.items()}
+
+    def say(templates: list[str]) -> str:
+        fit = [each for each in templates if (fills["look"] or "{look}" not in each)
+               and (len(worn) > 1 or "were" not in each)]
+        return str(rng.choice(fit)).format(**fills)
+
+    opening = say(words["openings" if "hair" in text else "bare_openings"])
+    rest = [say(templates) for templates, things in ((words["worn"], worn), (words["carried"], carried)) if things]
     rng.shuffle(rest)
-    sentences += rest
-    length = len(" ".join(sentences).split())
-    if seen_as not in sentences[0].lower() and (length < 21 or rng.random() < 0.35):
-        sentences.append(str(rng.choice(words.view)).format(**fills))
-    return " ".join(_capitalise(s) for s in sentences)
+    short = len(" ".join([opening, *rest]).split()) < 21
+    if seen_as not in opening.lower() and (short or rng.random() < 0.35):
+        rest.append(say(words["view"]))
+    return " ".join(map(_capitalise, [opening, *rest]))
 
 
 def caption(person: Identity, labels: np.ndarray, view: str, domain: str, rng: np.random.Generator) -> str:
     """One caption of 20 to 45 words in the wording of ``domain`` (``"A"``, ``"B"`` or ``"C"``); a picture that shows
     little gets a shorter one."""
-    shown = visible_attributes(person, labels, view)
-    best = ""
+    shown, texts = visible_attributes(person, labels, view), []
     for _ in range(6):
-        text = _compose(person, shown, view, WORDINGS[domain], rng)
-        words = len(text.split())
-        if 20 <= words <= 45:
-            return text
-        if not best or abs(words - 30) < abs(len(best.split()) - 30):
-            best = text
-    return best
+        texts.append(_compose(person, shown, view, WORDINGS[domain], rng))
+        if 20 <= len(texts[-1].split()) <= 45:
+            return texts[-1]
+    return min(texts, key=lambda text: abs(len(text.split()) - 30))

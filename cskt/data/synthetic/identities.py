@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+Colour = tuple[int, int, int]
+
+COLOURS: dict[str, Colour] = {
     "black": (32, 32, 36), "white": (236, 236, 232), "grey": (134, 136, 140), "red": (196, 38, 40),
     "orange": (232, 122, 32), "yellow": (236, 204, 56), "green": (44, 132, 66), "blue": (46, 96, 190),
     "navy": (28, 40, 88), "purple": (118, 62, 152), "pink": (234, 148, 176), "brown": (112, 74, 46),
     "beige": (214, 194, 158),
 }
-UPPER = ("t-shirt", "shirt", "hoodie", "jacket", "coat", "sweater", "vest", "dress")
-LOWER = ("trousers", "jeans", "shorts", "skirt", "leggings")
-PATTERNS = ("plain", "striped", "checked", "logo")
-SHOES = ("sneakers", "boots", "shoes", "sandals")
-BAGS = ("none", "backpack", "shoulder bag", "handbag")
-HEADWEAR = ("none", "cap", "beanie", "hat")
-EYEWEAR = ("none", "glasses", "sunglasses")
-HAIR = ("short", "long", "ponytail", "bun", "bald")
-HAIR_COLOURS: dict[str, tuple[int, int, int]] = {
-    "black": (26, 22, 22), "brown": (88, 56, 34), "blond": (214, 178, 104), "grey": (158, 156, 154),
-    "red": (158, 68, 30),
-}
+HAIR_COLOURS: dict[str, Colour] = {"black": (26, 22, 22), "brown": (88, 56, 34), "blond": (214, 178, 104),
+                                   "grey": (158, 156, 154), "red": (158, 68, 30)}
 SKIN = ((246, 214, 188), (226, 182, 146), (186, 132, 94), (122, 80, 54))
+
+_SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "blue", "beige", "pink", "green")
+# How often each value is drawn: as in a city street, roughly.
+_ODDS: dict[str, dict[str, float]] = {
+    "upper": {"t-shirt": 0.24, "shirt": 0.16, "hoodie": 0.14, "jacket": 0.18, "coat": 0.10, "sweater": 0.12,
+              "vest": 0.06},
+    "pattern": {"plain": 0.58, "striped": 0.18, "checked": 0.12, "logo": 0.12},
+    "woman's lower": {"trousers": 0.36, "jeans": 0.26, "shorts": 0.16, "skirt": 0.12, "leggings": 0.10},
+    "man's lower": {"trousers": 0.46, "jeans": 0.32, "shorts": 0.22},
+    "woman's hair": {"short": 0.22, "long": 0.42, "ponytail": 0.22, "bun": 0.14},
+    "man's hair": {"short": 0.80, "long": 0.05, "ponytail": 0.02, "bun": 0.01, "bald": 0.12},
+    "build": {"slim": 0.3, "average": 0.5, "heavy": 0.2},
+    "hair_colour": {"black": 0.36, "brown": 0.28, "blond": 0.18, "grey": 0.10, "red": 0.08},
+    "shoes": {"sneakers": 0.46, "boots": 0.22, "shoes": 0.22, "sandals": 0.10},
+    "bag": {"none": 0.40, "backpack": 0.28, "shoulder bag": 0.18, "handbag": 0.14},
+    "headwear": {"none": 0.66, "cap": 0.16, "beanie": 0.10, "hat": 0.08},
+    "eyewear": {"none": 0.72, "glasses": 0.16, "sunglasses": 0.12},
+}
 
 
 @dataclass(frozen=True)
@@ -53,50 +64,37 @@ class Identity:
     scarf_colour: str
     umbrella_colour: str
 
-    def to_dict(self) -> dict[str, str | int]:
-        return asdict(self)
-
-
-def _other(rng: np.random.Generator, *taken: str) -> str:
-    return str(rng.choice([name for name in COLOURS if name not in taken]))
+    def colour(self, part: str) -> str:
+        """The name of the colour of a garment or thing."""
+        return getattr(self, "shoe_colour" if part == "shoes" else f"{part}_colour")
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draw one person; frequencies are those of a city street, roughly."""
-    colours = list(COLOURS)
+    """Draw one person."""
+    def draw(attribute: str) -> str:
+        return str(rng.choice(list(_ODDS[attribute]), p=list(_ODDS[attribute].values())))
+
+    def colour(names: Iterable[str] = COLOURS, other_than: str = "") -> str:
+        return str(rng.choice([name for name in names if name != other_than]))
+
     woman = rng.random() < 0.5
-    upper = str(rng.choice(UPPER[:-1], p=[0.24, 0.16, 0.14, 0.18, 0.10, 0.12, 0.06]))
+    whose = "woman's" if woman else "man's"
+    upper = draw("upper")
     if woman and rng.random() < 0.22:
         upper = "dress"
-    upper_colour = str(rng.choice(colours))
-    pattern = str(rng.choice(PATTERNS, p=[0.58, 0.18, 0.12, 0.12]))
-    if upper in ("jacket", "coat") or (upper == "vest" and pattern == "logo"):
+    upper_colour = colour()
+    pattern = draw("pattern")
+    if upper in ("jacket", "coat") or (upper in ("vest", "dress") and pattern == "logo"):
         pattern = "plain"
-    if upper == "dress" and pattern == "logo":
-        pattern = "plain"
-    lower = str(rng.choice(LOWER, p=[0.36, 0.26, 0.16, 0.12, 0.10] if woman else [0.46, 0.32, 0.22, 0.0, 0.0]))
-    lower_colour = str(rng.choice(["blue", "navy", "black", "grey"] if lower == "jeans" else colours))
-    hair = str(rng.choice(HAIR, p=[0.22, 0.42, 0.22, 0.14, 0.0] if woman else [0.80, 0.05, 0.02, 0.01, 0.12]))
+    lower = draw(f"{whose} lower")
+    lower_colour = colour(["blue", "navy", "black", "grey"] if lower == "jeans" else COLOURS)
     return Identity(
-        gender="woman" if woman else "man",
-        build=str(rng.choice(["slim", "average", "heavy"], p=[0.3, 0.5, 0.2])),
-        skin=int(rng.integers(len(SKIN))),
-        hair=hair,
-        hair_colour=str(rng.choice(list(HAIR_COLOURS), p=[0.36, 0.28, 0.18, 0.10, 0.08])),
-        upper=upper,
-        upper_colour=upper_colour,
-        pattern=pattern,
-        pattern_colour=_other(rng, upper_colour),
-        inner_colour=_other(rng, upper_colour),
-        lower="none" if upper == "dress" else lower,
-        lower_colour=lower_colour,
-        shoes=str(rng.choice(SHOES, p=[0.46, 0.22, 0.22, 0.10])),
-        shoe_colour=str(rng.choice(["black", "white", "brown", "grey", "red", "blue", "beige", "pink", "green"])),
-        bag=str(rng.choice(BAGS, p=[0.40, 0.28, 0.18, 0.14])),
-        bag_colour=str(rng.choice(colours)),
-        headwear=str(rng.choice(HEADWEAR, p=[0.66, 0.16, 0.10, 0.08])),
-        headwear_colour=str(rng.choice(colours)),
-        eyewear=str(rng.choice(EYEWEAR, p=[0.72, 0.16, 0.12])),
-        scarf_colour=str(rng.choice(colours)) if rng.random() < 0.12 else "none",
-        umbrella_colour=str(rng.choice(colours)) if rng.random() < 0.09 else "none",
-    )
+        gender="woman" if woman else "man", upper=upper, upper_colour=upper_colour, pattern=pattern,
+        lower="none" if upper == "dress" else lower, lower_colour=lower_colour,
+        hair=draw(f"{whose} hair"), build=draw("build"), skin=int(rng.integers(len(SKIN))),
+        hair_colour=draw("hair_colour"), pattern_colour=colour(other_than=upper_colour),
+        inner_colour=colour(other_than=upper_colour),
+        shoes=draw("shoes"), shoe_colour=colour(_SHOE_COLOURS),
+        bag=draw("bag"), bag_colour=colour(), headwear=draw("headwear"), headwear_colour=colour(),
+        eyewear=draw("eyewear"), scarf_colour=colour() if rng.random() < 0.12 else "none",
+        umbrella_colour=colour() if rng.random() < 0.09 else "none")

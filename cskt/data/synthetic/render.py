@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .figure import PART, Canvas, Colour, Figure, shade
-from .identities import COLOURS, Identity
+from .figure import PART, Canvas, Figure, to_colour
+from .identities import COLOURS, Colour, Identity
 
 HEIGHT, WIDTH, SUPERSAMPLE = 128, 64, 3
 _CLOTH = [PART[name] for name in ("upper", "inner", "lower", "bag", "scarf", "headwear")]
@@ -35,7 +35,6 @@ class Style:
     backdrop: str = "street"
     occlusion: float = 0.15
     crop: float = 0.04
-    views: tuple[float, float, float, float] = (0.35, 0.3, 0.175, 0.175)
     raise_arm: float = 0.0
 
 
@@ -46,10 +45,6 @@ class Scene:
     view: str
     camera: int
     seed: int
-
-
-def _colour(rgb: np.ndarray) -> Colour:
-    return tuple(int(c) for c in np.clip(rgb, 0, 255))  # type: ignore[return-value]
 
 
 def _backdrop(style: Style, camera: int, rng: np.random.Generator) -> Image.Image:
@@ -63,34 +58,29 @@ def _backdrop(style: Style, camera: int, rng: np.random.Generator) -> Image.Imag
     wall = place.uniform(95, 205) + place.normal(0, 9, 3)
     ground = place.uniform(80, 175) + place.normal(0, 8, 3)
     horizon = int(height * (place.uniform(0.42, 0.72) + rng.uniform(-0.05, 0.05)))
-    image = Image.new("RGB", (width, height), _colour(wall))
+    image = Image.new("RGB", (width, height), to_colour(wall))
     pen = ImageDraw.Draw(image)
     for _ in range(int(place.integers(3, 7))):
         x, y = rng.uniform(-0.2, 1.0) * width, rng.uniform(-0.1, 0.35) * height
         w, h = place.uniform(0.15, 0.5) * width, place.uniform(0.1, 0.35) * height
-        fill = _colour(wall + place.normal(0, 30) + place.normal(0, 7, 3))
+        fill = to_colour(wall + place.normal(0, 30) + place.normal(0, 7, 3))
         pen.rectangle([x, y, x + w, min(y + h, horizon)], fill=fill)
-    pen.rectangle([0, horizon, width, height], fill=_colour(ground))
+    pen.rectangle([0, horizon, width, height], fill=to_colour(ground))
     for _ in range(3):
         y = rng.uniform(horizon, height)
-        fill = _colour(ground + rng.normal(0, 14))
+        fill = to_colour(ground + rng.normal(0, 14))
         pen.line([(0, y), (width, y + rng.uniform(-30, 30))], fill=fill, width=int(rng.integers(2, 7)))
     return image.filter(ImageFilter.BoxBlur(4))
 
 
 def _pattern(pixels: np.ndarray, labels: np.ndarray, person: Identity, canvas: Canvas, phase: float) -> None:
     """Stripes or checks over the upper garment, in place, keeping the shading of what is below."""
-    mask = labels == PART["upper"]
-    period = 0.042 * canvas.height
-    rows = (np.arange(labels.shape[0]) / period + phase) % 1.0 < 0.42
-    columns = (np.arange(labels.shape[1]) / period + phase) % 1.0 < 0.42
+    mask, striped = labels == PART["upper"], person.pattern == "striped"
+    rows, columns = ((np.arange(size) / (0.042 * canvas.height) + phase) % 1.0 < 0.42 for size in labels.shape)
     second = np.array(COLOURS[person.pattern_colour], dtype=np.uint8)
-    if person.pattern == "striped":
-        pixels[mask & rows[:, None]] = second
-    else:
-        both, either = rows[:, None] & columns[None], rows[:, None] ^ columns[None]
-        pixels[mask & both] = second
-        mixed = mask & either
+    pixels[mask & rows[:, None] & (columns | striped)] = second
+    if not striped:
+        mixed = mask & (rows[:, None] ^ columns)
         pixels[mixed] = (pixels[mixed].astype(np.uint16) + second) // 2
 
 
@@ -102,17 +92,16 @@ def _folds(rng: np.random.Generator) -> np.ndarray:
 
 def _occlude(canvas: Canvas, rng: np.random.Generator) -> None:
     """Something between camera and person: a pole, a car's bonnet or a hedge."""
-    kind, colour = rng.integers(3), _colour(rng.uniform(40, 190) + rng.normal(0, 12, 3))
+    kind = rng.integers(3)
+    canvas.palette["occluder"] = to_colour(rng.uniform(40, 190) + rng.normal(0, 12, 3))
     if kind == 0:
-        x = float(rng.uniform(-0.16, 0.16))
-        canvas.polygon([(x - 0.022, 1.4), (x + 0.022, 1.4), (x + 0.022, -0.3), (x - 0.022, -0.3)], colour, "occluder")
+        canvas.trapezoid(float(rng.uniform(-0.16, 0.16)), 1.4, 0.022, -0.3, 0.022, "occluder")
         return
-    top = float(rng.uniform(0.14, 0.36))
-    tilt = float(rng.uniform(-0.06, 0.06))
-    canvas.polygon([(-0.6, top - tilt), (0.6, top + tilt), (0.6, -0.3), (-0.6, -0.3)], colour, "occluder")
+    top, tilt = float(rng.uniform(0.14, 0.36)), float(rng.uniform(-0.06, 0.06))
+    canvas.polygon([(-0.6, top - tilt), (0.6, top + tilt), (0.6, -0.3), (-0.6, -0.3)], "occluder")
     if kind == 2:
         for x in np.linspace(-0.4, 0.4, 9):
-            canvas.ellipse(float(x), top, 0.06, 0.04, shade(colour, float(rng.uniform(0.8, 1.2))), "occluder")
+            canvas.ellipse(float(x), top, 0.06, 0.04, "occluder", float(rng.uniform(0.8, 1.2)))
 
 
 def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np.ndarray]:
@@ -124,14 +113,14 @@ def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np
     """
     rng = np.random.default_rng(scene.seed)
     width, height = WIDTH * SUPERSAMPLE, HEIGHT * SUPERSAMPLE
-    umbrella = person.umbrella_colour != "none"
-    body = height * rng.uniform(0.80, 0.90) * (0.88 if umbrella else 1.0)
+    body = height * rng.uniform(0.80, 0.90) * (0.88 if person.umbrella_colour != "none" else 1.0)
     base = height * (0.97 + style.crop * rng.uniform(-0.6, 1.6))
-    canvas = Canvas(_backdrop(style, scene.camera, rng), width * (0.5 + 0.05 * rng.uniform(-1, 1)), base, body)
-    canvas.pens[0].ellipse([canvas.centre - 0.17 * body, base - 0.015 * body, canvas.centre + 0.17 * body,
-                             base + 0.02 * body], fill=(64, 64, 66))
-    figure = Figure(canvas, person, scene.view, rng, style.palette_shift, style.head, style.raise_arm)
-    figure.draw()
+    backdrop, centre = _backdrop(style, scene.camera, rng), width * (0.5 + 0.05 * rng.uniform(-1, 1))
+    ImageDraw.Draw(backdrop).ellipse([centre - 0.17 * body, base - 0.015 * body, centre + 0.17 * body,
+                                      base + 0.02 * body], fill=(64, 64, 66))  # the shadow
+    canvas = Figure(backdrop, centre, base, body, person, scene.view, rng, style.palette_shift, style.head,
+                    style.raise_arm)
+    canvas.draw()
     if rng.random() < style.occlusion:
         _occlude(canvas, rng)
     labels = np.asarray(canvas.label)
@@ -141,24 +130,22 @@ def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np
         canvas.colour = Image.fromarray(pixels)
     small = np.asarray(canvas.colour.reduce(SUPERSAMPLE), dtype=np.float32)
     labels = labels[SUPERSAMPLE // 2::SUPERSAMPLE, SUPERSAMPLE // 2::SUPERSAMPLE]
-    return _photograph(small, labels, style, scene, rng), labels.copy()
+    return _photograph(small, labels, style, scene.camera, rng), labels.copy()
 
 
-def _photograph(pixels: np.ndarray, labels: np.ndarray, style: Style, scene: Scene, rng: np.random.Generator
+def _photograph(pixels: np.ndarray, labels: np.ndarray, style: Style, camera: int, rng: np.random.Generator
                 ) -> np.ndarray:
     """Light, cloth, outlines and the camera's own faults."""
-    person = labels != 0
-    edge = np.zeros(labels.shape, dtype=bool)
+    person, cloth, edge = labels != 0, np.isin(labels, _CLOTH), np.zeros(labels.shape, dtype=bool)
     edge[1:] |= labels[1:] != labels[:-1]
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     gain = np.ones(labels.shape, dtype=np.float32)
-    gain[person] *= 1 + (0.16 * rng.uniform(-1, 1) * np.linspace(-1, 1, WIDTH, dtype=np.float32)[None]
-                         * np.ones((HEIGHT, 1), dtype=np.float32))[person]
-    cloth = np.isin(labels, _CLOTH)
+    side_light = 0.16 * rng.uniform(-1, 1) * np.linspace(-1, 1, WIDTH, dtype=np.float32)
+    gain[person] *= 1 + np.broadcast_to(side_light, labels.shape)[person]
     gain[cloth] *= 1 + style.folds * _folds(rng)[cloth]
     gain[edge & person] *= 1 - style.outline
     pixels = pixels * gain[..., None]
-    tint = np.array(style.tints[scene.camera % len(style.tints)], dtype=np.float32) / 255
+    tint = np.array(style.tints[camera % len(style.tints)], dtype=np.float32) / 255
     pixels = pixels * (rng.uniform(*style.light) * tint)
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + style.saturation * (pixels - grey)
