@@ -27,7 +27,7 @@ from .model.cskt import CSKT
 log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
-MAX_SCALE = 50.0  # the logit scale's ceiling: SDM's temperature 0.02, so that the backbone fits the loss to come
+SCALES = 1 / 0.07, 50.0  # the logit scale rises from CLIP's start to SDM's 1 / 0.02, so that the backbone fits it
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY = 100
@@ -36,6 +36,11 @@ CHECKPOINT_EVERY = 100
 def _learning_rate(step: int, steps: int) -> float:
     warmup = min(1.0, (step + 1) / WARMUP_STEPS)
     return LEARNING_RATE * warmup * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _logit_scale(step: int, steps: int) -> float:
+    """Geometric over the first 80% of the steps, then constant."""
+    return SCALES[0] * (SCALES[1] / SCALES[0]) ** min(1.0, step / (0.8 * steps))
 
 
 def _batch(images: np.ndarray, facts: list[dict], rows: np.ndarray, rng: np.random.Generator, tokenize
@@ -51,9 +56,7 @@ def _wrapped(backbone, rng: np.random.Generator) -> CSKT:
     config = CSKTConfig(prompt_length=int(rng.integers(1, 3)), vision_adapter=False, text_adapter=False,
                         text_to_vision=bool(rng.random() < 0.5), vision_to_text=bool(rng.random() < 0.5),
                         train_backbone=True)
-    model = CSKT(backbone, config)
-    backbone.logit_scale.requires_grad_(True)  # part of the plain CLIP loss, though CSKT itself never trains it
-    return model
+    return CSKT(backbone, config)
 
 
 def _export(backbone, seen: Tensor, folder: Path, record: dict) -> None:
@@ -72,9 +75,9 @@ def _optimizer(backbone) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
 
 
-def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int, seed: int, tokenize
-          ) -> tuple[float, float, Tensor]:
-    """One optimiser step; all its random numbers follow from (seed, step). Returns loss, logit scale, tokens."""
+def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int, seed: int, scale: float, tokenize
+          ) -> tuple[float, Tensor]:
+    """One optimiser step; all its random numbers follow from (seed, step). Returns the loss and the tokens seen."""
     rng = np.random.default_rng((seed, step))
     torch.manual_seed(seed * 1_000_003 + step)
     epoch, start = divmod(step * BATCH_SIZE, len(facts))
@@ -83,15 +86,12 @@ def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int,
     model = _wrapped(backbone, rng)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         image_features, text_features = model.encode_image(batch), model.encode_text(tokens)
-    scale = backbone.logit_scale.exp()
     loss = itc_loss(image_features.float(), text_features.float(), temperature=1 / scale)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
     optimizer.step()
-    with torch.no_grad():
-        backbone.logit_scale.clamp_(max=math.log(MAX_SCALE))
-    return loss.item(), scale.item(), tokens
+    return loss.item(), tokens
 
 
 def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mini", images: int = 110_000,
@@ -126,7 +126,8 @@ def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mi
     for step in (bar := tqdm(range(state["step"], steps), "pre-training", initial=state["step"], total=steps)):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
-        loss, scale, tokens = _step(backbone, optimizer, pixels, facts, step, seed, tokenize)
+        scale = _logit_scale(step, steps)
+        loss, tokens = _step(backbone, optimizer, pixels, facts, step, seed, scale, tokenize)
         state["seen"][tokens.unique()] = True
         bar.set_postfix(loss=f"{loss:.3f}", scale=f"{scale:.1f}")
         if (step + 1) % CHECKPOINT_EVERY and step + 1 < steps:
@@ -142,5 +143,6 @@ def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mi
     record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "batch_size": BATCH_SIZE,
               **settings, "steps": steps, "duration_s": round(state["spent"], 1), "history": state["history"],
               "known_tokens": int(state["seen"].sum()), **(environment or {})}
+    backbone.logit_scale.data.fill_(math.log(_logit_scale(steps, steps)))
     _export(backbone.eval(), state["seen"], folder, record)
     return folder
