@@ -160,6 +160,23 @@ def gain_table(record: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def describe_run(record: dict[str, Any]) -> str:
+    """One line: data, backbone, seed, precision, hardware, duration, fingerprint, commit."""
+    machine = record["hardware"]
+    return (f"{'synthetic' if record['synthetic'] else 'real'} data {record['dataset']}, "
+            f"{record['config']['backbone']}, {record['method']}, seed {record['seed']}, {record['precision']} on "
+            f"{machine['device']} ({machine['threads']} threads), {record['duration_s']:.0f} s, data fingerprint "
+            f"{record['data_fingerprint'][:12]}, commit {str(record['commit'])[:12]}")
+
+
+def describe_gain(record: dict[str, Any]) -> str:
+    """One line: R@1 before and after, and what was trained for it."""
+    before, after = (record[key]["text_to_image"]["R@1"] for key in ("zero_shot", "metrics"))
+    trained, total = record["trainable_parameters"], record["total_parameters"]
+    return (f"R@1 {before:.2f} -> {after:.2f} ({after / before:.2f} times) by training {trained:,} of {total:,} "
+            f"parameters ({100 * trained / total:.1f}%)")
+
+
 def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
     """The synthetic runs with the methods' printed names, for the comparison figure."""
     runs = runs[runs["synthetic"].astype(bool)]

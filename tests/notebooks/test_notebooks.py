@@ -1,0 +1,70 @@
+"""The notebooks as papermill runs them: on the embedded default, on real-shaped data, with bad parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from cskt.data.synthetic import synthetic_dataset
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project folder of its own, with a small SynthPEDES-A in it, so that nothing of the real one is written."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "notebooks").mkdir()
+    synthetic_dataset("SynthPEDES-A", folder / "data", identities=(12, 4, 8))
+    return folder
+
+
+def execute(project: Path, name: str, **parameters) -> str:
+    """Run a notebook with papermill in ``project``; everything it printed or displayed as text."""
+    result = papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", project / f"{name}.out.ipynb", parameters,
+                                        cwd=project, progress_bar=False)
+    text = []
+    for cell in result.cells:
+        for output in cell.get("outputs", []):
+            text += [output.get("text", ""), *map(str, output.get("data", {}).values())]
+    return "\n".join(text)
+
+
+def test_train_then_retrieve(project):
+    settings = dict(dataset="SynthPEDES-A", data_root=str(project / "data"), epochs=2, seed=1)
+    text = execute(project, "train", **settings)
+    (folder,) = (path for path in (project / "runs").iterdir() if path.is_dir() and not path.name.startswith("."))
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["synthetic"] and record["seed"] == 1 and record["config"]["epochs"] == 2
+    assert f"{record['metrics']['text_to_image']['R@1']:.2f}" in text and "synthetic data SynthPEDES-A" in text
+    text = execute(project, "retrieval", **settings, picture=str(project / "strip.png"))
+    assert f"run {folder.name}" in text, "the finished run is used, not trained again"
+    assert (project / "strip.png").stat().st_size > 10_000
+    assert nbformat.read(project / "retrieval.out.ipynb", 4).metadata["widgets"], "widget states are kept for the page"
+
+
+def test_data_and_benchmarks(project):
+    assert "(synthetic)" in execute(project, "data", dataset="SynthPEDES-A", data_root=str(project / "data"))
+    (project / "book" / "results").mkdir(parents=True)
+    literature = NOTEBOOKS.parent / "book" / "data" / "literature.csv"
+    text = execute(project, "benchmarks", runs=str(project / "none"), literature=str(literature))
+    assert text.count("not run here") >= 3
+    assert "not run here" in (project / "book" / "results" / "CUHK-PEDES.csv").read_text()
+
+
+@pytest.mark.parametrize(("parameters", "message"), [
+    ({"epoch": 3}, "unknown parameter epoch"), ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+    ({"dataset": "Market-1501"}, "dataset must be"), ({"backbone": "ViT-X"}, "backbone 'ViT-X' is unknown"),
+    ({"dataset": "CUHK-PEDES", "data_root": "nowhere"}, "nowhere"),
+])
+def test_a_bad_parameter_fails_with_one_sentence_and_leaves_no_run(project, tmp_path, parameters, message):
+    (tmp_path / "notebooks").mkdir()
+    with pytest.raises(PapermillExecutionError, match=message):
+        execute(tmp_path, "train", **parameters)
+    assert not list(tmp_path.glob("runs/*/*"))
