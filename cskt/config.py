@@ -104,7 +104,7 @@ class CSKTConfig:
     @classmethod
     def mini(cls, **overrides: Any) -> CSKTConfig:
         """The setting chosen on val for the embedded cskt-mini backbone."""
-        return cls(**{**dict(prompt_length=1, vision_scale=1.0, text_scale=1.0, adapter_init="zero"), **overrides})
+        return cls(**{"vision_scale": 1.0, "text_scale": 1.0, "adapter_init": "zero", **overrides})
 
     def for_method(self, method: str) -> CSKTConfig:
         """This configuration with the switches of one comparison method (see :data:`METHODS`)."""
@@ -189,7 +189,7 @@ class TrainConfig:
         """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen on val."""
         values: dict[str, Any] = dict(
             dataset=dataset, backbone=MINI, pretrained=None, image_size=(128, 64), cskt=CSKTConfig.mini(), epochs=6,
-            batch_size=64, learning_rate=5e-4 if overrides.get("method") == "full" else 3e-3, adam_eps=1e-8,
+            batch_size=64, learning_rate=1e-3 if overrides.get("method") == "full" else 5e-3, adam_eps=1e-8,
             warmup_epochs=1, pad=4, erasing=0.2,
         )
         return cls(**{**values, **overrides})
