@@ -133,6 +133,15 @@ def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="R@1 value")
 
 
+def overview_markdown(runs: pd.DataFrame) -> str:
+    """R@1 and mAP of every method on every SynthPEDES domain, as the README's markdown table."""
+    table = summarise(runs[runs["synthetic"].astype(bool)])
+    lines = ["| synthetic data | method | seeds | R@1 | mAP | trained parameters |", "|---|---|---|---|---|---|"]
+    lines += [f"| {row['dataset']} | {row['method']} | {row['seeds']} | {row['R@1']} | {row['mAP']} | "
+              f"{row['trained parameters']} |" for row in table.to_dict("records")]
+    return "\n".join(lines)
+
+
 def show_table(table: pd.DataFrame) -> Any:
     """A table for a page: no index column, text to the left, nothing cut off."""
     return table.style.hide(axis="index").set_properties(**{"text-align": "left"})

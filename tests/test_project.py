@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cskt import results
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BOOK = ROOT / "book"
@@ -142,3 +144,21 @@ def test_the_parameter_table_of_the_book_adds_up():
         assert (f"{count:,}", f"{12 * count:,}") == (block, all_blocks)
         total += 12 * count
     assert len(rows) == 10 and f"**{total:,}**" in text and total == 12_117_888
+
+
+def test_the_readme_s_results_are_those_of_the_run_files():
+    runs = results.run_table((BOOK / "results" / "runs").glob("*.json"))
+    assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text()
+
+
+def test_the_committed_runs_are_clean_complete_and_comparable():
+    """Every run behind a table came from a commit without local changes, on one and the same data per domain."""
+    files = sorted((BOOK / "results" / "runs").glob("*.json"))
+    records = [results.read_run_file(path) for path in files]
+    assert all(record["commit"] and not record["dirty"] for record in records)
+    for domain in results.SYNTHETIC:
+        ours = [record for record in records if record["dataset"] == domain]
+        assert len({record["data_fingerprint"] for record in ours}) == 1
+        assert len({record["weights_fingerprint"] for record in ours}) == 1
+        assert {record["method"] for record in ours} >= {"zero-shot", "full", "cskt"}
+        assert len({record["seed"] for record in ours if record["method"] == "cskt"}) >= 3
