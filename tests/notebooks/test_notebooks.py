@@ -18,10 +18,11 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project folder of its own, with a small SynthPEDES-A in it, so that nothing of the real one is written."""
+    """A project folder of its own, with a small SynthPEDES in it, so that nothing of the real one is written."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "notebooks").mkdir()
-    synthetic_dataset("SynthPEDES-A", folder / "data", identities=(12, 4, 8))
+    for domain in "ABC":
+        synthetic_dataset(f"SynthPEDES-{domain}", folder / "data", identities=(12, 4, 8))
     return folder
 
 
