@@ -143,8 +143,12 @@ def overview_markdown(runs: pd.DataFrame) -> str:
 
 
 def show_table(table: pd.DataFrame) -> Any:
-    """A table for a page: no index column, text to the left, nothing cut off."""
-    return table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+    """A table for a page: no index column, text to the left, a group named once, numbers in one line."""
+    if "group" in table:
+        table = table.assign(group=table["group"].mask(table["group"].eq(table["group"].shift()), ""))
+    figures = [name for name in table if name in (*MEASURES, "dataset", "data", "method", "seed", "commit")]
+    return (table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+            .set_properties(subset=figures, **{"white-space": "nowrap"}))
 
 
 def setting_table(config: TrainConfig) -> pd.DataFrame:

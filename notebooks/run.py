@@ -98,6 +98,8 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
             cell.metadata.pop(key, None)
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
+        if "outputs" in cell:  # a finished progress bar is an empty space on a page
+            cell["outputs"] = [out for out in cell["outputs"] if not is_progress_bar(out)]
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
     text = nbformat.writes(notebook)
@@ -107,6 +109,13 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     identifiers = {old: f"{number:032x}" for number, old in enumerate(widgets, start=1)}
     text = re.sub("[0-9a-f]{32}", lambda match: identifiers.get(match[0], match[0]), text)
     return nbformat.reads(text, as_version=4)
+
+
+def is_progress_bar(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is tqdm's bar rather than a widget of the notebook's own."""
+    data = output.get("data", {})
+    widget = "application/vnd.jupyter.widget-view+json" in data
+    return widget and bool(re.search(r"\d+%\|.*\[", str(data.get("text/plain", ""))))
 
 
 def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
