@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cskt import backbones
-from cskt.config import CSKTError
+from cskt.config import CSKTConfig, CSKTError
 from cskt.model import CSKT, load_model
 
 CONFIG = {
@@ -48,7 +48,7 @@ def test_embedded_weights(mini, tmp_path):
 
 def test_embedded_model_round_trip(mini, tmp_path):
     model = load_model(image_size=(64, 32))
-    assert model.config.prompt_length == 1 and model.image_size == (64, 32)
+    assert model.config == CSKTConfig.mini() and model.image_size == (64, 32)
     assert model.unknown_words("A black coat, a man") == ["coat", ","]
     model.save_pretrained(tmp_path / "run")
     again = CSKT.from_pretrained(tmp_path / "run")

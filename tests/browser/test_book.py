@@ -21,7 +21,8 @@ pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-g
 def book(tmp_path_factory) -> Path:
     """The committed pages, built into a folder of their own; any warning fails."""
     output = tmp_path_factory.mktemp("book")
-    command = [sys.executable, "-m", "jupyter_book", "build", "book/", "-W", "--keep-going", "--path-output", output]
+    builder = Path(sys.executable).with_name("jupyter-book")
+    command = [builder, "build", "book/", "-W", "--keep-going", "--path-output", output]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return output / "_build" / "html"
