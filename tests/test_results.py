@@ -73,7 +73,7 @@ def test_findings_quote_the_runs(tmp_path):
     files = [run_file(tmp_path, method, method=method, r1=value)
              for method, value in (("zero-shot", 20.0), ("cskt", 30.0), ("full", 40.0))]
     (line,) = results.findings(results.run_table(files))
-    assert "30.0, 1.50 times" in line and "20.0; full fine-tuning reaches 40.0" in line
+    assert "30.0 (mean of 1 seeds), 1.50 times" in line and "20.0; full fine-tuning reaches 40.0 (seeds: 1)" in line
     assert results.findings(results.run_table([])) == ["No synthetic runs were found."]
 
 
