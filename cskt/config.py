@@ -67,7 +67,8 @@ class CSKTConfig:
 
     ``prompt_depth`` None means every block of the shallower tower. With one prompt direction off, the prompts that
     fed it are gone from both towers; with both off there are no prompts. ``adapter_init="zero"`` starts every
-    adapter's up-projection at zero, so that training starts from the backbone's own features.
+    adapter's up-projection at zero, so that training starts from the backbone's own features. ``lora``, not of the
+    paper, adds a trained update of rank ``lora_rank`` to every attention's query, key and value maps.
     """
 
     prompt_length: int = 4
@@ -81,15 +82,17 @@ class CSKTConfig:
     text_scale: float = 4.0
     prompt_init: str = "random"
     adapter_init: str = "normal"
+    lora: bool = False
+    lora_rank: int = 8
     train_backbone: bool = False
 
     def __post_init__(self) -> None:
         depth = _integer(0)[0]
         _check(self, {
-            "prompt_length": _integer(1, 32), "reduction": _integer(1),
+            "prompt_length": _integer(1, 32), "reduction": _integer(1), "lora_rank": _integer(1),
             "prompt_depth": (lambda v: v is None or depth(v), "None (every block) or an integer >= 0"),
-            **dict.fromkeys(("text_to_vision", "vision_to_text", "vision_adapter", "text_adapter", "train_backbone"),
-                            _SWITCH),
+            **dict.fromkeys(("text_to_vision", "vision_to_text", "vision_adapter", "text_adapter", "lora",
+                             "train_backbone"), _SWITCH),
             **dict.fromkeys(("vision_scale", "text_scale"), _number(lambda v: True, "a finite number")),
             "prompt_init": _choice("random", "a photo of a"), "adapter_init": _choice("normal", "zero"),
         })
@@ -113,8 +116,8 @@ class CSKTConfig:
         return dataclasses.replace(self, **METHODS[method])
 
 
-_NO_PROMPTS = dict(text_to_vision=False, vision_to_text=False)
-_NO_ADAPTERS = dict(vision_adapter=False, text_adapter=False)
+_NO_PROMPTS = dict(text_to_vision=False, vision_to_text=False, lora=False)
+_NO_ADAPTERS = dict(vision_adapter=False, text_adapter=False, lora=False)
 METHODS: dict[str, dict[str, bool]] = {
     "zero-shot": {**_NO_PROMPTS, **_NO_ADAPTERS},
     "full": {**_NO_PROMPTS, **_NO_ADAPTERS, "train_backbone": True},
@@ -124,6 +127,7 @@ METHODS: dict[str, dict[str, bool]] = {
     "adapter-vision": {**_NO_PROMPTS, "text_adapter": False},
     "adapter-text": {**_NO_PROMPTS, "vision_adapter": False},
     "dat": _NO_PROMPTS,
+    "lora": {**_NO_PROMPTS, **_NO_ADAPTERS, "lora": True},
     "cskt": {},
 }
 
@@ -133,7 +137,10 @@ class TrainConfig:
     """One training run. Defaults are the paper's, as released; learning rates are per parameter group (see training).
 
     ``selection_split`` is where the best epoch is chosen: ``"val"`` by default, ``"test"`` reproduces the release.
+    ``train_fraction`` is the share of the training identities that is used (see ``data.benchmarks.subset``).
     ``erasing`` is the probability of random erasing, ``pad`` the border of the random crop in pixels.
+    ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory. ``compile`` hands the
+    vision layers to torch.compile: minutes at the start, for long runs on a GPU (on a CPU it does not pay).
     """
 
     dataset: str = "CUHK-PEDES"
@@ -144,6 +151,7 @@ class TrainConfig:
     method: str = "cskt"
     cskt: CSKTConfig = field(default_factory=CSKTConfig)
     seed: int = 0
+    train_fraction: float = 1.0
     epochs: int = 60
     batch_size: int = 128
     optimizer: str = "adam"
@@ -158,6 +166,8 @@ class TrainConfig:
     erasing: float = 0.5
     selection_split: str = "val"
     precision: str = "auto"
+    checkpointing: bool = False
+    compile: bool = False
     device: str = "auto"
     output: str | None = None
 
@@ -168,9 +178,11 @@ class TrainConfig:
             "image_size": (lambda v: isinstance(v, (tuple, list)) and len(v) == 2 and all(map(size, v)),
                            "(height, width) in pixels"),
             "optimizer": _choice("adam", "adamw"), "warmup_epochs": _integer(0), "pad": _integer(0),
+            "train_fraction": _number(lambda v: 0 < v <= 1, "a share > 0 and <= 1"),
             "weight_decay": _number(lambda v: v >= 0, "a number >= 0"), "selection_split": _choice("val", "test"),
             **dict.fromkeys(("learning_rate", "bias_factor", "adam_eps", "temperature"), _POSITIVE),
             **dict.fromkeys(("flip", "erasing"), _PROBABILITY),
+            **dict.fromkeys(("checkpointing", "compile"), _SWITCH),
             "precision": _choice("auto", "fp32", "bf16"), "device": _choice("auto", "cpu", "cuda"),
         })
         method = _from_dict(CSKTConfig, self.cskt) if isinstance(self.cskt, dict) else self.cskt

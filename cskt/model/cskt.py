@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,18 @@ from torch import Tensor, nn
 
 from cskt import backbones
 from cskt.config import MINI, CSKTConfig, CSKTError
-from cskt.model.adapters import ParallelAdapter
+from cskt.model.adapters import LowRankUpdate, ParallelAdapter
 from cskt.model.prompts import BidirectionalPrompts
 from cskt.model.reference import load_reference_checkpoint, to_reference_state
-from cskt.model.towers import put_rows, run_blocks
+from cskt.model.towers import (
+    FusedLayer,
+    Grid,
+    Layer,
+    prefix_keys_values,
+    prompt_keys_values,
+    run_layer,
+    run_tower,
+)
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter.safetensors", "config.json"
 PHRASE = "a photo of a"  # prompt_init
@@ -39,6 +48,7 @@ class CSKT(nn.Module):
                  tokenizer: Callable[[list[str]], Tensor] | None = None, known_tokens: set[int] | None = None,
                  source: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        self.unfuse()
         backbones.check_supported(backbone)
         self.config = config = config or CSKTConfig()
         self.backbone = backbone
@@ -58,16 +68,20 @@ class CSKT(nn.Module):
             raise CSKTError(f"prompt_length must leave room for a caption in {backbone.context_length} text positions, "
                             f"got {config.prompt_length} ({count} prompts).")
 
-        def adapters(width: int, blocks: int, scale: float) -> nn.ModuleList:
+        def adapters(width: int, blocks: Sequence[nn.Module], wanted: bool, scale: float) -> nn.ModuleList:
             settings = width, config.reduction, scale, config.adapter_init == "zero"
-            return nn.ModuleList(ParallelAdapter(*settings) for _ in range(blocks))
+            return nn.ModuleList(ParallelAdapter(*settings, block.ln_2.eps) for block in blocks if wanted)
 
         self.num_prompts = count
+        self.steps = {"vision": run_layer, "text": run_layer}  # or what saves memory or time (see towers.run_tower)
         self.prompts = BidirectionalPrompts(depth, config.prompt_length, *widths, config.text_to_vision,
                                             config.vision_to_text)
-        self.text_adapters = adapters(widths[0], len(text) * config.text_adapter, config.text_scale)
-        self.vision_adapters = adapters(widths[1], len(vision) * config.vision_adapter, config.vision_scale)
-        for part in (self.prompts, self.text_adapters, self.vision_adapters):
+        self.text_adapters = adapters(widths[0], text, config.text_adapter, config.text_scale)
+        self.vision_adapters = adapters(widths[1], vision, config.vision_adapter, config.vision_scale)
+        self.text_lora, self.vision_lora = (
+            nn.ModuleList(LowRankUpdate(3 * width, width, config.lora_rank) for _ in range(len(blocks) * config.lora))
+            for width, blocks in zip(widths, (text, vision), strict=True))
+        for part in (self.prompts, self.text_adapters, self.vision_adapters, self.text_lora, self.vision_lora):
             part.to(backbone.visual.conv1.weight)
         if config.prompt_init == PHRASE and len(self.prompts.text):  # surplus prompts stay random
             phrase = backbone.token_embedding.weight[self.tokenize(PHRASE)[0, 1:5]]
@@ -78,22 +92,40 @@ class CSKT(nn.Module):
 
     def train(self, mode: bool = True) -> CSKT:
         super().train(mode)
+        if mode:
+            self.unfuse()
         if not self.config.train_backbone:
             self.backbone.eval()  # frozen means no dropout of patches either
         return self
+
+    def _tower(self, name: str) -> tuple[list[Layer], list[Tensor]]:
+        """The layers of the ``"text"`` or ``"vision"`` tower, and the prompts (P, width) that its first layers read."""
+        if self._fused is not None:
+            return self._fused[name]
+        blocks = (self.backbone.visual if name == "vision" else self.backbone).transformer.resblocks
+        beside = (list(getattr(self, f"{name}_{kind}")) or [None] * len(blocks) for kind in ("adapters", "lora"))
+        prompts = getattr(self.prompts, f"{name}_rows")()
+        if prompts and name == "vision":  # as rows they pass through what the patches pass through
+            prompts[0] = self.backbone.visual.ln_pre(prompts[0])
+        elif prompts:
+            prompts[0] = prompts[0] + self.backbone.positional_embedding[1 : 1 + self.num_prompts]
+        return [Layer(*parts) for parts in zip(blocks, *beside, strict=True)], prompts
 
     def encode_image(self, images: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
         """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D); L2-normalised if asked.
         ``record`` receives each block's output (B, 1 + patches + P, width)."""
         self._check_images(images)
-        visual = self.backbone.visual
+        visual, (layers, prompts) = self.backbone.visual, self._tower("vision")
         x = visual.conv1(images).flatten(2).transpose(1, 2).to(visual.positional_embedding.dtype)
-        x = visual.patch_dropout(put_rows(x, visual.class_embedding[None], 0) + visual.positional_embedding)
-        prompts, at, read = self.prompts.vision_rows(), x.shape[1], x.new_zeros(len(x), dtype=torch.long)
-        if prompts:
-            x = put_rows(x, prompts[0], at)
-        x = run_blocks(visual.transformer.resblocks, self.vision_adapters, visual.ln_pre(x), read, causal=False,
-                       prompts=prompts, at=at, record=record)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
+        x = visual.ln_pre(visual.patch_dropout(x))
+        # Prompts that no later layer replaces are read by it: from there on they are rows like any other.
+        rows_from, front = 0, []
+        if record is None:
+            rows_from = len(prompts) - (len(prompts) < len(layers))
+            front = self._once("vision", lambda: prompt_keys_values(layers, prompts[:rows_from]))
+        x = run_tower(layers, x.flatten(0, 1), Grid(*x.shape[:2]), causal=False, front=front, prompts=prompts,
+                      at=x.shape[1], rows_from=rows_from, step=self.steps["vision"], record=record)
         features = visual.ln_post(x) @ visual.proj
         return F.normalize(features, dim=-1) if normalize else features
 
@@ -102,21 +134,73 @@ class CSKT(nn.Module):
 
         Captions too long for the prompts lose their last words, never the end token; what follows it is not read.
         ``record`` receives each block's output (B, 77, width), padding included."""
-        self._check_token_ids(token_ids)
-        backbone = self.backbone
+        start = self._check_token_ids(token_ids)
+        backbone, (layers, prompts) = self.backbone, self._tower("text")
         ids, end = fit_captions(token_ids.long(), self.end_token, backbone.context_length - self.num_prompts)
-        if record is None:  # causal: columns after the batch's last end token change nothing
-            ids = ids[:, : int(end.max()) + 1]
-        prompts, x = self.prompts.text_rows(), backbone.token_embedding(ids)
-        if prompts:
-            x, end = put_rows(x, prompts[0], 1), end + self.num_prompts
-        x = x + backbone.positional_embedding[: x.shape[1]]
-        x = run_blocks(backbone.transformer.resblocks, self.text_adapters, x, end, causal=True, prompts=prompts, at=1,
-                       record=record)
+        grid = Grid(*ids.shape) if record is not None else Grid.packed(end)
+        device = backbone.positional_embedding.device  # ids on the CPU were counted there: nothing waits for a GPU
+        ids, end, grid = ids.to(device), end.to(device), grid.to(device)
+        positions = torch.cat([backbone.positional_embedding[:1], backbone.positional_embedding[1 + self.num_prompts:]])
+        x = backbone.token_embedding(ids) + positions[: ids.shape[1]]
+        if record is None:  # words alone, up to the end token: what follows it is not read
+            front = self._once(start, lambda: prefix_keys_values(layers, prompts, x[0, :1]))
+            x, how = grid.pack(x[:, 1 : 1 + grid.columns]), dict(front=front, read=end - 1)
+        else:
+            x, how = grid.pack(x), dict(prompts=prompts, at=1, record=record, read=end + self.num_prompts)
+        x = run_tower(layers, x, grid, causal=True, step=self.steps["text"], **how)
         x, projection = backbone.ln_final(x), backbone.text_projection
         if projection is not None:
             x = projection(x) if isinstance(projection, nn.Module) else x @ projection
         return F.normalize(x, dim=-1) if normalize else x
+
+    def fuse(self, dtype: torch.dtype | None = None) -> CSKT:
+        """Prepare for fast inference: adapters and MLPs fused, LoRA merged, what the prompts contribute computed once;
+        the blocks' matrices in ``dtype`` (as they are, or bfloat16). Weights changed afterwards are not seen: training
+        mode, moving or loading the model, and :meth:`unfuse` undo it."""
+        self.eval().unfuse()
+        with torch.no_grad():
+            towers = {name: self._tower(name) for name in ("vision", "text")}
+        dtype = dtype or self.backbone.visual.conv1.weight.dtype
+        self._fused = {name: ([FusedLayer(layer, dtype) for layer in layers], [rows.detach() for rows in prompts])
+                       for name, (layers, prompts) in towers.items()}
+        return self
+
+    def unfuse(self) -> CSKT:
+        """The inverse of :meth:`fuse`."""
+        self._fused, self._fronts = None, {}
+        return self
+
+    @contextlib.contextmanager
+    def fused(self, dtype: torch.dtype | None = None) -> Iterator[CSKT]:
+        """Fused within the block; a model that is fused already stays as it is."""
+        fused = self._fused is not None
+        try:
+            yield self if fused else self.fuse(dtype)
+        finally:
+            if not fused:
+                self.unfuse()
+
+    def cast_frozen(self, dtype: torch.dtype) -> CSKT:
+        """Keep the frozen blocks' matrices in ``dtype`` from now on: autocast would cast them anew at every step."""
+        for block in (*self.backbone.transformer.resblocks, *self.backbone.visual.transformer.resblocks):
+            for module in (block.attn, block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                for parameter in module.parameters(recurse=False):
+                    if not parameter.requires_grad:
+                        parameter.data = parameter.data.to(dtype)
+        return self
+
+    def _once(self, what: str | int, keys_values: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """``keys_values()``, remembered while the model is fused."""
+        if self._fused is None:
+            return keys_values()
+        if what not in self._fronts:
+            with torch.no_grad():
+                self._fronts[what] = keys_values()
+        return self._fronts[what]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CSKT:
+        self.unfuse()
+        return super()._apply(fn, recurse)
 
     def forward(self, images: Tensor | None = None, token_ids: Tensor | None = None) -> tuple[Tensor | None, ...]:
         """(image features, text features), each None where its input is."""
@@ -134,7 +218,8 @@ class CSKT(nn.Module):
         if images.dtype != dtype and not mixed:
             raise CSKTError(f"images must be CLIP-normalised {dtype}, got {images.dtype}; use .to({dtype}).")
 
-    def _check_token_ids(self, ids: Tensor) -> None:
+    def _check_token_ids(self, ids: Tensor) -> int:
+        """The start token, which all captions share."""
         context, vocabulary, fault = self.backbone.context_length, self.backbone.vocab_size, ""
         if not isinstance(ids, Tensor) or ids.ndim != 2 or not len(ids) or not 2 <= ids.shape[1] <= context:
             fault = f"a (B, {context}) tensor with B >= 1, got {_describe(ids)}"
@@ -142,14 +227,19 @@ class CSKT(nn.Module):
             fault = f"integers, got {ids.dtype}"
         else:
             ends = (ids[:, 1:] == self.end_token).any(dim=1) & (ids[:, 0] != self.end_token)
-            low, high, whole = torch.stack([ids.min().long(), ids.max().long(), ends.all().long()]).tolist()
+            first = ids[:, 0]
+            facts = ids.min(), ids.max(), ends.all(), first[0], first.min() == first.max()
+            low, high, whole, start, alike = torch.stack([fact.long() for fact in facts]).tolist()
             if low < 0 or high >= vocabulary:
                 fault = f"from 0 to {vocabulary - 1}, got {low} to {high}"
             elif not whole:
                 fault = f"captions, but row {ends.tolist().index(False)} lacks the end token {self.end_token} after " \
                         "a start token"
+            elif not alike:
+                fault = f"captions with one start token, got {sorted(set(first.tolist()))}"
         if fault:
             raise CSKTError(f"token_ids must be {fault}; use model.tokenize.")
+        return start
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Captions -> token ids (B, 77) int64 on the CPU: start, words, end, padding."""
@@ -185,7 +275,7 @@ class CSKT(nn.Module):
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of :meth:`trainable_state`; a :class:`CSKTError` lists what does not fit, and nothing is loaded."""
-        backbones.copy_state(self.trainable_state(), state, "the trained state")
+        backbones.copy_state(self.unfuse().trainable_state(), state, "the trained state")
 
     def summary(self) -> str:
         """A table: trained and all parameters of each block, adding up to the totals."""
@@ -285,6 +375,6 @@ def _table_row(name: str) -> str:
     """The row of :meth:`CSKT.summary` that a parameter belongs to."""
     if name.startswith("prompts."):
         return "prompts"
-    tower = "vision" if name.startswith(("backbone.visual.", "vision_adapters.")) else "text"
-    block = re.search(r"(?:resblocks|adapters)\.(\d+)\.", name)
+    tower = "vision" if name.startswith(("backbone.visual.", "vision_")) else "text"
+    block = re.search(r"(?:resblocks|adapters|lora)\.(\d+)\.", name)
     return f"{tower} block {block[1]}" if block else f"{tower} ends"

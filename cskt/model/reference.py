@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cskt.backbones import copy_state, read_checkpoint, unwrap_state
+from cskt.config import CSKTConfig, CSKTError
 
 _PROMPTS = {  # ours: the release's name at layer 0, its list of the later layers
     "text": ("ctx", "compound_prompts_text"),
@@ -32,13 +33,27 @@ def reference_name(name: str) -> str:
 
 
 def reference_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter of a CSKT model under the authors' name."""
+    """Every parameter of a CSKT model under the authors' name; :class:`CSKTError` for LoRA, which they do not have."""
+    if model.config.lora:
+        raise CSKTError("the authors' code has no LoRA; only a model without it goes to or from their checkpoints.")
     return {reference_name(name): parameter for name, parameter in model.counted_parameters().items()}
 
 
 def to_reference_state(model: nn.Module) -> dict[str, Tensor]:
     """A state dict that the authors' code loads; like ``state_dict()``, it shares memory with the model."""
     return {name: parameter.detach() for name, parameter in reference_parameters(model).items()}
+
+
+def reference_config(state: Mapping[str, Tensor]) -> CSKTConfig:
+    """The method's sizes as the shapes of a checkpoint in the authors' names have them; scales are the paper's."""
+    names = {kind: f"prompt_learner.{first}" for kind, (first, _) in _PROMPTS.items()}
+    down = next((name for name in state if name.endswith("adapter_mlp.down.weight")), None)
+    if down is None or not {names["text"], names["vision"]} <= set(state):
+        raise CSKTError("the checkpoint holds no prompts and adapters in the authors' names (prompt_learner.ctx, "
+                        "...adapter_mlp.down.weight); give one that their code saved.")
+    later = sum(name.startswith(f"prompt_learner.{_PROMPTS['text'][1]}.") for name in state)
+    return CSKTConfig(prompt_length=len(state[names["text"]]), prompt_depth=1 + later,
+                      reduction=state[down].shape[1] // state[down].shape[0])
 
 
 def load_reference_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any] | str | os.PathLike) -> None:
@@ -53,6 +68,6 @@ def load_reference_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any] | 
     else:
         source, state = f"{source} {os.fspath(checkpoint)}", read_checkpoint(checkpoint)
     state = {name: value for name, value in state.items() if not name.endswith("logit_scale")}
-    own = reference_parameters(model)
+    own = reference_parameters(model.unfuse())
     trained = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
     copy_state(own if any(name in own and name not in trained for name in state) else trained, state, source)

@@ -42,11 +42,14 @@ def test_without_prompts_and_adapters_it_is_the_backbone(small_clip, extra):
 def test_depth_zero_and_scale_zero_is_the_backbone(small_clip):
     plain_equal(small_clip(), CSKTConfig(prompt_depth=0, vision_scale=0.0, text_scale=0.0))
     plain_equal(small_clip(), CSKTConfig(prompt_depth=0, adapter_init="zero"))
+    plain_equal(small_clip(), CSKTConfig().for_method("lora"))
 
 
-def test_without_prompts_and_adapters_it_is_vit_b_32():
+@pytest.mark.parametrize(("name", "size"), [
+    ("ViT-B-16-quickgelu", (384, 128)), ("ViT-B-32", (224, 224)), ("ViT-L-14", (384, 128)), ("cskt-mini", (128, 64))])
+def test_without_prompts_and_adapters_it_is_open_clip(name, size):
     torch.manual_seed(0)
-    plain_equal(create_backbone("ViT-B-32", image_size=(96, 32)), captions=CAPTIONS[:1])
+    plain_equal(create_backbone(name, image_size=size))
 
 
 @pytest.mark.parametrize(("name", "size", "trainable", "total"), [
@@ -74,6 +77,7 @@ def test_methods_train_what_they_say(small_clip, method):
         "zero-shot": set(), "full": {"backbone"}, "prompts-text-to-image": {"prompts"},
         "prompts-image-to-text": {"prompts"}, "bpt": {"prompts"}, "adapter-vision": {"vision_adapters"},
         "adapter-text": {"text_adapters"}, "dat": {"vision_adapters", "text_adapters"},
+        "lora": {"vision_lora", "text_lora"},
         "cskt": {"prompts", "vision_adapters", "text_adapters"},
     }
     assert kinds == expected[method]
@@ -93,6 +97,24 @@ def test_one_direction_feeds_both_towers_from_one_side(small_clip):
     model = CSKT(small_clip(), CSKTConfig(prompt_length=3).for_method("prompts-image-to-text"))
     assert torch.equal(model.prompts.vision_rows()[1], model.prompts.vision[1])
     assert len(model.prompts.text) == 0
+
+
+def test_lora_is_open_clip_with_updated_weights(small_clip):
+    """The oracle is open_clip's own attention, its weights changed by hand."""
+    model = CSKT(small_clip(), CSKTConfig(lora_rank=3).for_method("lora"))
+    assert model.num_trainable == 2 * 3 * (16 + 48) + 2 * 3 * (32 + 96)
+    merged = small_clip()
+    with torch.no_grad():
+        for blocks, updates in ((merged.transformer.resblocks, model.text_lora),
+                                (merged.visual.transformer.resblocks, model.vision_lora)):
+            for block, update in zip(blocks, updates, strict=True):
+                update.up.normal_()
+                block.attn.in_proj_weight += update.up @ update.down
+        images, ids = torch.randn(2, 3, 64, 32), model.tokenize(CAPTIONS)
+        torch.testing.assert_close(model.encode_image(images), merged.encode_image(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.encode_text(ids), merged.encode_text(ids), rtol=1e-4, atol=1e-5)
+    with pytest.raises(CSKTError, match="no LoRA"):
+        model.to_reference_state()
 
 
 def test_prompt_starts_from_the_phrase(small_clip):
@@ -199,6 +221,7 @@ def test_bad_images(model, images, message):
     (torch.tensor([[49406, END, 0], [END, 0, 0]]), "row 1 lacks the end token"),
     (torch.tensor([[49406, 60000, END]]), "from 0 to 49407, got 49406 to 60000"),
     (torch.tensor([[49406, -1, END]]), "got -1"),
+    (torch.tensor([[49406, 320, END], [5, 320, END]]), r"one start token, got \[5, 49406\]"),
     (torch.zeros(0, 77, dtype=torch.long), r"B >= 1, got \(0, 77\)"),
     (torch.zeros(1, 78, dtype=torch.long), r"\(B, 77\)"),
     (torch.zeros(1, 77), "integers, got torch.float32"),
