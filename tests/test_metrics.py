@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 from cskt import metrics
 from cskt.config import CSKTError
-from cskt.metrics import both_directions, retrieval_metrics
+from cskt.metrics import both_directions, rank_features, retrieval_metrics
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "metrics.json").read_text())
 
@@ -58,7 +58,8 @@ def golden_similarity():
 def test_equals_the_released_evaluator():
     similarity = golden_similarity()
     assert similarity.sum(dtype=np.float64) == pytest.approx(GOLDEN["sim_checksum"]["sum"], abs=1e-6)
-    result = both_directions(similarity, GOLDEN["query_pids"], GOLDEN["gallery_pids"], ranks=range(1, 11))
+    identity = np.eye(GOLDEN["G"], dtype=np.float32)  # features whose products are the similarities themselves
+    result = both_directions(similarity, identity, GOLDEN["query_pids"], GOLDEN["gallery_pids"], ranks=range(1, 11))
     for direction, key in (("text_to_image", "t2i"), ("image_to_text", "i2t")):
         expected = GOLDEN[key]
         assert result[direction]["mAP"] == pytest.approx(expected["mAP_float64"], abs=1e-9)
@@ -74,12 +75,105 @@ def test_equals_the_definition_with_ties_ranked_by_gallery_index(case):
     assert retrieval_metrics(*case) == pytest.approx(plain(*case))
 
 
-@given(cases(), st.integers(1, 30))
-@settings(deadline=None, max_examples=30)
-def test_chunks_change_nothing(case, scores_per_chunk):
+@given(cases(), st.integers(1, 30), st.integers(0, 12))
+@settings(deadline=None)
+def test_chunks_and_the_way_of_ranking_change_nothing(case, scores_per_chunk, counted):
+    expected = retrieval_metrics(*case)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "_CHUNK_SCORES", scores_per_chunk)
-        assert retrieval_metrics(*case) == pytest.approx(plain(*case))
+        patch.setattr(metrics, "_COUNTED", counted)
+        assert retrieval_metrics(*case) == expected == pytest.approx(plain(*case))
+
+
+def oracle(similarity, query_ids, gallery_ids):
+    """The definition in Python's own numbers and sort; the sort is stable."""
+    first, precision, penalty = [], [], []
+    for scores, identity in zip(similarity.tolist(), query_ids.tolist(), strict=True):
+        ranking = sorted(range(len(scores)), key=lambda item: -scores[item])
+        places = [rank for rank, item in enumerate(ranking, 1) if gallery_ids[item] == identity]
+        if places:
+            first.append(places[0])
+            precision.append(sum(i / place for i, place in enumerate(places, 1)) / len(places))
+            penalty.append(len(places) / places[-1])
+    values = {f"R@{k}": sum(place <= k for place in first) for k in (1, 5, 10)}
+    values |= {"mAP": sum(precision), "mINP": sum(penalty)}
+    return {name: 100 * value / len(first) for name, value in values.items()} | {
+        "queries": len(query_ids), "unmatched_queries": len(query_ids) - len(first)}
+
+
+TIED = st.sampled_from([-1.0, -0.0, 0.0, 0.5, float("inf"), float("-inf")])
+
+
+@given(st.integers(1, 90), st.data())
+@settings(deadline=None, max_examples=60)
+def test_equals_the_oracle_from_one_match_to_all(gallery, data):
+    """Rows of every kind in one matrix: without a match, with one, with some, with all; mostly tied or not at all."""
+    relevant = data.draw(st.integers(1, gallery))
+    gallery_ids = np.where(np.random.default_rng(gallery).permutation(gallery) < relevant, 1, 2)
+    query_ids = np.array([1, *data.draw(st.lists(st.integers(0, 2), max_size=4))])
+    scores = data.draw(st.sampled_from([TIED, st.floats(-1, 1, width=32), st.integers(-3, 3).map(float)]))
+    size = len(query_ids) * gallery
+    similarity = np.array(data.draw(st.lists(scores, min_size=size, max_size=size))).reshape(-1, gallery)
+    for dtype in (np.float64, np.float32):
+        case = similarity.astype(dtype), query_ids, gallery_ids
+        assert retrieval_metrics(*case) == pytest.approx(oracle(*case))
+
+
+@pytest.mark.parametrize("relevant", [1, 2, metrics._COUNTED, metrics._COUNTED + 1, 200])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"])
+def test_equals_the_oracle_on_both_sides_of_the_switch(relevant, dtype):
+    random = torch.Generator().manual_seed(relevant)
+    similarity = (torch.randn(6, 200, generator=random) * 20).abs().to(getattr(torch, dtype))
+    gallery_ids = torch.randperm(200, generator=random) < relevant
+    case = similarity.double(), np.array([1, 1, 0, 5, 1, 0]), gallery_ids.long().numpy()
+    assert retrieval_metrics(similarity, *case[1:]) == pytest.approx(oracle(*case))
+
+
+@st.composite
+def feature_cases(draw):
+    """Features of small integers: their products are exact, and often equal."""
+    queries, gallery, width = draw(st.integers(1, 7)), draw(st.integers(1, 11)), draw(st.integers(1, 4))
+    numbers = np.random.default_rng(draw(st.integers(0, 999)))
+    features = [numbers.integers(-2, 3, (n, width)).astype(np.float32) for n in (queries, gallery)]
+    query_ids, gallery_ids = numbers.integers(0, 4, queries), numbers.integers(0, 4, gallery)
+    query_ids[0] = gallery_ids[0]
+    return *features, query_ids, gallery_ids
+
+
+@given(feature_cases(), st.integers(1, 30))
+@settings(deadline=None)
+def test_features_rank_as_their_products(case, scores_per_chunk):
+    query, gallery, *ids = case
+    expected = retrieval_metrics(query @ gallery.T, *ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_CHUNK_SCORES", scores_per_chunk)
+        assert rank_features(*case) == rank_features(*map(torch.from_numpy, (query, gallery)), *ids) == expected
+        assert both_directions(*case) == {"text_to_image": expected, "image_to_text": rank_features(
+            gallery, query, *ids[::-1])}
+
+
+def test_only_some_rows_of_scores_exist_at_a_time(monkeypatch):
+    sizes, rank = [], metrics._counted_ranks
+    monkeypatch.setattr(metrics, "_counted_ranks", lambda scores, *rest: sizes.append(scores.numel()) or rank(
+        scores, *rest))
+    monkeypatch.setattr(metrics, "_CHUNK_SCORES", 1000)
+    features = torch.nn.functional.normalize(torch.randn(300, 16, generator=torch.Generator().manual_seed(0)), dim=1)
+    result = rank_features(features, features, range(300), range(300))
+    assert max(sizes) <= 1000 and sum(sizes) == 300 * 300
+    assert result["R@1"] == result["mAP"] == 100.0
+
+
+@pytest.mark.parametrize(("query", "gallery", "message"), [
+    (np.zeros((2, 3)), np.zeros((3, 4)), r"agree in width.*\(2, 3\) of torch.float64 on cpu and \(3, 4\)"),
+    (np.zeros((2, 3)), np.zeros((3, 3), dtype=np.float32), "agree in width, type"),
+    (np.zeros(3), np.zeros((3, 3)), "query_features must be"),
+    (np.zeros((2, 3)), np.zeros((1, 3, 3)), "gallery_features must be"),
+    (np.zeros((2, 3)), np.zeros((2, 3)), "gallery_ids must hold 2"),
+    (np.full((2, 3), np.nan), np.zeros((3, 3)), "NaN"),
+])
+def test_features_that_do_not_fit_are_named(query, gallery, message):
+    with pytest.raises(CSKTError, match=message):
+        rank_features(query, gallery, [1, 2], [1, 2, 3])
 
 
 def test_average_precision_is_scikit_learns():
@@ -154,10 +248,13 @@ def test_arrays_and_tensors_of_any_type(convert):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_same_on_the_gpu():
+def test_same_on_the_gpu(monkeypatch):
     similarity = torch.from_numpy(golden_similarity()).round(decimals=1)  # with ties
-    expected = both_directions(similarity, GOLDEN["query_pids"], GOLDEN["gallery_pids"])
-    assert both_directions(similarity.cuda(), GOLDEN["query_pids"], GOLDEN["gallery_pids"]) == expected
+    features, ids = (similarity, torch.eye(GOLDEN["G"])), (GOLDEN["query_pids"], GOLDEN["gallery_pids"])
+    on_gpu = [tensor.cuda() for tensor in features]
+    for counted in (metrics._COUNTED, 2):
+        monkeypatch.setattr(metrics, "_COUNTED", counted)
+        assert both_directions(*on_gpu, *ids) == both_directions(*features, *ids)
 
 
 @pytest.mark.parametrize(("similarity", "query", "gallery", "ranks", "message"), [
@@ -169,6 +266,7 @@ def test_same_on_the_gpu():
     (np.zeros((1, 1)), [1], [1], (0,), "ranks must be"),
     (np.zeros((1, 1)), [1], [1], (), "ranks must be"),
     (np.full((1, 2), np.nan), [1], [1, 2], (1,), "NaN"),
+    (np.array([[0, 1], [np.nan, np.inf]]), [1, 9], [1, 2], (1,), "NaN"),  # in a query that counts for nothing
     (np.zeros((1, 2)), [3], [1, 2], (1,), "no query identity"),
 ])
 def test_bad_input_is_named(similarity, query, gallery, ranks, message):
@@ -182,3 +280,32 @@ def test_first_ranks_and_margins_on_a_hand_made_case():
     assert list(metrics.first_match_ranks(similarity, queries, gallery)) == [1, 2, 0]
     margins = metrics.match_margins(similarity, queries, gallery)
     assert np.allclose(margins[:2], [0.7, -0.1])
+
+
+# Intervals
+
+
+def test_intervals_are_the_bootstrap_over_identities():
+    """The oracle draws identities one by one, with every query of each."""
+    rng = np.random.default_rng(1)
+    gallery = np.repeat(np.arange(30), 2)
+    queries = rng.integers(0, 30, 200)
+    similarity = rng.standard_normal((200, 60)) + (queries[:, None] == gallery) * 1.5
+    result = retrieval_metrics(similarity, queries, gallery, resamples=4000)
+    best = similarity.argmax(1)
+    right, present = gallery[best] == queries, np.unique(queries)
+    means = []
+    for _ in range(4000):
+        drawn = np.concatenate([np.flatnonzero(queries == i) for i in rng.choice(present, len(present))])
+        means.append(100 * right[drawn].mean())
+    assert result["intervals"]["R@1"] == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=1.0)
+    for name, (low, high) in result["intervals"].items():
+        assert low <= result[name] <= high
+    assert result == retrieval_metrics(similarity, queries, gallery, resamples=4000)
+    assert "intervals" not in retrieval_metrics(similarity, queries, gallery)
+
+
+def test_intervals_leave_unmatched_queries_out_and_close_on_certainty():
+    result = retrieval_metrics(np.eye(4), [0, 1, 2, 9], [0, 1, 2, 3], resamples=50)
+    assert result["unmatched_queries"] == 1
+    assert result["intervals"] == dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "mINP"), [100.0, 100.0])
