@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,16 @@ from torchvision.transforms import RandomErasing
 from cskt.config import CSKTError
 from cskt.data import pipeline
 from cskt.data.benchmarks import Split
-from cskt.data.pipeline import CLIP_MEAN, CLIP_STD, Augment, batches, erasing_boxes, load_images, normalize
+from cskt.data.pipeline import (
+    CLIP_MEAN,
+    CLIP_STD,
+    Augment,
+    batches,
+    erasing_boxes,
+    load_images,
+    normalize,
+    prefetch,
+)
 
 SIZE = (16, 8)
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
@@ -37,6 +48,10 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "images"
 
 
+def held(cache):
+    return [path for path in cache.iterdir() if path.suffix != ".lock"]
+
+
 def test_images_are_decoded_resized_and_cached_once(tmp_path, cache, monkeypatch):
     split = make_split(tmp_path)
     images = load_images(split, SIZE, "f")
@@ -46,7 +61,7 @@ def test_images_are_decoded_resized_and_cached_once(tmp_path, cache, monkeypatch
     monkeypatch.setattr(pipeline, "decode_image", None)  # a second call must not decode
     images[0] = 0  # private to this tensor
     assert load_images(split, SIZE, "f")[0].any()
-    assert len(list(cache.iterdir())) == 1
+    assert len(held(cache)) == 1
 
 
 def test_gray_and_transparent_images_become_rgb(tmp_path, cache):
@@ -63,7 +78,7 @@ def test_cache_is_keyed_on_data_split_images_and_size(tmp_path, cache):
     for which, size, fingerprint in ((split, SIZE, "f"), (split, SIZE, "g"), (split, (8, 8), "f"), (part, SIZE, "f"),
                                      (other, SIZE, "f")):
         load_images(which, size, fingerprint)
-    assert len(list(cache.iterdir())) == 5
+    assert len(held(cache)) == 5
     assert torch.equal(load_images(part, SIZE, "f"), load_images(split, SIZE, "f")[2:4])
 
 
@@ -75,7 +90,7 @@ def test_cache_is_keyed_on_data_split_images_and_size(tmp_path, cache):
 def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
     split = make_split(tmp_path)
     expected = load_images(split, SIZE, "f").clone()
-    (file,) = cache.iterdir()
+    (file,) = held(cache)
     file.write_bytes(damage(file.read_bytes()))
     assert torch.equal(load_images(split, SIZE, "f"), expected)
 
@@ -87,7 +102,7 @@ def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path, cache, content):
     split.image_paths[2].write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(CSKTError, match="image .*cam0/2.jpg cannot be decoded"):
         load_images(split, SIZE, "f")
-    assert list(cache.iterdir()) == []
+    assert held(cache) == []
     split.image_paths[2].write_bytes(whole)
     assert load_images(split, SIZE, "f").shape[0] == 5
 
@@ -104,7 +119,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, cache, monkeypatch, error
     with monkeypatch.context() as patch, pytest.raises(error):
         patch.setattr(pipeline, "decode_image", interrupted)
         load_images(split, SIZE, "f")
-    assert list(cache.iterdir()) == []
+    assert held(cache) == []
     assert load_images(split, SIZE, "f").shape[0] == 5
 
 
@@ -116,12 +131,12 @@ def test_the_cache_appears_only_when_it_is_whole(tmp_path, cache, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(CSKTError, match="cannot be written .disk gone"):
         patch.setattr(os, "replace", refused)
         load_images(make_split(tmp_path), SIZE, "f")
-    assert list(cache.iterdir()) == []
+    assert held(cache) == []
 
 
 def test_what_a_killed_build_left_is_never_used(tmp_path, cache, monkeypatch):
     split, expected = make_split(tmp_path), load_images(make_split(tmp_path), SIZE, "f").clone()
-    (file,) = cache.iterdir()
+    (file,) = held(cache)
     content, left = file.read_bytes()[:200], []
 
     def killed(source, target):
@@ -146,21 +161,31 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(tmp_path, monkeypatch):
         load_images(Split("train", (), np.arange(0), (), np.arange(0)), SIZE, "f")
 
 
+def test_a_full_disk_says_how_much_is_missing(tmp_path, cache, monkeypatch):
+    """Before anything is decoded: 5 images of 3 x 512 x 512 take 3.9 MB."""
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda folder: SimpleNamespace(free=932_160))
+    with pytest.raises(CSKTError, match="it takes 4 MB and 3 MB of that are missing.; free space there"):
+        load_images(make_split(tmp_path), (512, 512), "f")
+    assert held(cache) == []
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_processes_build_the_same_cache(tmp_path, cache, monkeypatch):
-    """Forked, so that neither imports torch again; both meet between decoding and replacing, so that they do race."""
+    """Forked, so that neither imports torch again; they start together, and only one decodes."""
     split, context = make_split(tmp_path), multiprocessing.get_context("fork")
-    meeting, replace, results = context.Barrier(2), os.replace, context.SimpleQueue()
+    meeting, replace, results, built = context.Barrier(2), os.replace, context.SimpleQueue(), context.Value("i", 0)
 
-    def replace_together(source, target):
-        meeting.wait(60)
+    def replace_slowly(source, target):
+        built.value += 1
+        time.sleep(0.5)
         replace(source, target)
 
     def build():
+        meeting.wait(60)
         results.put(load_images(split, SIZE, "f").numpy().tobytes())
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace_together)
+        patch.setattr(os, "replace", replace_slowly)
         builders = [context.Process(target=build) for _ in range(2)]
         for builder in builders:
             builder.start()
@@ -168,7 +193,32 @@ def test_two_processes_build_the_same_cache(tmp_path, cache, monkeypatch):
             builder.join(120)
     assert [builder.exitcode for builder in builders] == [0, 0]
     assert {results.get(), results.get()} == {load_images(split, SIZE, "f").numpy().tobytes()}
-    assert len(list(cache.iterdir())) == 1
+    assert len(held(cache)) == built.value == 1
+
+
+def test_prefetch_loads_one_ahead_in_order():
+    seen, loading = [], []
+
+    def load(item):
+        loading.append(int(item))
+        return item * 10
+
+    for item, loaded in prefetch(load, torch.arange(5).split(1)):
+        seen.append((int(item), int(loaded)))
+        assert len(loading) <= len(seen) + 1
+    assert seen == [(i, 10 * i) for i in range(5)] and loading == list(range(5))
+    assert list(prefetch(load, [])) == []
+
+
+def test_prefetch_passes_errors_on_and_can_be_left_early():
+    def broken(item):
+        raise OSError(f"item {int(item)}")
+
+    with pytest.raises(OSError, match="item 0"):
+        list(prefetch(broken, torch.arange(3).split(1)))
+    stream = prefetch(lambda item: item, torch.arange(9).split(1))
+    next(stream)
+    stream.close()
 
 
 def random_images(count=6, size=SIZE, seed=0):

@@ -117,6 +117,21 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
     return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint.hexdigest(), notes=notes)
 
 
+def subset(split: Split, fraction: float, seed: int) -> Split:
+    """The images and captions of a share of the identities, at least two of them, chosen by ``seed``: a smaller share
+    is part of a larger one. Identities are renumbered from 0."""
+    people = np.unique(split.image_identities)
+    chosen = np.random.default_rng(seed).permutation(people)[: max(2, round(fraction * len(people)))]
+    images = np.flatnonzero(np.isin(split.image_identities, chosen))
+    place = np.full(len(split.image_paths), -1)
+    place[images] = np.arange(len(images))
+    captions = np.flatnonzero(place[split.caption_images] >= 0)
+    return Split(split.name, tuple(split.image_paths[i] for i in images),
+                 np.unique(split.image_identities[images], return_inverse=True)[1].astype(np.int64),
+                 tuple(split.captions[i] for i in captions), place[split.caption_images[captions]],
+                 split.cameras and tuple(split.cameras[i] for i in images))
+
+
 def _find_annotation(name: str, root: str | Path | None) -> Path | None:
     folders = [] if root is None else [Path(root).expanduser(), Path(root).expanduser() / name]
     candidates = (folder / file for folder in folders for file in _ANNOTATIONS[name])

@@ -1,4 +1,4 @@
-"""From image files to training batches: a decode-once cache, batched augmentation, shuffled batches."""
+"""From image files to training batches: a decode-once cache, batched augmentation, shuffled batches, loaded ahead."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import functools
 import hashlib
 import math
 import os
-import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from PIL import Image
 from torch import Tensor, nn
@@ -32,8 +34,9 @@ def load_images(split: Split, image_size: tuple[int, int], fingerprint: str) -> 
 
     Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls map into memory
     (writing to the tensor leaves the file alone). The file is keyed on the data's fingerprint, the split (its name
-    and its images) and the size; it appears complete or not at all, and one of the wrong shape or length is rebuilt.
-    Raises :class:`CSKTError` on an image that cannot be decoded (named) and a cache folder that cannot be written.
+    and its images) and the size; it appears complete or not at all, one of the wrong shape or length is rebuilt, and
+    of two processes that want it one builds while the other waits. Raises :class:`CSKTError` on an image that cannot
+    be decoded (named), a full disk (with the space that is missing) and a folder that cannot be written.
     """
     if not split.image_paths:
         raise CSKTError(f"split {split.name!r} has no images to load.")
@@ -43,8 +46,16 @@ def load_images(split: Split, image_size: tuple[int, int], fingerprint: str) -> 
     key = repr((_CACHE_VERSION, fingerprint, split.name, tuple(image_size), names)).encode("utf-8", "surrogateescape")
     digest = hashlib.sha256(key).hexdigest()[:24]
     path = cache_dir() / "images" / f"{digest}-{split.name}-{image_size[0]}x{image_size[1]}.npy"
-    if not _is_complete(path, (len(names), 3, *image_size)):
-        _build_cache(path, split, image_size)
+    shape = (len(names), 3, *image_size)
+    if not _is_complete(path, shape):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_complete(path, shape):  # another process may have built it meanwhile
+                    _build_cache(path, split, image_size)
+        except OSError as error:
+            raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there or set CSKT_CACHE "
+                            "to another folder.") from error
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
@@ -59,11 +70,12 @@ def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
 def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.image_paths), 3, *image_size)}
     decode = functools.partial(decode_image, image_size=image_size)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # every builder its own; the last one replaces
+    temporary, size = path.with_name(f"{path.name}.tmp"), math.prod(header["shape"])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(path.parent).free) < size:
+            raise OSError(f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of that are missing")
         # closing: an error or Ctrl-C cancels what is still queued instead of waiting for it
-        with (temporary.open("xb") as file, ThreadPoolExecutor(os.cpu_count()) as pool,
+        with (temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool,
               closing(pool.map(decode, split.image_paths)) as decoded):
             np.lib.format.write_array_header_1_0(file, header)
             # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
@@ -72,9 +84,6 @@ def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there or set CSKT_CACHE to "
-                        f"another folder.") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -147,6 +156,19 @@ def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -
     room = torch.cat((height - heights, width - widths), 1) + 1
     corners = (torch.rand(count, 2) * room).floor().minimum(room - 1)  # minimum: rounding may reach room
     return torch.cat((corners, heights, widths), 1).long()
+
+
+def prefetch(load: Callable[[Tensor], Tensor], items: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """``(item, load(item))`` in order; a thread loads the next one while the last one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(load, item)))
+            if len(waiting) == 2:
+                done = waiting.popleft()
+                yield done[0], done[1].result()
+        for item, loaded in waiting:
+            yield item, loaded.result()
 
 
 def batches(num_captions: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:

@@ -62,7 +62,8 @@ def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[in
     """Render domain ``A``, ``B`` or ``C`` into ``folder``: annotations, ``imgs/`` and ``attributes.json``."""
     splits = [split for split, count in zip(("train", "val", "test"), identities, strict=True) for _ in range(count)]
     records, table = [], []
-    for identity, split in enumerate(tqdm(splits, desc=f"rendering SynthPEDES-{domain}", unit="id"), start=1):
+    bar = tqdm(splits, desc=f"rendering SynthPEDES-{domain}", unit="id", disable=None)  # on a terminal only
+    for identity, split in enumerate(bar, start=1):
         rng = np.random.default_rng((_SEEDS[domain], seed, identity))  # one stream each: people do not hang on style
         person = sample_identity(rng)
         for shot, (scene, image, labels) in enumerate(_shots(person, domain, rng)):
