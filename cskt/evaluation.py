@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cskt.config import MINI, CSKTError, TrainConfig
-from cskt.data.benchmarks import Split
+from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.pipeline import load_images, normalize
-from cskt.metrics import both_directions
+from cskt.metrics import Metrics, both_directions
 from cskt.model.cskt import CSKT, load_model
 
+log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
 HISTORY_TYPES = {"epoch": int, "lr": float, "loss": float, "split": str,
                  **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds"), float)}
+RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
 
 
@@ -41,13 +46,16 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """``"auto"`` -> ``"bf16"`` where the device computes bf16 natively (elsewhere it is slower), else ``"fp32"``."""
-    if precision != "auto":
-        return precision
+    """``"auto"`` and ``"bf16"`` -> ``"bf16"`` where the device computes it natively (elsewhere it is slower), else
+    ``"fp32"``, which the log says where bf16 was asked for."""
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    if precision == "bf16" and not native:
+        log.warning("This %s does not compute bf16 natively: fp32 is used instead.", device)
+    return "bf16" if precision != "fp32" and native else "fp32"
 
 
 @dataclass(frozen=True)
@@ -76,25 +84,53 @@ def embed(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precis
     bf16 = resolve_precision(precision, device.type) == "bf16"
 
     def encode(encoder: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            features = torch.cat([encoder(batch.to(device)).float() for batch in rows.split(batch_size)])
-        # Normalised in fp32 whatever the tower computed in: rankings turn on small differences of cosines.
-        return torch.nn.functional.normalize(features, dim=-1)
+        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
+        return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
 
     was_training = model.training
-    model.eval()
-    features = (encode(lambda images: model.encode_image(normalize(images)), loaded.images),
-                encode(model.encode_text, loaded.tokens))
+    with model.fused(torch.bfloat16 if bf16 else None):
+        images = encode(lambda batch: model.encode_image(normalize(batch.to(device)), normalize=True), loaded.images)
+        lengths = loaded.tokens.ne(0).sum(1)  # captions of one length pad little
+        order = lengths.argsort()
+        texts = encode(lambda batch: model.encode_text(batch, normalize=True), loaded.tokens[order])
     model.train(was_training)
-    return features
+    return images, torch.empty_like(texts).index_copy(0, order.to(device), texts)
 
 
 def evaluate(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
-             batch_size: int = 256) -> dict[str, dict[str, float]]:
-    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and ``image_to_text``."""
+             batch_size: int = 256) -> dict[str, Metrics]:
+    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent with 95 % intervals, ``text_to_image`` and
+    ``image_to_text``."""
     image_features, text_features = embed(model, split, fingerprint, precision, batch_size)
     records = split.split if isinstance(split, LoadedSplit) else split
-    return both_directions(text_features @ image_features.T, records.caption_identities, records.image_identities)
+    return both_directions(text_features, image_features, records.caption_identities, records.image_identities,
+                           resamples=RESAMPLES)
+
+
+def precision_effect(run: Run, split: Split | LoadedSplit, fingerprint: str = "") -> pd.DataFrame:
+    """Text-to-image measures of a run's model in fp32 and in bf16, and the difference, in points."""
+    model = run.load_model().to(resolve_device(run.config.device))
+    measured = {}
+    for precision in ("fp32", "bf16"):
+        if resolve_precision(precision, next(model.parameters()).device.type) == precision:
+            ranked = evaluate(model, split, fingerprint, precision)["text_to_image"]
+            measured[precision] = {name: ranked[name] for name in ("R@1", "R@5", "R@10", "mAP", "mINP")}
+    table = pd.DataFrame(measured).T
+    if len(table) == 2:
+        table.loc["bf16 - fp32"] = table.loc["bf16"] - table.loc["fp32"]
+    return table
+
+
+def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
+    """The record of a run's model on the test split of another data set, of which it has seen nothing."""
+    start, held = time.monotonic(), run.metrics
+    model = run.load_model().to(resolve_device(run.config.device))
+    measured = evaluate(model, dataset.test, dataset.fingerprint, held["precision"])
+    return {**held, "kind": "transfer", "source": held["dataset"], "source_fingerprint": held["data_fingerprint"],
+            "run": run.folder.name, "dataset": dataset.name, "synthetic": dataset.synthetic,
+            "data_fingerprint": dataset.fingerprint, "metrics": measured, "val_metrics": None, "zero_shot": None,
+            "zero_shot_selection": None, "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "duration_s": round(time.monotonic() - start, 3), **environment(next(model.parameters()).device.type)}
 
 
 def build_model(config: TrainConfig) -> CSKT:

@@ -24,16 +24,17 @@ import yaml
 from filelock import FileLock
 from lightning_fabric import Fabric, seed_everything
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from cskt import evaluation
 from cskt.config import CSKTError, TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset
-from cskt.data.pipeline import Augment, batches
+from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
+from cskt.data.pipeline import Augment, batches, prefetch
 from cskt.evaluation import ADAPTER, CONFIG, HISTORY, METRICS, LoadedSplit, Run, evaluate, write_atomically
 from cskt.losses import sdm_loss
+from cskt.model.towers import checkpointed, run_layer
 
 STATE = "state.pt"
 OnEpoch = Callable[[dict[str, Any]], None] | None
@@ -62,8 +63,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.O
 
 
 def run_name(config: TrainConfig) -> str:
-    """``dataset-method-seedN-xxxxxxxx``, the last part being a digest of everything that decides the result."""
-    decisive = json.dumps({**config.to_dict(), "output": None}, sort_keys=True)
+    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the paper's."""
+    default, chosen = TrainConfig().to_dict(), {**config.to_dict(), "output": None, "data_root": None}
+    chosen["cskt"] = {name: value for name, value in chosen["cskt"].items() if value != default["cskt"][name]}
+    decisive = json.dumps({name: value for name, value in chosen.items() if value != default[name]}, sort_keys=True)
     return f"{config.dataset}-{config.method}-seed{config.seed}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
@@ -96,9 +99,14 @@ def _check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
             raise CSKTError(f"{folder} holds files but no run ({CONFIG} is missing); give another output folder.")
     elif not overwrite:
         held, asked = evaluation.read_config(folder / CONFIG).to_dict(), config.to_dict()
-        if fields := [name for name in asked if name != "output" and held[name] != asked[name]]:
+        # Where the data lie may change; what they are is checked by their fingerprint.
+        if fields := [name for name in asked if name not in ("output", "data_root") and held[name] != asked[name]]:
             raise CSKTError(f"{folder} holds a run with other settings ({', '.join(fields)}); give another output "
                             "folder or ask to overwrite it.")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Trainer:
@@ -135,11 +143,20 @@ class _Trainer:
         precision = "bf16-mixed" if self.precision == "bf16" else "32-true"
         self.fabric = Fabric(accelerator=self.device, devices=1, precision=precision)
         optimizer, schedule = make_optimizer(model, config)
+        if self.precision == "bf16":
+            model.cast_frozen(torch.bfloat16)
+        if config.checkpointing:
+            model.steps = dict.fromkeys(model.steps, checkpointed)
+        elif config.compile:
+            model.steps["vision"] = torch.compile(run_layer, dynamic=False)
         # The wrapped module casts (and, in a distributed run, synchronises); evaluation uses the plain one.
         self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
         self._resume(schedule)
-        data, selection = (evaluation.load_split(model, getattr(dataset, name), dataset.fingerprint)
-                           for name in ("train", config.selection_split))
+        train = dataset.train
+        if config.train_fraction < 1:
+            train = subset(train, config.train_fraction, config.seed)
+        data, selection = (evaluation.load_split(model, split, dataset.fingerprint)
+                           for split in (train, getattr(dataset, config.selection_split)))
         augment = Augment(config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing).to(self.device)
         for epoch in range(self.state["epoch"], config.epochs):
             begin, rate = time.monotonic(), schedule.get_last_lr()[0]
@@ -185,20 +202,56 @@ class _Trainer:
             raise CSKTError(f"train of {config.dataset} holds fewer than two captions; add pairs to train on.")
         total = torch.zeros((), device=self.device)
         self.model.train()
-        for captions in tqdm(order, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden):
-            images = augment(data.images[caption_images[captions]].to(self.device))
-            image_features, text_features = self.wrapped(images, data.tokens[captions].to(self.device))
-            loss = sdm_loss(image_features.float(), text_features.float(), identities[captions].to(self.device),
-                            temperature=config.temperature)
+        def load(captions: Tensor) -> Tensor:
+            images = data.images[caption_images[captions]]  # from the mapped file
+            return images.pin_memory() if self.device == "cuda" else images
+
+        bar = tqdm(total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden)
+        for captions, images in prefetch(load, order):
+            images = augment(images.to(self.device, non_blocking=True))
+            batch = images, data.tokens[captions], identities[captions].to(self.device)
             self.optimizer.zero_grad()
-            self.fabric.backward(loss)
+            try:
+                loss = self._backward(*batch)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                error.__traceback__ = None  # it holds what the step had computed
+                raise CSKTError(self._memory_advice(*batch)) from None
             self.optimizer.step()
-            total += loss.detach() * len(captions)
+            total += loss * len(captions)
+            bar.update()
+        bar.close()
         mean = total.item() / sum(map(len, order))
         if not math.isfinite(mean):
             raise CSKTError(f"the loss of epoch {epoch + 1} is {mean} in {self.folder}; lower learning_rate "
                             f"({config.learning_rate}) or use precision 'fp32', and train again.")
         return mean
+
+    def _backward(self, images: Tensor, tokens: Tensor, identities: Tensor) -> Tensor:
+        """The loss of one batch, its gradients left in the trained tensors."""
+        image_features, text_features = self.wrapped(images, tokens)
+        loss = sdm_loss(image_features.float(), text_features.float(), identities, temperature=self.config.temperature)
+        self.fabric.backward(loss)
+        return loss.detach()
+
+    def _memory_advice(self, *batch: Tensor) -> str:
+        """What to do about a batch that does not fit: the largest half, quarter, ... of it that does, by trying."""
+        size, advice = len(batch[0]) // 2, ""
+        while size >= 2 and not advice:
+            self.optimizer.zero_grad()
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+            try:
+                self._backward(*(part[:size] for part in batch))
+                advice = f"use batch_size {size}, which fits"
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            size //= 2
+        return (f"batch_size {len(batch[0])} does not fit into the memory of {self.device}; "
+                f"{advice or 'not even 2 does: use smaller images or backbone'}"
+                f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set).")
 
     def _measure(self, model: nn.Module) -> dict[str, Any]:
         return {name: evaluate(model, getattr(self.dataset, name), self.dataset.fingerprint, self.precision)
@@ -206,7 +259,8 @@ class _Trainer:
 
     def _finish(self) -> Run:
         """Keep and evaluate the best epoch, evaluate the bare backbone, write the record: the run is finished."""
-        config, model, folder, state = self.config, self.model, self.folder, self.state
+        config, folder, state = self.config, self.folder, self.state
+        self.model = model = evaluation.build_model(config).to(self.device)  # its frozen weights uncast
         model.load_trainable_state(state["best_model"])
         before = after = self._measure(model)
         if model.num_trainable:

@@ -18,6 +18,7 @@ from cskt.evaluation import (
     environment,
     evaluate,
     load_split,
+    precision_effect,
     read_config,
     resolve_device,
     resolve_precision,
@@ -107,6 +108,15 @@ def test_new_weights_follow_from_the_seed_alone(dataset):
     assert any(not torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
 
 
+def test_precision_effect_is_the_difference_of_two_evaluations(monkeypatch, run, dataset):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    table = precision_effect(run, dataset.test, dataset.fingerprint)
+    assert table.loc["fp32", "R@1"] == run.metrics["metrics"]["text_to_image"]["R@1"]
+    assert table.loc["bf16 - fp32", "mAP"] == table.loc["bf16", "mAP"] - table.loc["fp32", "mAP"]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert list(precision_effect(run, dataset.test, dataset.fingerprint).index) == ["fp32"]
+
+
 # Devices and precision
 
 
@@ -115,7 +125,7 @@ def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
     assert resolve_device("auto") == resolve_device("cpu") == "cpu"
     with pytest.raises(CSKTError, match="no CUDA GPU"):
         resolve_device("cuda")
-    assert [resolve_precision(name, "cpu") for name in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert resolve_precision("fp32", "cpu") == "fp32"
 
 
 @pytest.mark.parametrize(("capabilities", "expected"), [
@@ -125,6 +135,16 @@ def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
 def test_auto_is_bf16_on_processors_that_compute_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert resolve_precision("auto", "cpu") == expected
+
+
+def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert resolve_precision("auto", "cpu") == "fp32" and not caplog.records
+    assert resolve_precision("bf16", "cpu") == "fp32"
+    assert [record.message for record in caplog.records] == [
+        "This cpu does not compute bf16 natively: fp32 is used instead."]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert resolve_precision("bf16", "cpu") == "bf16" and len(caplog.records) == 1
 
 
 # Files

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -12,7 +13,7 @@ from torch import nn
 
 from cskt import training
 from cskt.config import CSKTError, TrainConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.benchmarks import load_dataset, subset
 from cskt.evaluation import Run, build_model, evaluate
 from cskt.training import make_optimizer, parameter_groups, run_name, schedule_factor, train
 from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config, write_dataset
@@ -285,7 +286,8 @@ def test_selection_on_test(data, tmp_path):
     assert run.metrics["zero_shot_selection"] == run.metrics["zero_shot"]
 
 
-def test_bf16_trains_fp32_weights(data, tmp_path):
+def test_bf16_trains_fp32_weights(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     run = train(tiny_config(data, tmp_path / "run", precision="bf16", epochs=1))
     assert run.metrics["precision"] == "bf16"
     assert {tensor.dtype for tensor in load_file(run.folder / "adapter.safetensors").values()} == {torch.float32}
@@ -296,6 +298,15 @@ def test_name_tells_runs_apart_but_not_their_folders(data):
     assert run_name(config).startswith("CUHK-PEDES-cskt-seed0-")
     assert run_name(config) == run_name(dataclasses.replace(config, output="elsewhere"))
     assert run_name(config) != run_name(dataclasses.replace(config, epochs=4))
+    assert run_name(config) == run_name(dataclasses.replace(config, data_root="moved"))
+    deeper = dataclasses.replace(config, cskt=dataclasses.replace(config.cskt, reduction=4))
+    assert run_name(config) != run_name(deeper)
+
+
+def test_data_that_moved_are_the_same_data(finished, data, tmp_path):
+    moved = shutil.copytree(data, tmp_path / "elsewhere" / "CUHK-PEDES")
+    config = dataclasses.replace(finished.config, data_root=str(moved))
+    assert train(config).metrics == finished.metrics
 
 
 # Errors before anything is written
@@ -368,3 +379,80 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
     assert steps == [((2, 512), (2, 512), {"temperature": 0.02}, True)]
     trained = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
     assert sum(tensor.numel() for tensor in trained.values()) == 12_117_888
+
+
+# Memory and speed
+
+
+@pytest.mark.parametrize("fits", [3, 1])
+def test_out_of_memory_says_what_fits(data, tmp_path, monkeypatch, fits):
+    """Stands for a small GPU: more than ``fits`` pairs at a time are too many."""
+    plain = training._Trainer._backward
+
+    def backward(self, images, tokens, identities):
+        if len(images) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, images, tokens, identities)
+
+    monkeypatch.setattr(training._Trainer, "_backward", backward)
+    config = tiny_config(data, tmp_path / "run")
+    expected = "use batch_size 2, which fits, or checkpointing True" if fits > 1 else "not even 2 does"
+    message = f"batch_size {config.batch_size} does not fit into the memory of cpu; {expected}"
+    with pytest.raises(CSKTError, match=message):
+        train(config)
+
+
+def test_compile_hands_over_the_vision_layers(finished, data, tmp_path, monkeypatch):
+    """The compiler takes half a minute; that what it is given is used, and changes nothing, is seen without it."""
+    calls = []
+
+    def compiler(function, dynamic):
+        return lambda *arguments: (calls.append(dynamic), function(*arguments))[1]
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    run = train(tiny_config(data, tmp_path / "run", compile=True))
+    assert set(calls) == {False} and len(calls) % 2 == 0
+    assert run.metrics["metrics"] == finished.metrics["metrics"]
+
+
+def test_other_runtime_errors_pass(data, tmp_path, monkeypatch):
+    def backward(self, *batch):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(training._Trainer, "_backward", backward)
+    with pytest.raises(RuntimeError, match="something else"):
+        train(tiny_config(data, tmp_path / "run"))
+
+
+def test_checkpointing_trains_to_the_same_result(finished, data, tmp_path):
+    run = train(tiny_config(data, tmp_path / "run", checkpointing=True))
+    for name, tensor in load_file(run.folder / "adapter.safetensors").items():
+        torch.testing.assert_close(tensor, load_file(finished.folder / "adapter.safetensors")[name])
+
+
+def test_frozen_matrices_are_cast_once_and_no_feature_changes(data):
+    model = build_model(tiny_config(data, "unused"))
+    images = torch.randn(2, 3, *model.image_size)
+    tokens = model.tokenize(["a man", "a woman in red"])
+    kept = {name: tensor.clone() for name, tensor in model.trainable_state().items()}
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        before, after = model(images, tokens), model.cast_frozen(torch.bfloat16)(images, tokens)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert model.backbone.transformer.resblocks[0].mlp.c_fc.weight.dtype == torch.bfloat16
+    assert_same_tensors(model.trainable_state(), kept)
+
+
+def test_a_share_of_the_identities(data, tmp_path):
+    train_split = load_dataset("CUHK-PEDES", data).train
+    small, large = (subset(train_split, share, seed=3) for share in (1 / 3, 2 / 3))
+    assert (len(set(small.image_identities)), len(set(large.image_identities))) == (2, 4)
+    assert set(small.captions) < set(large.captions) < set(train_split.captions)
+    for part in (small, large):
+        paths = list(train_split.image_paths)
+        for caption, image in zip(part.captions, part.caption_images, strict=True):
+            whole = train_split.captions.index(caption)
+            assert paths.index(part.image_paths[image]) == train_split.caption_images[whole]
+        assert sorted(set(part.image_identities)) == list(range(len(set(part.image_identities))))
+    run = train(tiny_config(data, tmp_path / "run", train_fraction=0.5, epochs=1))
+    assert run.metrics["config"]["train_fraction"] == 0.5 and "-cskt-seed0-" in run_name(run.config)
+    assert run_name(run.config) != run_name(tiny_config(data))
