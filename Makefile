@@ -1,6 +1,11 @@
-# make book | test | reproduce | lab | lint: each sets up .venv by itself. Variables: SEED, SEEDS, DATASET, QUICK=1, PYTHON.
+# make book | test | reproduce | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1, PYTHON;
+# of reproduce: SEEDS, GRID, DATASETS (commas between), DATA (the real data's folder), BACKBONE.
 SEED ?= 0
 SEEDS ?= 3
+GRID ?= benchmark
+DATASETS ?=
+DATA ?=
+BACKBONE ?=
 DATASET ?= SynthPEDES-A
 QUICK ?=
 PYTHON ?=
@@ -13,7 +18,9 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
-	@echo "make reproduce   train every method on the three domains, SEEDS=3 each, into book/results/runs"
+	@echo "make reproduce   train what the tables hold, SEEDS=3 each, into book/results/runs; real data with"
+	@echo "                 DATA=FOLDER DATASETS=CUHK-PEDES,ICFG-PEDES,RSTPReid BACKBONE=ViT-B-16-quickgelu;"
+	@echo "                 GRID=components, 'prompt length', ... for the ablations"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make lint   ruff"
 
@@ -32,7 +39,8 @@ test: .venv/.stamp
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 reproduce: .venv/.stamp
-	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)"
+	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(DATASETS),--datasets "$(DATASETS)") \
+	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
 
 lab: .venv/.stamp
 	@$(RUN) -m jupyterlab notebooks

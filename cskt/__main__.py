@@ -1,20 +1,27 @@
-"""The command line: ``python -m cskt train | evaluate | reproduce | render | pretrain-mini`` (``--help``: options)."""
+"""The command line: ``python -m cskt train | evaluate | reproduce | export | ...`` (``--help`` lists all)."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from tqdm import tqdm
 from typer import Option
 
-from cskt import evaluation, pretraining, training
+from cskt import backbones, evaluation, pretraining, publishing, training
 from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
-from cskt.data import benchmarks, synthetic
+from cskt.data import benchmarks, synthetic, verification
+from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
+from cskt.model import CSKT, load_model
+from cskt.model.cskt import CONFIG_FILE
+from cskt.model.reference import reference_config
 
 app = typer.Typer(help="Cross-modal person retrieval with CSKT.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
@@ -82,37 +89,96 @@ def train(
 @app.command()
 def reproduce(
     datasets: Annotated[str, Option(help="Names with commas between.")] = ",".join(SYNTHETIC),
-    methods: Annotated[str, Option(help="Names with commas between.")] = "zero-shot,full,cskt",
+    grid: Annotated[str, Option(help=f"What varies: {', '.join([*GRIDS, TRANSFER])}.")] = BENCHMARK,
+    methods: Annotated[str | None, Option(help="Rows of the benchmark or transfer, commas between.")] = None,
     seeds: Annotated[int, Option(min=1, help="Seeds 0 to SEEDS-1 of each.")] = 3,
     data_root: DataRoot = None, backbone: Backbone = None, pretrained: Pretrained = None, settings: Settings = None,
-    records: Annotated[Path, Option(help="Each run's metrics.json is copied here.")] = Path("book/results/runs"),
+    records: Annotated[Path, Option(help="Each run's record is copied here.")] = Path("book/results/runs"),
 ) -> None:
-    """Train every method on every data set; finished runs are kept, interrupted ones continue."""
-    configs = [train_config({}, dict(dataset=dataset, method=method, seed=seed, data_root=data_root,
-                                     backbone=backbone, pretrained=pretrained), settings)
-               for dataset in datasets.split(",") for method in methods.split(",") for seed in range(seeds)]
-    evaluation.make_folder(records)
-    for config in configs:
-        folder = _train(config).folder
-        evaluation.write_atomically(records / f"{folder.name}.json", (folder / evaluation.METRICS).read_bytes())
+    """Train every row of a grid on every data set; finished runs are kept, interrupted ones continue.
+
+    ``transfer`` trains the benchmark's rows and tests each model on the other data sets.
+    """
+    rows = grid_rows(grid, backbone or MINI)
+    common = dict(data_root=data_root, backbone=backbone, pretrained=pretrained)
+    if methods and grid not in (BENCHMARK, TRANSFER):
+        raise CSKTError(f"--methods belongs to the grids {BENCHMARK} and {TRANSFER}; the rows of {grid} are its own.")
+    if methods:
+        rows = {method: {"method": method} for method in methods.split(",")}
+    configs = [(row, train_config(changes, dict(common, dataset=dataset, seed=seed), settings))
+               for dataset in datasets.split(",") for row, changes in rows.items()
+               for seed in range(1 if changes.get("method") == "zero-shot" else seeds)]
+    target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
+    for row, config in configs:
+        run = _train(config)
+        made = {run.folder.name: run.metrics}
+        if grid == TRANSFER:
+            made = {f"{run.folder.name}-on-{other}": evaluation.transfer(run, benchmarks.load_dataset(other, data_root))
+                    for other in datasets.split(",") if other != config.dataset}
+        for name, record in made.items():
+            place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
+            evaluation.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a saved model (then --dataset).")],
     split: Annotated[str, Option(help="train, val or test.")] = "test",
     dataset: Annotated[str | None, Option(help="Another data set than the run's.")] = None,
-    data_root: DataRoot = None,
+    data_root: DataRoot = None, pretrained: Pretrained = None,
 ) -> None:
-    """Evaluate a run's best checkpoint and print the metrics as json."""
+    """Evaluate a run's best checkpoint, or a saved model, and print the metrics as json."""
     if split not in ("train", "val", "test"):
         raise CSKTError(f"--split must be train, val or test, got {split!r}.")
-    held = evaluation.Run.load(run)
+    saved = (run / CONFIG_FILE).is_file() and not (run / evaluation.METRICS).is_file()
+    if saved and not dataset:
+        raise CSKTError(f"{run} holds a saved model, which knows no data; name them with --dataset.")
+    held = None if saved else evaluation.Run.load(run)
     name = dataset or held.config.dataset
-    data = benchmarks.load_dataset(name, data_root or (held.config.data_root if name == held.config.dataset else None))
-    model = held.load_model().to(evaluation.resolve_device(held.config.device))
-    metrics = evaluation.evaluate(model, getattr(data, split), data.fingerprint, held.metrics["precision"])
+    root = held.config.data_root if held and name == held.config.dataset else None
+    data = benchmarks.load_dataset(name, data_root or root)
+    model = held.load_model() if held else CSKT.from_pretrained(run, pretrained=pretrained)
+    model.to(evaluation.resolve_device(held.config.device if held else "auto"))
+    metrics = evaluation.evaluate(model, getattr(data, split), data.fingerprint,
+                                  held.metrics["precision"] if held else "auto")
     typer.echo(json.dumps({"run": str(run), "dataset": name, "split": split, "metrics": metrics}, indent=2))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; with --reference, a file.")],
+    bf16: Annotated[bool, Option("--bf16", help="Half the size.")] = False,
+    reference: Annotated[bool, Option("--reference", help="A checkpoint for the authors' code instead.")] = False,
+) -> None:
+    """Write a run's model as a folder for the Hugging Face hub: weights, configuration, run file, model card."""
+    held = evaluation.Run.load(run)
+    model, record = held.load_model(), publishing.public_record(held.metrics)
+    if reference:
+        evaluation.make_folder(output.parent)
+        evaluation.write_atomically(output, lambda path: torch.save(model.to_reference_state(), path))
+    else:
+        model.save_pretrained(evaluation.make_folder(output), torch.bfloat16 if bf16 else None)
+        evaluation.write_json(output / "run.json", record)
+        evaluation.write_atomically(output / "README.md", publishing.model_card(record))
+    typer.echo(output)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="A file that the authors' code saved.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the model.")],
+    backbone: Annotated[str, Option(help="An open_clip model name.")] = "ViT-B-16-quickgelu",
+    pretrained: Annotated[str | None, Option(help="The backbone's weights: a tag (openai) or a file.")] = None,
+    height: int = 384, width: int = 128,
+) -> None:
+    """Turn a checkpoint of the authors' code into a saved model: for evaluate, or CSKT.from_pretrained."""
+    state = backbones.read_checkpoint(checkpoint)
+    config, own = reference_config(state), None if backbone == MINI else "openai"
+    model = load_model(backbone, pretrained or own, (height, width), config)
+    model.load_reference_checkpoint(state)
+    model.save_pretrained(evaluation.make_folder(output))
+    typer.echo(output)
 
 
 @app.command()
@@ -125,6 +191,21 @@ def render(
         raise CSKTError(f"{', '.join(unknown)} cannot be rendered; choose from {', '.join(SYNTHETIC)}.")
     for name in names or SYNTHETIC:
         typer.echo(synthetic.synthetic_dataset(name, output))
+
+
+@app.command("verify-data")
+def verify_data(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(DATASETS)}.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the data set, or its parent.")],
+    as_json: Annotated[bool, Option("--json", help="One json object with everything instead of the table.")] = False,
+    deep: Annotated[bool, Option("--deep", help="Decode every image too, on all cores.")] = False,
+) -> None:
+    """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on a fault."""
+    # disable=None: a bar on a terminal only
+    report = verification.verify(name, root, deep, functools.partial(tqdm, leave=False, disable=None))
+    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
+    if report.faults:
+        raise typer.Exit(1)
 
 
 @app.command("pretrain-mini")

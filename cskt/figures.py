@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 GROUND, INK, MUTED = "#fbfaf7", "#22252b", "#6b7280"
 BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#9467bd"
@@ -152,3 +153,105 @@ def _wrap(text: str, width: int) -> str:
         else:
             line = f"{line} {word}".strip()
     return "\n".join([*lines, line])
+
+
+BENCHMARK_COLOURS = {**METHOD_COLOURS, "plain CSKT": RED, "open_clip's own": GREEN, "CSKT, compiled": PURPLE,
+                     "BPT": "#56b4e9", "DAT": "#cc79a7", "LoRA": "#8c6d31"}
+PRECISION_COLOURS = {"fp32": MUTED, "bf16": BLUE}
+
+
+def step_times(steps: pd.DataFrame) -> Figure:
+    """Time and extra memory of a training step; columns method, precision, seconds, extra_memory_mb (NaN: unknown)."""
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.6), sharey=True)
+    for axes, column, label in zip(panels, ("seconds", "extra_memory_mb"),
+                                   ("seconds per training step", "extra memory of it, MB"), strict=True):
+        sns.barplot(steps, y="method", x=column, hue="precision", palette=PRECISION_COLOURS, ax=axes,
+                    legend=axes is panels[0])
+        for bars in axes.containers:
+            axes.bar_label(bars, fmt="{:.3g}", padding=2, fontsize=8)
+        axes.set(xlabel=label, ylabel="")
+        axes.margins(x=0.12)
+        axes.grid(False, axis="y")
+    panels[0].legend(title="", fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 0.98))
+    return figure
+
+
+def roofline(rows: pd.DataFrame, rates: dict[str, float]) -> Figure:
+    """What was computed per second over how much is computed per byte moved, below what the machine can do.
+
+    ``rows`` with columns what, method, precision, seconds, flops and bytes; ``rates``, per second: ``copy`` in bytes,
+    ``matmul_fp32`` and where it was measured ``matmul_bf16`` in FLOPs.
+    """
+    figure, axes = plt.subplots(figsize=(7.6, 3.8))
+    rows = rows.dropna(subset=["flops"]).assign(intensity=lambda table: table["flops"] / table["bytes"],
+                                                rate=lambda table: table["flops"] / table["seconds"] / 1e9)
+    limits = {name.removeprefix("matmul_"): rate for name, rate in rates.items() if name.startswith("matmul_")}
+    ridge = rates["matmul_fp32"] / rates["copy"]
+    span = np.geomspace(min(rows["intensity"].min(), ridge) / 3, 2 * rows["intensity"].max(), 200)
+    for precision, rate in limits.items():
+        axes.plot(span, np.minimum(rates["copy"] * span, rate) / 1e9, color=PRECISION_COLOURS[precision],
+                  linestyle="--", label=f"limit in {precision}")
+    sns.scatterplot(rows, x="intensity", y="rate", hue="method", style="what", s=60, palette=BENCHMARK_COLOURS,
+                    ax=axes, zorder=3)
+    for row in rows.itertuples():
+        axes.annotate(row.precision, (row.intensity, row.rate), xytext=(5, -3), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", yscale="log", xlabel="FLOPs per byte moved", ylabel="GFLOPs per second")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter())
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def scaling(points: pd.DataFrame) -> Figure:
+    """Time over batch size, caption length and gallery size; columns what, method, size, seconds."""
+    panels = {"encode_image": "images in a batch", "encode_text": "tokens per caption", "ranking": "images to rank"}
+    figure, grid = plt.subplots(1, len(panels), figsize=(9.2, 2.8))
+    for axes, (what, label) in zip(grid, panels.items(), strict=True):
+        for method, line in points[points["what"] == what].groupby("method"):
+            axes.plot(line["size"], 1e3 * line["seconds"], marker="o", color=BENCHMARK_COLOURS[method], label=method)
+        axes.set(title=what, xlabel=label, ylabel="milliseconds" if axes is grid[0] else "", ylim=(0, None))
+    grid[0].legend(fontsize=8)
+    return figure
+
+
+def grid_dots(runs: pd.DataFrame, reference: str) -> Figure:
+    """R@1 of every run of a grid, a mark per seed and a bar at their mean; columns row, R@1."""
+    order = list(dict.fromkeys(runs["row"]))
+    figure, axes = plt.subplots(figsize=(7.6, 0.34 * len(order) + 0.9))
+    for place, row in enumerate(order):
+        values, colour = runs.loc[runs["row"] == row, "R@1"], BLUE if row == reference else MUTED
+        axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.75)
+        axes.plot([values.mean()] * 2, [place - 0.32, place + 0.32], color=colour, linewidth=2.2)
+    axes.set(yticks=range(len(order)), yticklabels=order, xlabel="R@1 on test, percent")
+    axes.axvline(runs.loc[runs["row"] == reference, "R@1"].mean(), color=BLUE, linewidth=0.8, linestyle=":")
+    axes.invert_yaxis()
+    return figure
+
+
+def grid_lines(grids: dict[str, pd.DataFrame]) -> Figure:
+    """R@1 over the settings of several grids, 95 % intervals over people; frames with columns row, R@1, interval."""
+    figure, panels = plt.subplots(1, len(grids), figsize=(2.5 * len(grids), 2.7), sharey=True, squeeze=False)
+    for axes, (grid, runs) in zip(panels[0], grids.items(), strict=True):
+        rows = runs.groupby("row", sort=False)
+        means, ends = rows["R@1"].mean(), rows["interval"].agg(lambda each: np.mean(list(each), axis=0))
+        spread = np.abs(np.stack(list(ends), 1) - means.to_numpy())
+        axes.errorbar(range(len(means)), means, yerr=spread, marker="o", color=BLUE, capsize=3, linewidth=1.2)
+        axes.set(xticks=range(len(means)), xticklabels=means.index, title=grid,
+                 ylabel="R@1 on test, percent" if axes is panels[0, 0] else "")
+    return figure
+
+
+def less_data(runs: pd.DataFrame) -> Figure:
+    """R@1 over the share of the training identities, a line per method; ``row`` reads ``method, share``."""
+    parts = runs["row"].str.rsplit(", ", n=1, expand=True)
+    table = runs.assign(method=parts[0], share=parts[1].str.rstrip("%").astype(float))
+    figure, axes = plt.subplots(figsize=(6.2, 3.2))
+    sns.lineplot(table, x="share", y="R@1", hue="method", marker="o", palette=METHOD_COLOURS, errorbar=("sd", 1),
+                 ax=axes)
+    shares = sorted(set(table["share"]))
+    axes.set(xscale="log", xticks=shares, xlabel="percent of the training identities", ylabel="R@1 on test, percent")
+    axes.set_xticks([], minor=True)
+    axes.set_xticklabels([f"{share:g}" for share in shares])
+    axes.legend(title="")
+    return figure

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import ttest_ind
 
 from .config import CSKTError, TrainConfig
+from .experiments import grid_rows
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP")
 LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPReid": "SynthPEDES-C"}
@@ -79,12 +81,13 @@ def _spread(values: pd.Series) -> str:
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, one row per (dataset, method), methods in the order of the story."""
-    rows = []
-    for (dataset, method), group in runs.groupby(["dataset", "method"]):
+    """Mean and standard deviation over seeds, one row per data set, method and split that the epoch was chosen on;
+    methods in the order of the story."""
+    rows, chosen = [], runs["selection"].mask(runs["method"] == "zero-shot", "—")
+    for (dataset, method, selection), group in runs.groupby(["dataset", "method", chosen]):
         rows.append({
             "dataset": dataset, "method": METHOD_NAMES.get(method, method), "seeds": len(group),
-            "selected on": "—" if method == "zero-shot" else ", ".join(sorted(set(group["selection"]))),
+            "selected on": selection,
             **{name: _spread(group[name]) for name in MEASURES},
             "trained parameters": f"{int(group['trained'].iloc[0]):,}", "order": list(METHOD_NAMES).index(method)
             if method in METHOD_NAMES else len(METHOD_NAMES), "R@1 value": group["R@1"].mean(),
@@ -218,3 +221,176 @@ def evidence_table(runs: pd.DataFrame) -> pd.DataFrame:
     for name, form in (("R@1", "{:.2f}"), ("mAP", "{:.2f}"), ("seconds", "{:.0f}"), ("trained", "{:,}")):
         table[name] = table[name].map(form.format)
     return table.assign(commit=table["commit"].astype(str).str[:10])
+
+
+BENCHMARKED = {"plain": "plain CSKT", "cskt": "CSKT", "compiled": "CSKT, compiled", "full": "full fine-tuning",
+               "open_clip": "open_clip's own", "bpt": "BPT", "dat": "DAT", "lora": "LoRA"}
+_RANKED = "full argsort, Python loops / retrieval_metrics"
+AIMS: dict[str, dict[str, tuple[str, str]]] = {  # run file -> its ratio -> (an earlier trial's figure, the aim)
+    "throughput-cpu": {
+        "training step: plain fp32 / cskt fp32": ("1.21", "≥ 1.35"),
+        "training step: plain fp32 / cskt bf16": ("2.36", "≥ 3"),
+        "extra memory: cskt fp32 / plain fp32": ("0.74", "≤ 0.6"),
+        "training step: full fp32 / cskt fp32": ("1.57", "≥ 1.8"),
+        "encode_text: open_clip fp32 / cskt fp32": ("1.57", "≥ 2.2"),
+        "encode_image: cskt fp32 / open_clip fp32": ("0.91", "≤ 0.9")},
+    "ranking": {f"seconds: {_RANKED}": ("", "≥ 10"), f"extra memory: {_RANKED}": ("", "≥ 10")},
+    "throughput-cuda": {
+        "utilisation: training step cskt bf16": ("", "≥ 0.45"),
+        "training step: plain bf16 / cskt bf16": ("", "≥ 3"),
+        "minutes of training at CUHK-PEDES size: bf16": ("", "≤ 20")}}
+_STEP = ("{}: a training step of CSKT in fp32 is {:.2f} times as fast as the plain one's{}; in fp32 it needs {:.2f} "
+         "times its extra memory and is {:.2f} times as fast as full fine-tuning's.")
+
+
+def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row over the others."""
+    records = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            records[path.stem] = record = json.loads(path.read_text())
+            first, *others = record["rows"]
+            record["ratios"] = record.get("ratios") or {
+                f"{name}: {first['what']} / {row['what']}": first[key] / row[key] for row in others
+                for name, key in (("seconds", "seconds"), ("extra memory", "extra_memory_mb"))}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+            raise CSKTError(f"run file {path} cannot be read ({error!r}); delete it and measure again.") from error
+    return records
+
+
+def benchmark_frame(record: dict[str, Any], part: str = "rows") -> pd.DataFrame:
+    """The ``rows`` of a benchmark's file, or the ``scaling`` of a throughput file, methods by their printed names."""
+    frame = pd.DataFrame(record[part]).drop(columns="repeats", errors="ignore")
+    return frame.assign(method=frame["method"].map(BENCHMARKED)) if "method" in frame else frame
+
+
+def step_table(record: dict[str, Any]) -> pd.DataFrame:
+    """Time, memory and utilisation of every method's training step in a throughput file."""
+    steps = benchmark_frame(record).query("what == 'training step'").sort_values(["precision", "seconds"])
+    return steps[["method", "precision"]].assign(**{
+        "trained parameters": steps["trained"].map("{:,}".format),
+        "milliseconds": (1e3 * steps["seconds"]).map(_short),
+        "pairs per second": (steps["batch"] / steps["seconds"]).map(_short),
+        "extra memory, MB": ["not known" if pd.isna(value) else _short(value) for value in steps["extra_memory_mb"]],
+        "share of the matmul rate": steps["utilisation"].map("{:.0%}".format)})
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def aims_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """What was aimed at beside what was measured."""
+    rows = []
+    for file, name, trial, aim in ((file, name, *pair) for file, aims in AIMS.items() for name, pair in aims.items()):
+        value, (sign, bound) = records.get(file, {"ratios": {}})["ratios"].get(name), aim.split()
+        reached = value is not None and (value >= float(bound) if sign == "≥" else value <= float(bound))
+        rows.append({"run file": file, "comparison": name, "earlier trial": trial, "aim": aim,
+                     "measured": NOT_RUN if value is None else _short(value),
+                     "aim reached": "" if value is None else "yes" if reached else "no"})
+    return pd.DataFrame(rows)
+
+
+def describe_benchmarks(records: dict[str, dict[str, Any]]) -> list[str]:
+    """A line per expected run file: what was measured where, when, how long, at which commit; or that it was not."""
+    lines = dict.fromkeys(AIMS, NOT_RUN)
+    for file, record in records.items():
+        machine, made, commit = record["hardware"], record["settings"], str(record["commit"])[:12]
+        what = f"{made['backbone']}, batch {made['batch']}, " if "backbone" in made else ""
+        lines[file] = (f"{what}on {machine['device']} ({machine['threads']} threads), {record['duration_s']:.0f} s "
+                       f"from {record['started']}, torch {record['versions']['torch']}, commit {commit}"
+                       f"{' with local changes' if record['dirty'] else ''}")
+    return [f"{file}: {line}" for file, line in lines.items()]
+
+
+def benchmark_findings(records: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence per throughput file and one on the aims, with the numbers of the run files."""
+    table, (fast, half, *others) = aims_table(records), list(AIMS["throughput-cpu"])[:4]
+    lines = []
+    for file, record in records.items():
+        ratios = record["ratios"]
+        if {fast, *others} <= ratios.keys():
+            bf16 = f", in bf16 {ratios[half]:.2f} times" if half in ratios else " (this machine has no bf16)"
+            lines.append(_STEP.format(file, ratios[fast], bf16, *(ratios[name] for name in others)))
+    missed, measured = table.query("`aim reached` == 'no'")["comparison"], (table["aim reached"] != "").sum()
+    return [*lines, f"Of {len(table)} aims {measured} were measured here and {measured - len(missed)} reached"
+            + (f"; not reached: {'; '.join(missed)}." if len(missed) else ".")]
+
+
+def published_efficiency(path: str | Path) -> pd.DataFrame:
+    """Published figures of other code on other machines, with their sources; nothing of ours is in this table."""
+    return pd.read_csv(path).rename(columns={"trainable_params_millions": "trained parameters, millions (published)",
+                                             "memory_mb": "training memory, MB (published)"})
+
+
+def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
+    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed, measures and cost."""
+    rows = []
+    for path in sorted((Path(folder) / grid.replace(" ", "-")).glob("*.json")):
+        run = read_run_file(path)
+        ranked = run["metrics"]["text_to_image"]
+        rows.append({"row": run.get("row"), "seed": run["seed"], **{name: ranked[name] for name in MEASURES},
+                     "interval": ranked["intervals"]["R@1"], "trained": run["trainable_parameters"],
+                     "seconds": run["duration_s"], "dataset": run["dataset"],
+                     "source": run.get("source", run["dataset"]), "synthetic": run["synthetic"],
+                     "commit": run["commit"], "file": path.name})
+    table = pd.DataFrame(rows, columns=["row", "seed", *MEASURES, "interval", "trained", "seconds", "dataset", "source",
+                                        "synthetic", "commit", "file"])
+    order = list(grid_rows(grid))
+    return table.sort_values(["row", "seed"], key=lambda column: column.map(order.index) if column.name == "row"
+                             else column, kind="stable").reset_index(drop=True)
+
+
+def difference(values: pd.Series, reference: pd.Series) -> tuple[float, float, float] | None:
+    """Mean of ``values`` less that of ``reference`` and the ends of its 95 % interval over seeds (Welch's t); None
+    where either has one seed only."""
+    if min(len(values), len(reference)) < 2 or values.var() + reference.var() == 0:
+        return None
+    ends = ttest_ind(values, reference, equal_var=False).confidence_interval(0.95)
+    return values.mean() - reference.mean(), ends.low, ends.high
+
+
+def grid_table(runs: pd.DataFrame, reference: str | None = None) -> pd.DataFrame:
+    """A grid's runs as a table for people; with ``reference``, a row, how every other one differs from it in R@1."""
+    rows = []
+    for label, group in runs.groupby("row", sort=False):
+        low, high = (sum(ends[side] for ends in group["interval"]) / len(group) for side in (0, 1))
+        line = {"variant": label, "seeds": len(group), "R@1": _spread(group["R@1"]),
+                "95 % over people": f"{low:.1f} to {high:.1f}", "mAP": _spread(group["mAP"]),
+                "trained parameters": f"{group['trained'].iloc[0]:,}",
+                "seconds a run": f"{group['seconds'].mean():.0f}"}
+        if reference:
+            gap = difference(group["R@1"], runs.loc[runs["row"] == reference, "R@1"])
+            line |= {f"R@1 against {reference}": "", "told apart": ""}
+            if label != reference and gap is not None:
+                line |= {f"R@1 against {reference}": f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})",
+                         "told apart": "yes" if gap[1] * gap[2] > 0 else "no"}
+        rows.append(line)
+    return pd.DataFrame(rows)
+
+
+def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
+    """Which rows can be told apart from ``reference`` over seeds, and which cannot: two sentences with numbers."""
+    table = grid_table(runs, reference)
+    lines = []
+    for answer, said in (("yes", "Told apart"), ("no", "Not told apart")):
+        found = table[table["told apart"] == answer] if len(table) else table
+        if len(found):
+            each = zip(found["variant"], found[f"R@1 against {reference}"], strict=True)
+            lines.append(f"{said} from {reference} in R@1: " + "; ".join(f"{name} {gap}" for name, gap in each) + ".")
+    return lines or [NOT_RUN]
+
+
+def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """From each source (rows) to each target, R@1 and mAP on the target's test split, without any training on it."""
+    rows = [{"trained on": f"{source} (synthetic)" if all(group["synthetic"]) else source, "tested on": target,
+             "model": row, "seeds": len(group), "R@1": _spread(group["R@1"]), "mAP": _spread(group["mAP"])}
+            for (source, target, row), group in runs.groupby(["source", "dataset", "row"], sort=False)]
+    return pd.DataFrame(rows)
+
+
+def published_transfer(path: str | Path) -> pd.DataFrame:
+    """Published figures of domain transfer between the real benchmarks, with their sources; nothing here is ours."""
+    names = {"source_dataset": "trained on", "target_dataset": "tested on"}
+    table = pd.read_csv(path).rename(columns=names | dict(zip(("r1", "r5", "r10", "map"), MEASURES, strict=True)))
+    return table.assign(**{name: table[name].map(lambda v: "" if pd.isna(v) else f"{v:.2f}") for name in MEASURES})

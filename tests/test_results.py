@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
-from cskt import CSKTError, TrainConfig, results
+from cskt import CSKTError, TrainConfig, figures, results
+from cskt.config import METHODS
+from cskt.experiments import GRIDS, grid_rows
 
 LITERATURE = Path(__file__).parents[1] / "book" / "data" / "literature.csv"
 
@@ -94,3 +98,81 @@ def test_check_parameters():
     results.check_parameters({"dataset": "A", "_hidden": 1, "In": [], "pd": pd, "len": len}, ["dataset"])
     with pytest.raises(CSKTError, match="unknown parameter epoch; this notebook takes dataset, epochs"):
         results.check_parameters({"epoch": 3, "dataset": "A"}, ["dataset", "epochs"])
+
+
+# Grids
+
+
+def test_selection_on_val_and_on_test_are_never_averaged(tmp_path):
+    files = [run_file(tmp_path, f"{split}{seed}", seed=seed, r1=value + seed, selection_split=split)
+             for split, value in (("val", 30.0), ("test", 40.0)) for seed in range(2)]
+    files.append(run_file(tmp_path, "bare", method="zero-shot", r1=20.0))
+    table = results.summarise(results.run_table(files)).set_index("selected on")
+    assert dict(table["R@1"]) == {"—": "20.00", "val": "30.50 ± 0.71", "test": "40.50 ± 0.71"}
+
+
+def grid_file(folder, grid, row, seed, r1, **changes):
+    path = run_file(folder, f"{row}-{seed}".replace("/", "-"), seed=seed, r1=r1, grid=grid, row=row, **changes)
+    record = json.loads(path.read_text())
+    record["metrics"]["text_to_image"]["intervals"] = {"R@1": [r1 - 2, r1 + 3]}
+    target = folder / "runs" / grid.replace(" ", "-")
+    target.mkdir(parents=True, exist_ok=True)
+    (target / path.name).write_text(json.dumps(record))
+    return folder / "runs"
+
+
+def test_grid_table_tells_differences_from_noise(tmp_path):
+    figures_of = {"BPT": (50, 52, 51), "DAT": (59.5, 61, 61), "CSKT (BPT + DAT)": (60, 61, 62)}
+    for row, values in reversed(figures_of.items()):  # the table has the grid's order, not the files'
+        for seed, r1 in enumerate(values):
+            folder = grid_file(tmp_path, "components", row, seed, r1)
+    grid_file(tmp_path, "components", "none (zero-shot)", 0, 20)
+    runs = results.read_grid(folder, "components")
+    table = results.grid_table(runs, "CSKT (BPT + DAT)").set_index("variant")
+    assert list(table.index) == ["none (zero-shot)", "BPT", "DAT", "CSKT (BPT + DAT)"]
+    assert list(table["told apart"]) == ["", "yes", "no", ""]
+    assert table.loc["BPT", "R@1"] == "51.00 ± 1.00" and table.loc["BPT", "95 % over people"] == "49.0 to 54.0"
+    gap, low, high = results.difference(pd.Series([50, 52, 51]), pd.Series([60, 61, 62]))
+    expected = stats.t.ppf(0.975, 4) * (2 / 3) ** 0.5  # equal variances of 1, 3 seeds each
+    assert (gap, low, high) == pytest.approx((-10, -10 - expected, -10 + expected))
+    assert results.difference(pd.Series([20]), pd.Series([60, 61])) is None
+    lines = results.grid_findings(runs, "CSKT (BPT + DAT)")
+    assert lines[0].startswith("Told apart") and "BPT -10.0" in lines[0] and "DAT" not in lines[0].split(": ")[1]
+    assert lines[1].startswith("Not told apart") and "DAT -0.5" in lines[1]
+    assert results.grid_findings(results.read_grid(tmp_path, "components"), "BPT") == [results.NOT_RUN]
+
+
+def test_grid_figures_show_every_row(tmp_path):
+    for grid, rows in (("prompt depth", ("1", "3", "all")), ("identities", ("CSKT, 5%", "full fine-tuning, 100%"))):
+        for i, row in enumerate(rows):
+            folder = grid_file(tmp_path, grid, row, 0, 40.0 + i)
+    depth, scarce = (results.read_grid(folder, grid) for grid in ("prompt depth", "identities"))
+    assert list(depth["row"]) == ["1", "3", "all"]
+    (axes,) = figures.grid_lines({"prompt depth": depth}).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "3", "all"]
+    (bars,) = axes.containers
+    low, high = (bars[2][0].get_segments()[2][end][1] for end in (0, 1))
+    assert (low, high) == pytest.approx((40.0, 45.0))  # 42 with its interval
+    (axes,) = figures.less_data(scarce).axes
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"CSKT", "full fine-tuning"}
+    (axes,) = figures.grid_dots(depth, "all").axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "3", "all"]
+
+
+def test_transfer_tables_keep_ours_and_the_published_apart(tmp_path):
+    for target in ("SynthPEDES-B", "SynthPEDES-C"):
+        folder = grid_file(tmp_path, "transfer", "CSKT", 0, 33.0, dataset=target, source="SynthPEDES-A")
+    ours = results.transfer_table(results.read_grid(folder, "transfer"))
+    assert set(ours["trained on"]) == {"SynthPEDES-A (synthetic)"} and "source" not in ours
+    published = results.published_transfer(LITERATURE.with_name("generalisation.csv"))
+    assert len(published) == 24 and published["source"].notna().all()
+    assert not set(published["trained on"]) & {"SynthPEDES-A", "SynthPEDES-A (synthetic)"}
+
+
+def test_a_grid_has_the_paper_s_rows():
+    assert list(grid_rows("prompt depth", "ViT-B-16-quickgelu")) == ["1", "3", "6", "9", "all"]
+    assert {row.get("method", "cskt") for row in grid_rows("components").values()} == set(METHODS)
+    for grid in GRIDS:
+        for row in grid_rows(grid).values():
+            TrainConfig.from_dict({**TrainConfig.mini().to_dict(), **{k: v for k, v in row.items() if k != "cskt"}})
+            dataclasses.replace(TrainConfig.mini().cskt, **row.get("cskt", {}))
