@@ -30,10 +30,16 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "data": (),
     "train": (),
     "benchmarks": ("train",),
+    "ablations": (),
     "retrieval": ("train",),
+    "efficiency": ("train",),
 }
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
-READS = {"benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json")}  # files that a notebook reads besides
+READS = {  # files that a notebook reads besides
+    "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
+}
 PICTURE = "book/results/figures/retrieval.png"  # the README shows it
 QUICK = {"epochs": 1}
 
