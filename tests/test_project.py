@@ -151,14 +151,29 @@ def test_the_readme_s_results_are_those_of_the_run_files():
     assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text()
 
 
+def test_the_readme_s_speed_is_that_of_the_run_file():
+    found = results.benchmark_findings(results.read_benchmarks(BOOK / "results" / "benchmarks"))
+    text = " ".join((ROOT / "README.md").read_text().replace("\n> ", " ").split())
+    assert found[0].startswith("throughput-cpu: ") and found[0].partition(": ")[2] in text
+
+
 def test_the_committed_runs_are_clean_complete_and_comparable():
     """Every run behind a table came from a commit without local changes, on one and the same data per domain."""
-    files = sorted((BOOK / "results" / "runs").glob("*.json"))
-    records = [results.read_run_file(path) for path in files]
+    folder = BOOK / "results" / "runs"
+    records = [results.read_run_file(path) for path in sorted(folder.rglob("*.json"))]
     assert all(record["commit"] and not record["dirty"] for record in records)
+    assert len({record["weights_fingerprint"] for record in records}) == 1
     for domain in results.SYNTHETIC:
-        ours = [record for record in records if record["dataset"] == domain]
-        assert len({record["data_fingerprint"] for record in ours}) == 1
-        assert len({record["weights_fingerprint"] for record in ours}) == 1
+        assert len({record["data_fingerprint"] for record in records if record["dataset"] == domain}) == 1
+        ours = [record for record in map(results.read_run_file, folder.glob("*.json")) if record["dataset"] == domain]
         assert {record["method"] for record in ours} >= {"zero-shot", "full", "cskt"}
         assert len({record["seed"] for record in ours if record["method"] == "cskt"}) >= 3
+
+
+def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
+    records = results.read_benchmarks(BOOK / "results" / "benchmarks")
+    assert {"ranking", "throughput-cpu"} <= set(records)
+    assert all(record["commit"] and not record["dirty"] for record in records.values())
+    made = records["throughput-cpu"]["settings"]
+    assert (made["backbone"], made["image_size"], made["batch"]) == ("ViT-B-16-quickgelu", [384, 128], 16)
+    assert (records["ranking"]["settings"]["queries"], records["ranking"]["settings"]["gallery"]) == (6156, 3074)
