@@ -223,6 +223,7 @@ def evidence_table(runs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(commit=table["commit"].astype(str).str[:10])
 
 
+CUHK_PAIRS = 68_126  # training pairs of CUHK-PEDES
 BENCHMARKED = {"plain": "plain CSKT", "cskt": "CSKT", "compiled": "CSKT, compiled", "full": "full fine-tuning",
                "open_clip": "open_clip's own", "bpt": "BPT", "dat": "DAT", "lora": "LoRA"}
 _RANKED = "full argsort, Python loops / retrieval_metrics"
@@ -268,11 +269,27 @@ def step_table(record: dict[str, Any]) -> pd.DataFrame:
     """Time, memory and utilisation of every method's training step in a throughput file."""
     steps = benchmark_frame(record).query("what == 'training step'").sort_values(["precision", "seconds"])
     return steps[["method", "precision"]].assign(**{
-        "trained parameters": steps["trained"].map("{:,}".format),
+        "trained parameters": [f"{int(count):,}" for count in steps["trained"]],
         "milliseconds": (1e3 * steps["seconds"]).map(_short),
         "pairs per second": (steps["batch"] / steps["seconds"]).map(_short),
+        "minutes per epoch of CUHK-PEDES": (CUHK_PAIRS / steps["batch"] * steps["seconds"] / 60).map(_short),
         "extra memory, MB": ["not known" if pd.isna(value) else _short(value) for value in steps["extra_memory_mb"]],
         "share of the matmul rate": steps["utilisation"].map("{:.0%}".format)})
+
+
+def encoding_table(record: dict[str, Any]) -> pd.DataFrame:
+    """Time per image, per caption and for a single query in a throughput file, and what feeding a step takes."""
+    kinds = {"encode_image": "image, in a batch", "encode_text": "caption, in a batch", "one query": "one query alone",
+             "loader": "loading and augmenting one image", "decode": "decoding one JPEG, once per data set"}
+    rows = benchmark_frame(record)
+    rows = rows[rows["what"].isin(kinds)].sort_values("what", key=lambda column: column.map(list(kinds).index),
+                                                      kind="stable")
+    loads = {name: f"{value:.1%}" for name, value in record["ratios"].items() if name.startswith("loader / step")}
+    share = [loads.get(f"loader / step with loader: {row.precision}", "") if row.what == "loader" else ""
+             for row in rows.itertuples()]
+    return pd.DataFrame({
+        "what": rows["what"].map(kinds), "method": rows["method"], "precision": rows["precision"],
+        "milliseconds": (1e3 * rows["seconds"] / rows["batch"]).map(_short), "share of a training step": share})
 
 
 def _short(value: float) -> str:

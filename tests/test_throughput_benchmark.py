@@ -206,6 +206,11 @@ def test_step_table_and_figures_show_the_rows():
     assert list(table["method"]) == ["CSKT", "CSKT", "plain CSKT", "full fine-tuning"]
     assert list(table["milliseconds"]) == ["2,000", "4,000", "8,000", "12,000"]
     assert list(table["extra memory, MB"]) == ["not known", "1,500", "2,000", "4,000"]
+    assert list(table["trained parameters"]) == ["1,000"] * 4
+    assert list(table["minutes per epoch of CUHK-PEDES"]) == [f"{68_126 / 16 * s / 60:,.0f}" for s in (2, 4, 8, 12)]
+    record["ratios"]["loader / step with loader: fp32"] = 0.025
+    (loader,) = results.encoding_table(record).itertuples(index=False)
+    assert loader[0].startswith("loading") and loader[2:] == ("fp32", "6.25", "2.5%")
     frame = results.benchmark_frame(record)
     bars = figures.step_times(frame.query("what == 'training step'")).axes
     assert sorted(bar.get_width() for group in bars[0].containers for bar in group) == [2.0, 4.0, 8.0, 12.0]
