@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from cskt.model.towers import (
     FusedLayer,
     Grid,
     Layer,
+    Record,
     prefix_keys_values,
     prompt_keys_values,
     run_layer,
@@ -34,6 +35,7 @@ from cskt.model.towers import (
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter.safetensors", "config.json"
 PHRASE = "a photo of a"  # prompt_init
+PARTS = ("own prompts", "projected prompts", "adapter")  # what can be taken out, see CSKT.without
 
 
 class CSKT(nn.Module):
@@ -48,6 +50,7 @@ class CSKT(nn.Module):
                  tokenizer: Callable[[list[str]], Tensor] | None = None, known_tokens: set[int] | None = None,
                  source: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        self._removed: frozenset[tuple[str, str, int]] = frozenset()
         self.unfuse()
         backbones.check_supported(backbone)
         self.config = config = config or CSKTConfig()
@@ -109,11 +112,19 @@ class CSKT(nn.Module):
             prompts[0] = self.backbone.visual.ln_pre(prompts[0])
         elif prompts:
             prompts[0] = prompts[0] + self.backbone.positional_embedding[1 : 1 + self.num_prompts]
-        return [Layer(*parts) for parts in zip(blocks, *beside, strict=True)], prompts
+        (adapters, lora), own = beside, self.prompts.own(name)
+        for layer in range(len(blocks)):
+            gone = {part for tower, part, at in self._removed if (tower, at) == (name, layer)}
+            if "adapter" in gone:
+                adapters[layer] = None
+            if gone and layer < len(prompts):
+                kept = (own & ("own prompts" not in gone)) | (~own & ("projected prompts" not in gone))
+                prompts[layer] = prompts[layer][kept]
+        return [Layer(*parts) for parts in zip(blocks, adapters, lora, strict=True)], prompts
 
-    def encode_image(self, images: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
+    def encode_image(self, images: Tensor, normalize: bool = False, record: Record | None = None) -> Tensor:
         """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D); L2-normalised if asked.
-        ``record`` receives each block's output (B, 1 + patches + P, width)."""
+        Columns of ``record``: the class token, patches, P prompts."""
         self._check_images(images)
         visual, (layers, prompts) = self.backbone.visual, self._tower("vision")
         x = visual.conv1(images).flatten(2).transpose(1, 2).to(visual.positional_embedding.dtype)
@@ -129,11 +140,11 @@ class CSKT(nn.Module):
         features = visual.ln_post(x) @ visual.proj
         return F.normalize(features, dim=-1) if normalize else features
 
-    def encode_text(self, token_ids: Tensor, normalize: bool = False, record: list[Tensor] | None = None) -> Tensor:
+    def encode_text(self, token_ids: Tensor, normalize: bool = False, record: Record | None = None) -> Tensor:
         """Token ids (B, up to 77) from :meth:`tokenize` -> features (B, D); L2-normalised if asked; ids stay intact.
 
         Captions too long for the prompts lose their last words, never the end token; what follows it is not read.
-        ``record`` receives each block's output (B, 77, width), padding included."""
+        Columns of ``record``: start, P prompts, words and end, padding."""
         start = self._check_token_ids(token_ids)
         backbone, (layers, prompts) = self.backbone, self._tower("text")
         ids, end = fit_captions(token_ids.long(), self.end_token, backbone.context_length - self.num_prompts)
@@ -146,7 +157,8 @@ class CSKT(nn.Module):
             front = self._once(start, lambda: prefix_keys_values(layers, prompts, x[0, :1]))
             x, how = grid.pack(x[:, 1 : 1 + grid.columns]), dict(front=front, read=end - 1)
         else:
-            x, how = grid.pack(x), dict(prompts=prompts, at=1, record=record, read=end + self.num_prompts)
+            x, how = grid.pack(x), dict(prompts=prompts, at=1, record=record,
+                                           read=end + (len(prompts[-1]) if prompts else 0))
         x = run_tower(layers, x, grid, causal=True, step=self.steps["text"], **how)
         x, projection = backbone.ln_final(x), backbone.text_projection
         if projection is not None:
@@ -179,6 +191,24 @@ class CSKT(nn.Module):
         finally:
             if not fused:
                 self.unfuse()
+
+    @contextlib.contextmanager
+    def without(self, tower: str, part: str, layers: Collection[int] | None = None) -> Iterator[CSKT]:
+        """Within the block, the model without one of :data:`PARTS` of its ``"vision"`` or ``"text"`` tower, at some
+        layers (None: at all). Projected prompts are those that come from the other tower: in vision, T2V(t)."""
+        blocks = len((self.backbone.visual if tower == "vision" else self.backbone).transformer.resblocks)
+        layers = range(blocks) if layers is None else layers
+        if tower not in ("vision", "text") or part not in PARTS or not set(layers) <= set(range(blocks)):
+            raise CSKTError(f"there is no {part!r} at layers {list(layers)} of the {tower!r} tower; give 'vision' or "
+                            f"'text', one of {', '.join(map(repr, PARTS))}, and layers from 0 to {blocks - 1}.")
+        before = self._removed
+        self._removed = before | {(tower, part, layer) for layer in layers}
+        self.unfuse()
+        try:
+            yield self
+        finally:
+            self._removed = before
+            self.unfuse()
 
     def cast_frozen(self, dtype: torch.dtype) -> CSKT:
         """Keep the frozen blocks' matrices in ``dtype`` from now on: autocast would cast them anew at every step."""

@@ -43,6 +43,13 @@ class BidirectionalPrompts(nn.Module):
         """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
         return _joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
 
+    def own(self, tower: str) -> Tensor:
+        """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its own prompts."""
+        counts = [len(prompts[0]) if len(prompts) else 0 for prompts in (self.text, self.vision)]
+        is_text = torch.arange(sum(counts)) < counts[0]
+        parameters = [*self.text, *self.vision]
+        return (is_text if tower == "text" else ~is_text).to(parameters[0].device if parameters else "cpu")
+
 
 def _joined(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
     return [torch.cat(pair) for pair in zip(first, second, strict=True)] if first and second else first or second

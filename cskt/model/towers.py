@@ -14,7 +14,7 @@ cannot change a feature is left out; the identities are exact (tests compare wit
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,12 +71,44 @@ class Grid:
         return cells.index_fill(0, self.index, True).view(self.batch, 1, 1, self.columns)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+Keep = Callable[[Tensor], Tensor]  # sees attention weights on their way to the values
+
+
+class Record:
+    """What a tower does at ``layers`` (None: all), by layer: ``outputs`` (B, columns, W) of the blocks, ``attention``
+    (B, heads, columns, columns), each row of which sums to one over the columns it reads.
+
+    With gradients enabled, ``attention`` can be differentiated by, where nothing is trained too. Only for
+    ``encode_image`` and ``encode_text``; what they run then is every column, prompts and padding included.
+    """
+
+    def __init__(self, layers: Collection[int] | None = None) -> None:
+        self.layers = layers
+        self.outputs: dict[int, Tensor] = {}
+        self.attention: dict[int, Tensor] = {}
+
+    def wants(self, layer: int) -> bool:
+        """Whether ``layer`` was asked for."""
+        return self.layers is None or layer in self.layers
+
+    def keep(self, layer: int) -> Keep | None:
+        """What stores the attention weights of ``layer``; None where it was not asked for."""
+        def store(weights: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and not weights.requires_grad:
+                weights.requires_grad_()
+            self.attention[layer] = weights
+            return weights
+
+        return store if self.wants(layer) else None
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, keep: Keep | None = None) -> Tensor:
     """Scaled dot-product attention of q (B, heads, L, D) over k, v (B, heads, S, D) where ``seen``."""
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu":
-        # torch's fused kernel for CPUs takes 2.6 times as long, forward and backward, as three products do in bf16.
+    # torch's fused kernel for CPUs takes 2.6 times as long, forward and backward, as three products do in bf16.
+    if keep is not None or (q.dtype == torch.bfloat16 and q.device.type == "cpu"):
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-        return (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1).to(v.dtype) @ v
+        weights = (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1).to(v.dtype)
+        return (weights if keep is None else keep(weights)) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
@@ -108,7 +140,8 @@ class Layer:
         weight, bias = self.inward()
         return linear(normed, weight[normed.shape[1]:], bias[normed.shape[1]:])
 
-    def attend(self, x: Tensor, grid: Grid, causal: bool, front: Tensor | None, read: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, grid: Grid, causal: bool, front: Tensor | None, read: Tensor | None,
+               keep: Keep | None = None) -> Tensor:
         """What attention adds to x (R, W), or to the rows ``read`` (batch,) of it: each row's sample and, before it,
         the keys and values ``front`` (S, 2 W) that all samples share."""
         normed = self.block.ln_1(x)
@@ -121,11 +154,11 @@ class Layer:
             if seen is not None:
                 seen = F.pad(seen, (len(front), 0), value=True)
         if causal and read is None:
-            size = q.shape[1], k.shape[1]  # on a GPU the kernel knows this mask: none is made
-            seen = causal_lower_right(*size) if q.is_cuda else q.new_ones(size).bool().tril(size[1] - size[0])
+            size, known = (q.shape[1], k.shape[1]), q.is_cuda and keep is None  # on a GPU the kernel knows this mask
+            seen = causal_lower_right(*size) if known else q.new_ones(size).bool().tril(size[1] - size[0])
         heads = self.block.attn.num_heads
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
-        out = attention(q, k, v, seen).transpose(1, 2).flatten(2)
+        out = attention(q, k, v, seen, keep).transpose(1, 2).flatten(2)
         return self.output(grid.pack(out) if read is None else out[:, 0])
 
     def output(self, rows: Tensor) -> Tensor:
@@ -190,9 +223,9 @@ class FusedLayer(Layer):
 
 
 def run_layer(layer: Layer, x: Tensor, grid: Grid, causal: bool, front: Tensor | None = None,
-              read: Tensor | None = None) -> Tensor:
+              read: Tensor | None = None, keep: Keep | None = None) -> Tensor:
     """``x + attention``, then ``x + mlp + adapter``: rows (R, W) -> (R, W), or (batch, W) with ``read``."""
-    x = (x if read is None else x[read]) + layer.attend(x, grid, causal, front, read)
+    x = (x if read is None else x[read]) + layer.attend(x, grid, causal, front, read, keep)
     return x + layer.feed_forward(x)
 
 
@@ -220,21 +253,24 @@ def prefix_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor], start
 
 def run_tower(layers: Sequence[Layer], x: Tensor, grid: Grid, *, causal: bool, read: Tensor | int = 0,
               front: Sequence[Tensor] = (), prompts: Sequence[Tensor] = (), at: int = 0, rows_from: int = 0,
-              step: Callable[..., Tensor] = run_layer, record: list[Tensor] | None = None) -> Tensor:
+              step: Callable[..., Tensor] = run_layer, record: Record | None = None) -> Tensor:
     """All layers: rows x (R, W) -> the row in column ``read``, or ``read[b]``, of each sample: (batch, W).
 
     ``front[i]`` is what all samples share at layer i. Where prompts are read, they are rows of every sample: before
     layer i >= ``rows_from``, ``prompts[i]`` (P, W) go before column ``at``, in place of those of the layer before.
-    ``step`` runs a layer, as :func:`run_layer` or :data:`checkpointed` does. ``record`` receives every layer's whole
-    output (batch, columns, W).
+    ``step`` runs a layer, as :func:`run_layer` or :data:`checkpointed` does, unless there is something to ``record``.
     """
+    placed = 0
     for i, layer in enumerate(layers):
         if rows_from <= i < len(prompts):
             cells, new = grid.spread(x), prompts[i].to(x.dtype).expand(grid.batch, -1, -1)
-            cells = torch.cat([cells[:, :at], new, cells[:, at + new.shape[1] * (i > rows_from):]], dim=1)
+            cells, placed = torch.cat([cells[:, :at], new, cells[:, at + placed:]], dim=1), new.shape[1]
             x, grid = cells.flatten(0, 1), Grid(*cells.shape[:2])
-        rows = grid.rows(read).to(x.device) if i == len(layers) - 1 and record is None else None
-        x = step(layer, x, grid, causal, front[i] if i < len(front) else None, rows)
+        shared = front[i] if i < len(front) else None
         if record is not None:
-            record.append(grid.spread(x))
+            x = run_layer(layer, x, grid, causal, shared, keep=record.keep(i))
+            if record.wants(i):
+                record.outputs[i] = grid.spread(x)
+        else:
+            x = step(layer, x, grid, causal, shared, grid.rows(read).to(x.device) if i == len(layers) - 1 else None)
     return x if record is None else x[grid.rows(read)]

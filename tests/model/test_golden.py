@@ -6,6 +6,7 @@ import torch
 from cskt.losses import itc_loss, sdm_loss
 from cskt.model.cskt import fit_captions
 from cskt.model.reference import reference_parameters
+from cskt.model.towers import Record
 
 
 def close(value, expected, relative):
@@ -35,11 +36,11 @@ def test_every_block(golden):
     model = golden.model()
     for tower, encode, inputs in (("image", model.encode_image, golden.images()),
                                   ("text", model.encode_text, golden.token_ids)):
-        record = []
+        record = Record()
         with torch.no_grad():
             recorded, direct = encode(inputs, record=record), encode(inputs)
         close(direct, recorded, 1e-12)  # computing less must change nothing
-        for x, expected in zip(record, golden.float64["blocks"][tower], strict=True):
+        for x, expected in zip(record.outputs.values(), golden.float64["blocks"][tower], strict=True):
             assert x.shape[1] == expected["len"]
             close(x.norm(), expected["l2_of_whole_tensor"], 1e-9)
             close(x[:, 0].norm(dim=-1), expected["l2_first_token_per_sample"], 1e-9)

@@ -1,13 +1,17 @@
 """Computing less, keeping less or fusing changes no number: against a plain model, in float64."""
 
+import contextlib
+import itertools
+
 import pytest
 import torch
 
 from benchmarks.plain import plain_encode_image, plain_encode_text
-from cskt.config import CSKTConfig
+from cskt.config import CSKTConfig, CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
-from cskt.model.towers import Grid, attention, checkpointed
+from cskt.model.cskt import PARTS
+from cskt.model.towers import Grid, Record, attention, checkpointed
 
 # No word, exactly as many as fit with eight prompts, and more than fit.
 CAPTIONS = ["a man in red", "", "word " * 67, "word " * 90]
@@ -36,6 +40,13 @@ def model_of(small_clip, shape="equal towers", **settings):
         if parameter.requires_grad:  # away from the start, where much is zero
             torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def features(model, record=False):
+    ids = model.tokenize(CAPTIONS)
+    with torch.no_grad():
+        return (model.encode_image(IMAGES, record=Record() if record else None),
+                model.encode_text(ids, record=Record() if record else None))
 
 
 def gradients(model, image_features, text_features):
@@ -72,11 +83,10 @@ def test_fused_and_recorded_and_checkpointed_are_equal(small_clip, shape, settin
     for name, gradient in gradients(model, *model(IMAGES, ids)).items():
         close(gradient, before[name])
     with torch.no_grad():
-        recorded = model.encode_image(IMAGES, record=[]), model.encode_text(ids, record=[])
+        recorded = features(model, record=True)
         model.fuse()
-        fused = [model(IMAGES, ids) for _ in range(2)]
-        for features in (recorded, *fused, (model.encode_image(IMAGES, record=[]), model.encode_text(ids, record=[]))):
-            for value, expected in zip(features, plain, strict=True):
+        for found in (recorded, *(features(model) for _ in range(2)), features(model, record=True)):
+            for value, expected in zip(found, plain, strict=True):
                 close(value, expected)
 
 
@@ -120,3 +130,82 @@ def test_attention_in_bfloat16_on_a_cpu_is_torchs():
     for seen in (None, torch.ones(9, 9).bool().tril()):
         expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=seen)
         torch.testing.assert_close(attention(q, k, v, seen).float(), expected, rtol=0.02, atol=0.02)
+
+
+# Recording and knock-out
+
+
+@pytest.mark.parametrize("layers", [None, [2], []])
+def test_recorded_attention_sums_to_one_and_makes_the_block_s_output(small_clip, layers):
+    model = model_of(small_clip, prompt_depth=1)  # from layer 1 on, a block's input is the output of the one before
+    whole = Record(), Record()
+    ids = model.tokenize(CAPTIONS)
+    with torch.no_grad():
+        model.encode_image(IMAGES, record=whole[0]), model.encode_text(ids, record=whole[1])
+        for name, record in zip(("vision", "text"), whole, strict=True):
+            for layer, weights in record.attention.items():
+                torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3], dtype=weights.dtype))
+                assert weights.shape[2] == weights.shape[3] == record.outputs[layer].shape[1]
+            layer, x = model._tower(name)[0][2], record.outputs[1]
+            values = layer.keys_values(layer.block.ln_1(x).flatten(0, 1)).chunk(2, -1)[1]
+            values = values.unflatten(0, x.shape[:2]).unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+            x = x + layer.output((record.attention[2] @ values).transpose(1, 2).flatten(2))
+            close(x + layer.feed_forward(x.flatten(0, 1)).view_as(x), record.outputs[2])
+        assert (whole[1].attention[0].triu(1) == 0).all(), "no word reads what follows it"
+        part = Record(layers)
+        model.encode_image(IMAGES, record=part)
+    kept = [0, 1, 2] if layers is None else layers
+    assert list(part.attention) == list(part.outputs) == kept, "nothing is held of layers that were not asked for"
+    for i in kept:
+        close(part.attention[i], whole[0].attention[i])
+
+
+def test_attention_has_gradients_where_nothing_is_trained(small_clip):
+    model, record = model_of(small_clip).eval(), Record([1])
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    (gradient,) = torch.autograd.grad(model.encode_image(IMAGES, record=record).sum(), record.attention[1])
+    assert gradient.shape == record.attention[1].shape and gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("depth", [None, 2])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("tower", "changed"), [("vision", 0), ("text", 1)])
+def test_without_a_part_only_what_reads_it_changes(small_clip, tower, changed, part, depth):
+    model = model_of(small_clip, prompt_depth=depth)
+    whole = features(model)
+    for layers in (None, [0], [1], [0, 1]):
+        with model.without(tower, part, layers):
+            cut, recorded, fused = features(model), features(model, record=True), features(model.fuse())
+        assert (cut[changed] - whole[changed]).abs().max() > 1e-3
+        close(cut[1 - changed], whole[1 - changed])
+        for value in (recorded[changed], fused[changed]):
+            close(value, cut[changed])
+    for value, before in zip(features(model), whole, strict=True):  # the model is whole again
+        close(value, before)
+
+
+def test_without_everything_it_is_the_backbone(small_clip):
+    model = model_of(small_clip)
+    with contextlib.ExitStack() as stack:
+        for tower, part in itertools.product(("vision", "text"), PARTS):
+            stack.enter_context(model.without(tower, part))
+        cut = features(model)
+    with torch.no_grad():
+        close(cut[0], model.backbone.encode_image(IMAGES))
+        positions = model.backbone.positional_embedding
+        positions[1 : -model.num_prompts] = positions[1 + model.num_prompts :].clone()  # words stay where they were
+        close(cut[1][:2], model.backbone.encode_text(model.tokenize(CAPTIONS))[:2])  # the others lose words to prompts
+
+
+def test_taking_out_what_is_not_there_changes_nothing(small_clip):
+    model = model_of(small_clip, text_to_vision=False, text_adapter=False, prompt_depth=1)
+    whole = features(model)
+    for tower, part, layers in (("vision", "projected prompts", None), ("text", "own prompts", None),
+                                ("text", "adapter", None), ("vision", "own prompts", [1, 2])):
+        with model.without(tower, part, layers):
+            for value, before in zip(features(model), whole, strict=True):
+                close(value, before)
+    for arguments in (("image", "adapter"), ("text", "prompts"), ("text", "adapter", [3])):
+        with pytest.raises(CSKTError, match="layers from 0 to 2"), model.without(*arguments):
+            pass
