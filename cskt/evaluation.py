@@ -32,8 +32,9 @@ from cskt.model.cskt import CSKT, load_model
 
 log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
+SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalPrompts.spectrum
 HISTORY_TYPES = {"epoch": int, "lr": float, "loss": float, "split": str,
-                 **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds"), float)}
+                 **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds", *SPECTRUM), float)}
 RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
 
@@ -73,28 +74,40 @@ def load_split(model: CSKT, split: Split, fingerprint: str) -> LoadedSplit:
 
 
 @torch.inference_mode()
+def embed_images(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
+    """L2-normalised fp32 features (N, D) of every image, on the model's device."""
+    def encode(batch: Tensor) -> Tensor:
+        return model.encode_image(normalize(batch.to(model.device)), normalize=True)
+
+    return _encode(model, encode, loaded.images, precision, batch_size)
+
+
+@torch.inference_mode()
+def embed_texts(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
+    """L2-normalised fp32 features (M, D) of every caption, on the model's device."""
+    order = loaded.tokens.ne(0).sum(1).argsort()  # captions of one length pad little
+    features = _encode(model, lambda batch: model.encode_text(batch, normalize=True), loaded.tokens[order], precision,
+                       batch_size)
+    return torch.empty_like(features).index_copy(0, order.to(features.device), features)
+
+
+def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int) -> Tensor:
+    bf16, was_training = resolve_precision(precision, model.device.type) == "bf16", model.training
+    with model.fused(torch.bfloat16 if bf16 else None):
+        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
+        features = torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
+    model.train(was_training)
+    return features
+
+
 def embed(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
           batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """L2-normalised fp32 features of every image (N, D) and caption (M, D), on the model's device.
+    """:func:`embed_images` and :func:`embed_texts` of a split.
 
     ``fingerprint`` is the data set's (see ``load_dataset``): the cache of decoded images is kept under it.
     """
     loaded = split if isinstance(split, LoadedSplit) else load_split(model, split, fingerprint)
-    device = next(model.parameters()).device
-    bf16 = resolve_precision(precision, device.type) == "bf16"
-
-    def encode(encoder: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
-        return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
-
-    was_training = model.training
-    with model.fused(torch.bfloat16 if bf16 else None):
-        images = encode(lambda batch: model.encode_image(normalize(batch.to(device)), normalize=True), loaded.images)
-        lengths = loaded.tokens.ne(0).sum(1)  # captions of one length pad little
-        order = lengths.argsort()
-        texts = encode(lambda batch: model.encode_text(batch, normalize=True), loaded.tokens[order])
-    model.train(was_training)
-    return images, torch.empty_like(texts).index_copy(0, order.to(device), texts)
+    return tuple(encode(model, loaded, precision, batch_size) for encode in (embed_images, embed_texts))
 
 
 def evaluate(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
@@ -231,7 +244,9 @@ class Run:
             metrics = json.loads((folder / METRICS).read_text())
             if not {"metrics", "weights_fingerprint"} <= set(metrics):
                 raise ValueError("fields are missing")
-            history = pd.read_csv(folder / HISTORY, dtype=str).astype(HISTORY_TYPES).to_dict("records")
+            table = pd.read_csv(folder / HISTORY, dtype=str)
+            table = table.assign(**dict.fromkeys(set(SPECTRUM) - set(table), "nan"))  # of a run that did not measure it
+            history = table.astype(HISTORY_TYPES).to_dict("records")
         except (ValueError, TypeError, KeyError) as error:
             raise CSKTError(f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it.") from error
         return cls(folder, read_config(folder / CONFIG), history, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -254,4 +255,148 @@ def less_data(runs: pd.DataFrame) -> Figure:
     axes.set_xticks([], minor=True)
     axes.set_xticklabels([f"{share:g}" for share in shares])
     axes.legend(title="")
+    return figure
+
+
+# What the prompts do (cskt.probes)
+
+HEAT, DIVERGING = "rocket_r", "vlag"
+
+
+def traffic_maps(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[str]) -> Figure:
+    """Attention to prompts against an even share, layers x heads: a column per tower and kind of prompt, above before
+    training and below after; frames of :func:`cskt.probes.traffic`. Zero is an even share, 1 twice that, -1 half."""
+    kinds = [(tower, kind) for tower, kind in itertools.product(("vision", "text"), ("own", "projected"))
+             if len(after.query("tower == @tower and prompts == @kind"))]
+    figure, grid = plt.subplots(2, len(kinds), figsize=(2.2 * len(kinds) + 0.8, 4.6), squeeze=False)
+    for row, (when, frame) in zip(grid, (("before training", before), ("trained", after)), strict=True):
+        for axes, (tower, kind) in zip(row, kinds, strict=True):
+            part = frame[(frame["tower"] == tower) & (frame["prompts"] == kind) & frame["reader"].isin(readers)]
+            part = part.assign(ratio=np.log2(np.maximum(part["share"], 1e-4) / part["uniform"]))
+            part = part.assign(layer=part["layer"] + 1, head=part["head"] + 1)
+            table = part.pivot_table(index="layer", columns="head", values="ratio")
+            sns.heatmap(table, cmap=DIVERGING, vmin=-4, vmax=4, ax=axes, cbar=axes is row[-1],
+                        cbar_kws={"label": "log2 of share / even"})
+            axes.set(title=f"{tower}, {kind}\n{when}", xlabel="head" if row is grid[1] else "",
+                     ylabel="layer" if axes is row[0] else "")
+            axes.grid(False)
+    return figure
+
+
+def _overlay(axes: Axes, image: np.ndarray, heat: np.ndarray, high: float) -> None:
+    height, width = image.shape[:2]
+    axes.imshow(image.mean(2), cmap="gray", vmin=-80, vmax=300)
+    axes.imshow(heat, cmap=HEAT, alpha=0.62, vmin=0, vmax=high or 1.0, extent=(0, width, height, 0),
+                interpolation="nearest")
+    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def prompt_overlays(image: np.ndarray, maps: np.ndarray, names: Sequence[str], layers: Sequence[int]) -> Figure:
+    """Where each prompt's key is read in a picture (H, W, 3): maps (layers, P, rows, columns), a row per layer. One
+    colour scale for all."""
+    shape = maps.shape[:2]
+    figure, grid = plt.subplots(*shape, figsize=(0.82 * shape[1] + 0.5, 1.42 * shape[0] + 0.4), squeeze=False)
+    for (row, column), axes in np.ndenumerate(grid):
+        _overlay(axes, image, maps[row, column], maps.max())
+        axes.set_title(names[column] if row == 0 else "", fontsize=7.5, loc="center")
+        axes.set_ylabel(f"layer {layers[row] + 1}" if column == 0 else "", fontsize=8)
+    return figure
+
+
+def word_heat(words: Sequence[str], maps: dict[str, np.ndarray], layers: Sequence[int]) -> Figure:
+    """How much each word of a caption reads the prompts: shares of attention, layers x words, per kind of prompt."""
+    figure, grid = plt.subplots(len(maps), 1, figsize=(0.3 * len(words) + 1.2, 1.75 * len(maps) + 0.7), squeeze=False)
+    high = max(heat.max() for heat in maps.values())
+    for axes, (kind, heat) in zip(grid[:, 0], maps.items(), strict=True):
+        last = axes is grid[-1, 0]
+        sns.heatmap(heat, cmap=HEAT, vmin=0, vmax=high, ax=axes, xticklabels=words if last else False,
+                    yticklabels=[layer + 1 for layer in layers],
+                    cbar_kws={"label": "share"})
+        axes.set(title=f"{kind} prompts", ylabel="layer")
+        axes.grid(False)
+    grid[-1, 0].tick_params(axis="x", rotation=90, labelsize=8)
+    return figure
+
+
+def relevance_row(image: np.ndarray, maps: dict[str, np.ndarray], mask: np.ndarray | None = None) -> Figure:
+    """A picture (H, W, 3), and relevance maps (rows, columns) over it, each in its own scale, a ``mask`` outlined."""
+    figure, grid = plt.subplots(1, len(maps) + 1, figsize=(1.15 * (len(maps) + 1), 2.25))
+    _picture(grid[0], image, title="picture")
+    for axes, (name, heat) in zip(grid[1:], maps.items(), strict=True):
+        _overlay(axes, image, heat, heat.max())
+        axes.set_title(_wrap(name, 15), fontsize=8, loc="center")
+        if mask is not None:
+            down, right = ((np.arange(n) + 0.5) * size / n for n, size in zip(mask.shape, image.shape, strict=False))
+            axes.contour(right, down, mask, levels=[0.5], colors=[BLUE], linewidths=1.4)
+    return figure
+
+
+def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figure:
+    """Relevance of each word for the similarity to the picture, a bar per model, each model's sum being one."""
+    frame = pd.DataFrame([(f"{i} {word}", name, share) for name, each in values.items()
+                          for i, (word, share) in enumerate(zip(words, each / max(each.sum(), 1e-12), strict=True))],
+                         columns=["word", "model", "relevance"])
+    figure, axes = plt.subplots(figsize=(0.3 * len(words) + 1.4, 2.5))
+    sns.barplot(frame, x="word", y="relevance", hue="model", ax=axes, errorbar=None,
+                palette=[METHOD_COLOURS.get(name, PURPLE) for name in values])
+    axes.set(xlabel="", ylabel="share of the relevance")
+    axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    axes.legend(title="", fontsize=8)
+    axes.grid(False, axis="x")
+    return figure
+
+
+def knock_out_curves(lost: pd.DataFrame) -> Figure:
+    """R@1 lost without each part, layer by layer; a panel per tower; rows of :func:`cskt.probes.knock_out`."""
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.9), sharey=True)
+    layers = lost[lost["layer"] >= 0].assign(layer=lambda rows: rows["layer"] + 1)
+    colours = dict(zip(dict.fromkeys(lost["part"]), (BLUE, ORANGE, GREEN), strict=False))
+    for axes, tower in zip(panels, ("vision", "text"), strict=True):
+        sns.lineplot(layers[layers["tower"] == tower], x="layer", y="lost", hue="part", marker="o", palette=colours,
+                     ax=axes)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set(title=f"{tower} tower", ylabel="R@1 lost, points", xlabel="removed at layer")
+        axes.legend(title="", fontsize=8) if axes.get_legend() else None
+    return figure
+
+
+def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -> Figure:
+    """Likeness of own and projected prompts over layers; norm and effective rank of the maps over epochs."""
+    figure, panels = plt.subplots(1, 3, figsize=(9.6, 2.7))
+    styles = {"cosine": "-", "CKA": "--"}
+    for (tower, part), measure in itertools.product(coupling.groupby("tower"), styles):
+        panels[0].plot(part["layer"] + 1, part[measure], styles[measure], marker="o", label=f"{tower}, {measure}",
+                       color={"vision": BLUE, "text": ORANGE}[tower])
+    panels[0].set(xlabel="layer", title="own and projected prompts")
+    epochs = [row["epoch"] for row in history]
+    for axes, measure in zip(panels[1:], ("norm", "rank"), strict=True):
+        for direction, colour in (("T2V", BLUE), ("V2T", ORANGE)):
+            values = [row[f"{direction} {measure}"] for row in history]
+            axes.plot(epochs, values, marker="o", color=colour, label=direction)
+        axes.set(xlabel="epoch", title={"norm": "Frobenius norm", "rank": "effective rank"}[measure])
+    for axes in panels:
+        axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    return figure
+
+
+def space(points: dict[str, np.ndarray], is_image: np.ndarray, labels: dict[str, Sequence[Any]]) -> Figure:
+    """Images (dots) and captions (crosses) in the plane: a column per plane (N, 2), a row per labelling."""
+    size = 3.1 * len(points), 2.9 * len(labels)
+    figure, grid = plt.subplots(len(labels), len(points), figsize=size, squeeze=False)
+    for row, (label, values) in zip(grid, labels.items(), strict=True):
+        names = list(dict.fromkeys(values))
+        palette = sns.color_palette("colorblind" if len(names) <= 10 else "husl", len(names))
+        colours = dict(zip(names, palette, strict=True))
+        tint = np.array([colours[value] for value in values])
+        for axes, (name, place) in zip(row, points.items(), strict=True):
+            axes.scatter(*place[is_image].T, c=tint[is_image], s=12, marker="o", linewidths=0)
+            axes.scatter(*place[~is_image].T, c=tint[~is_image], s=12, marker="x", linewidths=0.9)
+            axes.set(xticks=[], yticks=[], title=f"{name}, by {label}")
+            axes.grid(False)
+        if len(names) <= 12:
+            marks = [plt.Line2D([], [], marker="o", linestyle="", color=colours[name], label=name) for name in names]
+            row[-1].legend(handles=marks, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -90,12 +90,12 @@ def _metrics(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_i
     values = {**{f"R@{k}": first <= k for k in ranks}, "mAP": precision, "mINP": penalty}
     result: Metrics = {name: 100.0 * float(value.mean()) for name, value in values.items()}
     if resamples:
-        ends = 100.0 * _bootstrap(np.stack(list(values.values()), 1), queries.cpu().numpy()[matched], resamples)
+        ends = 100.0 * bootstrap(np.stack(list(values.values()), 1), queries.cpu().numpy()[matched], resamples)
         result["intervals"] = dict(zip(values, ends.tolist(), strict=True))
     return result | {"queries": len(rows), "unmatched_queries": len(rows) - len(first)}
 
 
-def _bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int) -> np.ndarray:
+def bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int = 1000) -> np.ndarray:
     """(M, 2): the 2.5th and 97.5th percentile of the mean of values (Q, M) over resampled identities (Q,)."""
     groups = np.unique(identities, return_inverse=True)[1]
     totals = np.stack([np.bincount(groups, column) for column in (*values.T, np.ones(len(groups)))], 1)

@@ -165,7 +165,7 @@ class _Trainer:
             ranked = evaluate(model, selection, precision=self.precision)["text_to_image"]
             row = dict(epoch=epoch + 1, lr=rate, loss=loss, split=config.selection_split,
                        **{name: ranked[name] for name in ("R@1", "R@5", "R@10", "mAP")},
-                       seconds=round(time.monotonic() - begin, 3))
+                       seconds=round(time.monotonic() - begin, 3), **model.prompts.spectrum())
             tensors, score = model.trainable_state(), (row["R@1"], row["mAP"])
             if score > self.state["best"]:
                 self.state.update(best=score, best_epoch=epoch + 1, best_model={

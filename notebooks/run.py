@@ -31,6 +31,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "train": (),
     "benchmarks": ("train",),
     "ablations": (),
+    "prompts": ("train",),
     "retrieval": ("train",),
     "efficiency": ("train",),
 }

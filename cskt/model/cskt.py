@@ -290,6 +290,11 @@ class CSKT(nn.Module):
         return {name: p for name, p in self.named_parameters() if name not in unused}
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.backbone.visual.conv1.weight.device
+
+    @property
     def num_trainable(self) -> int:
         """Trained scalars."""
         return sum(p.numel() for p in self.counted_parameters().values() if p.requires_grad)

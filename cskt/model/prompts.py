@@ -43,6 +43,19 @@ class BidirectionalPrompts(nn.Module):
         """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
         return _joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
 
+    @torch.no_grad()
+    def spectrum(self) -> dict[str, float]:
+        """Of the maps between the towers, the mean over layers of the Frobenius norm and of the effective rank (Roy and
+        Vetterli, EUSIPCO 2007: the exponential of the singular values' entropy); nan where a direction is off."""
+        measured = {}
+        for name, maps in (("T2V", self.text_to_vision), ("V2T", self.vision_to_text)):
+            values = [torch.linalg.svdvals(each.weight.float()) for each in maps]
+            shares = [each / each.sum() for each in values]
+            for what, numbers in (("norm", [each.norm() for each in values]),
+                                  ("rank", [torch.special.entr(share).sum().exp() for share in shares])):
+                measured[f"{name} {what}"] = torch.stack(numbers).mean().item() if numbers else float("nan")
+        return measured
+
     def own(self, tower: str) -> Tensor:
         """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its own prompts."""
         counts = [len(prompts[0]) if len(prompts) else 0 for prompts in (self.text, self.vision)]

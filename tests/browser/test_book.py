@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -53,8 +54,8 @@ def page(browser):
 
 
 def pages() -> list[str]:
-    return ["intro", "method", "embedded", "results/data", "results/train", "results/benchmarks", "results/retrieval",
-            "real-data", "references"]
+    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 @pytest.mark.parametrize("name", pages())
@@ -83,6 +84,16 @@ def test_the_query_browser_answers_on_the_static_page(book, page):
                            ".some(hits => hits.offsetParent && hits.innerHTML !== old)", arg=shown)
     assert page.locator(".cskt-hits:visible").first.inner_html() != shown
     assert page.locator(".cskt-hits:visible img[alt]").count() >= 8
+
+
+def test_the_prompt_view_answers_on_the_static_page(book, page):
+    page.goto((book / "results/prompts.html").as_uri(), wait_until="load")
+    view = page.locator(".cskt-view")
+    before = view.locator("p").inner_text()
+    view.locator("input[type=range]").press("ArrowRight")
+    view.locator("select").select_option(index=2)
+    assert "layer 2" in view.locator("p").inner_text() != before
+    assert not page.errors
 
 
 def test_synthetic_figures_are_labelled_on_the_page(book, page):

@@ -1,0 +1,470 @@
+"""What the prompts do in a model: who reads them, where, and what is lost without them.
+
+Attention is read from the towers that train (:class:`cskt.model.towers.Record`), never from a second implementation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.stats import hypergeom
+from torch import Tensor
+
+from .config import CSKTError
+from .data.benchmarks import load_dataset
+from .data.pipeline import normalize
+from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
+from .evaluation import LoadedSplit, Run, build_model, embed, embed_images, embed_texts, load_split
+from .metrics import bootstrap, rank_features
+from .model.cskt import CSKT, PARTS
+from .model.towers import Record
+
+Layers = Collection[int] | None
+FEATURE_READERS = ("class token", "end token")  # what becomes the feature
+NO_PROMPTS = "This model has no prompts: there is nothing to show here."
+NO_MASKS = "Where the garments are is known for SynthPEDES only: grounding is not measured here."
+KINDS = {"own": True, "projected": False}  # of prompts: of this tower, or made from the other tower's
+
+
+def traffic(model: CSKT, images: Tensor, token_ids: Tensor, layers: Layers = None) -> pd.DataFrame:
+    """How much attention is paid to the prompts: a row per tower, layer, head, reader and kind of prompt.
+
+    ``share`` is the mean over the batch of the part of a reader's attention that goes to prompts of that kind, and
+    ``uniform`` what it would be if each reader looked at all that it can see alike.
+    """
+    rows: list[dict[str, Any]] = []
+    for tower, record in zip(("vision", "text"), _record(model, images, token_ids, layers), strict=True):
+        own, columns = model.prompts.own(tower).cpu(), _columns(model, tower, token_ids)
+        for layer, weights in record.attention.items():
+            place = torch.arange(weights.shape[2])
+            seen = place + 1 if tower == "text" else torch.full_like(place, len(place))
+            for (reader, mask), (kind, is_own) in itertools.product(columns.items(), KINDS.items()):
+                wanted = columns["prompts"][0].nonzero()[:, 0][own == is_own]
+                if reader == "prompts" or not len(wanted):
+                    continue
+                mask = mask.expand(len(weights), -1)
+                share = weights[..., wanted.to(weights.device)].sum(-1).mul(mask[:, None].to(weights)).sum((0, 2))
+                count = mask.sum().item()
+                uniform = (mask * len(wanted) / seen).sum().item() / count
+                rows += [{"tower": tower, "layer": layer, "head": head, "reader": reader, "prompts": kind,
+                          "share": value / count, "uniform": uniform} for head, value in enumerate(share.tolist())]
+    return pd.DataFrame(rows, columns=["tower", "layer", "head", "reader", "prompts", "share", "uniform"])
+
+
+def prompt_names(model: CSKT, tower: str) -> list[str]:
+    """Names of the P prompts in the ``"vision"`` or ``"text"`` tower, row by row, such as "own 1" or "projected 4"."""
+    counts = {True: itertools.count(1), False: itertools.count(1)}
+    return [f"{'own' if own else 'projected'} {next(counts[own])}" for own in model.prompts.own(tower).tolist()]
+
+
+def prompt_maps(model: CSKT, images: Tensor, layers: Layers = None) -> Tensor:
+    """(B, layers, heads, P, rows, columns): the attention that each patch of each image pays to each prompt."""
+    (record,) = _record(model, images, None, layers)
+    grid = model.backbone.visual.grid_size
+    behind = 1 + grid[0] * grid[1]
+    maps = torch.stack([weights[:, :, 1:behind, behind:] for weights in record.attention.values()], 1)
+    return maps.transpose(-1, -2).unflatten(-1, tuple(grid))
+
+
+def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
+    """(B, layers, heads, P, 77 - P): the attention that each token behind the prompts pays to each prompt: words, then
+    the end token, then padding, which means nothing."""
+    (record,) = _record(model, None, token_ids, layers)
+    first = 1 + model.num_prompts
+    return torch.stack([weights[:, :, first:, 1:first] for weights in record.attention.values()], 1).transpose(-1, -2)
+
+
+def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
+    """(B, rows, columns) >= 0: what each patch contributes to the cosine of each image with its direction (B, D).
+
+    Gradient-weighted attention through all layers (Chefer, Gur and Wolf, ICCV 2021): a token's relevance grows by what
+    passes to it through heads whose weight would raise the cosine.
+    """
+    rolled = _rollout(lambda record: model.encode_image(images, record=record), directions)
+    grid = model.backbone.visual.grid_size
+    return rolled[:, 0, 1 : 1 + grid[0] * grid[1]].unflatten(1, tuple(grid))
+
+
+def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor:
+    """(B, 77 - P) >= 0: the same of each token behind the prompts for the cosine of a caption with its direction."""
+    rolled = _rollout(lambda record: model.encode_text(token_ids, record=record), directions)
+    end = _columns(model, "text", token_ids)["end token"].int().argmax(1).to(rolled.device)
+    return rolled[torch.arange(len(rolled)), end][:, 1 + model.num_prompts :]
+
+
+def ground(model: CSKT, images: Tensor, captions: Sequence[str], spans: Sequence[tuple[int, int]],
+           batch_size: int = 64) -> Tensor:
+    """(M, rows, columns): where image m of (M, 3, H, W) uint8 answers the words ``spans[m]`` of ``captions[m]``.
+
+    A span is ``(first, behind last)`` in ``caption.split()``. What its words say is the caption's feature less that of
+    the caption without them; the map is the :func:`image_relevance` for that direction.
+    """
+    maps, was_training = [], model.training
+    model.eval()
+    for first in range(0, len(captions), batch_size):
+        part = slice(first, first + batch_size)
+        words = [caption.split() for caption in captions[part]]
+        without = [" ".join(each[:a] + each[b:]) for each, (a, b) in zip(words, spans[part], strict=True)]
+        with torch.no_grad():
+            whole, rest = (model.encode_text(model.tokenize(list(texts)), normalize=True)
+                           for texts in (captions[part], without))
+        maps.append(image_relevance(model, normalize(images[part].to(model.device)), whole - rest).cpu())
+    model.train(was_training)
+    return torch.cat(maps)
+
+
+def grounding_scores(models: Mapping[str, CSKT], images: Tensor, mentions: Sequence[Mention]) -> pd.DataFrame:
+    """How well each model grounds mentions in ``images`` (N, 3, H, W) uint8, a
+    split's pictures: :func:`pointing`, a row per model and mention, with ``model``, ``part`` and ``identity``."""
+    shown, masks = images[[each.image for each in mentions]], np.stack([each.mask for each in mentions])
+    captions, spans = [each.caption for each in mentions], [each.span for each in mentions]
+    facts = {"part": [each.part for each in mentions], "identity": [each.identity for each in mentions]}
+    return pd.concat([pointing(ground(model, shown, captions, spans).numpy(), masks).assign(model=name, **facts)
+                      for name, model in models.items()], ignore_index=True)
+
+
+def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
+    """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each, ``pointing``, ``IoU``, their chance.
+
+    A cell of the map is right if the mask touches it. ``pointing``: whether the highest cell is right (Zhang et al.,
+    IJCV 2018). ``IoU``: of the right cells and as many highest ones. ``... by chance``: expected of a random map.
+    Masks that touch no cell are a :class:`CSKTError`.
+    """
+    count, rows, columns = maps.shape
+    if masks.shape[0] != count or masks.shape[1] % rows or masks.shape[2] % columns:
+        raise CSKTError(f"masks must be ({count}, H, W), H and W multiples of {rows} and {columns}, got {masks.shape}.")
+    right = masks.reshape(count, rows, masks.shape[1] // rows, columns, -1).any((2, 4)).reshape(count, -1)
+    cells, flat, total = right.sum(1), maps.reshape(count, -1), rows * columns
+    if not cells.all():
+        raise CSKTError("each mask must touch a cell; leave out parts that are not visible.")
+    order = (-flat).argsort(1, kind="stable")
+    hit = np.take_along_axis(right, order, 1)
+    common = np.array([found[:size].sum() for found, size in zip(hit, cells, strict=True)])
+    expected = {}
+    for size in np.unique(cells):
+        shared = np.arange(size + 1)
+        expected[size] = (hypergeom.pmf(shared, total, size, size) * shared / (2 * size - shared)).sum()
+    return pd.DataFrame({"pointing": hit[:, 0].astype(float), "IoU": common / (2 * cells - common),
+                         "pointing by chance": cells / total, "IoU by chance": [expected[size] for size in cells]})
+
+
+def interval(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float, float]:
+    """Mean of values and its 95 % interval: bootstrap over groups, whose values are drawn together."""
+    low, high = bootstrap(np.asarray(values, float)[:, None], np.asarray(groups))[0]
+    return float(np.mean(values)), float(low), float(high)
+
+
+def knock_out(model: CSKT, split: LoadedSplit, precision: str = "auto", whole: bool = True) -> pd.DataFrame:
+    """R@1 (text to image, percent) without each part at each layer, and with ``whole`` at all layers at once: a row per
+    tower, part and layer (-1: all), ``lost`` points against the whole model."""
+    encode = {"vision": embed_images, "text": embed_texts}
+    features = {tower: encode[tower](model, split, precision) for tower in encode}
+
+    def recall(features: dict[str, Tensor]) -> float:
+        return rank_features(features["text"], features["vision"], split.split.caption_identities,
+                             split.split.image_identities)["R@1"]
+
+    rows, intact = [], recall(features)
+    for tower in encode:
+        own, adapters = model.prompts.own(tower), getattr(model, f"{tower}_adapters")
+        blocks = len((model.backbone.visual if tower == "vision" else model.backbone).transformer.resblocks)
+        held = {"own prompts": model.prompts.depth * bool(own.any()), "adapter": len(adapters),
+                "projected prompts": model.prompts.depth * bool((~own).any())}
+        for part in PARTS:
+            for layer in [-1] * (whole and held[part] > 0) + list(range(min(held[part], blocks))):
+                with model.without(tower, part, None if layer < 0 else [layer]):
+                    found = recall({**features, tower: encode[tower](model, split, precision)})
+                rows.append({"tower": tower, "part": part, "layer": layer, "R@1": found, "lost": intact - found})
+    return pd.DataFrame(rows, columns=["tower", "part", "layer", "R@1", "lost"])
+
+
+@torch.no_grad()
+def coupling(model: CSKT) -> pd.DataFrame:
+    """How alike own and projected prompts are where they meet: a row per tower and layer, mean ``cosine`` and linear
+    ``CKA`` (Kornblith et al., ICML 2019); with n prompts CKA compares two n x n matrices, so with few it is coarse."""
+    rows = []
+    for tower in ("vision", "text"):
+        own = model.prompts.own(tower)
+        for layer, both in enumerate(getattr(model.prompts, f"{tower}_rows")()):
+            mine, projected = both[own].double(), both[~own].double()
+            if not len(mine) or not len(projected):
+                continue
+            cosine = (F.normalize(mine, dim=1) @ F.normalize(projected, dim=1).t()).mean().item()
+            a, b = (x - x.mean(0) for x in (mine, projected))
+            cka = ((a.t() @ b).norm() ** 2 / ((a.t() @ a).norm() * (b.t() @ b).norm())).item()  # nan of one prompt
+            rows.append({"tower": tower, "layer": layer, "cosine": cosine, "CKA": cka})
+    return pd.DataFrame(rows, columns=["tower", "layer", "cosine", "CKA"])
+
+
+@torch.no_grad()
+def nearest_words(model: CSKT, count: int = 3) -> pd.DataFrame:
+    """The tokens nearest to the prompts that the text tower reads at its first layer, by cosine: a row per prompt.
+
+    ``usual`` is how near, in the middle, a token that the backbone knows lies to its own nearest other one: a prompt
+    farther away than that lies between words rather than at one, and its words mean nothing. Prompts of later layers
+    stand among hidden states, where no table of words exists.
+    """
+    table = model.backbone.token_embedding.weight
+    known = torch.tensor(sorted(model.known_tokens) if model.known_tokens else range(len(table)), device=table.device)
+    known = known[known < model.end_token - 1]  # not the start and end tokens
+    table, own = F.normalize(table[known], dim=1), model.prompts.own("text")
+    sample = table[:: max(1, len(table) // 2000)]
+    usual = (sample @ table.t()).topk(2, 1).values[:, 1].median().item()
+    rows = []
+    for number, prompt in enumerate(model.prompts.text_rows()[0] if len(own) else ()):
+        near = (table @ F.normalize(prompt, dim=0)).topk(count)
+        words = [model.tokenizer.decode([token]).strip() for token in known[near.indices].tolist()]
+        rows.append({"prompt": f"{'own' if own[number] else 'projected'} {number}", "nearest words": ", ".join(words),
+                     "cosine": near.values[0].item(), "usual": usual,
+                     "at a word": "yes" if near.values[0] >= usual else "no"})
+    return pd.DataFrame(rows, columns=["prompt", "nearest words", "cosine", "usual", "at a word"])
+
+
+def traffic_findings(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[str] = FEATURE_READERS) -> list[str]:
+    """A sentence per tower and kind of prompt: what its reader gives to them on average, and where most."""
+    lines = []
+    for (tower, kind), part in after[after["reader"].isin(readers)].groupby(["tower", "prompts"], sort=False):
+        start = before.query("tower == @tower and prompts == @kind and reader in @readers")["share"].mean()
+        most = part.loc[part["share"].idxmax()]
+        share, uniform = (100 * part[column].mean() for column in ("share", "uniform"))
+        lines.append(f"{tower}, {kind} prompts: {part['reader'].iloc[0]}: {share:.1f} % of the attention "
+                     f"({100 * start:.1f} % before training, {uniform:.1f} % if spread evenly), most at layer "
+                     f"{most['layer'] + 1}, head {most['head'] + 1}: {100 * most['share']:.0f} %.")
+    return lines
+
+
+def grounding_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Pointing game and IoU by part and model with 95 % intervals over people, percent, beside chance; ``scores`` of
+    :func:`grounding_scores`."""
+    groups = [*scores.groupby("part"), ("all", scores)]
+    rows = []
+    for part, group in groups:
+        row = {"part": part, "mentions": int((group["model"] == group["model"].iloc[0]).sum())}
+        for measure in ("pointing", "IoU"):
+            row[f"{measure} by chance"] = f"{100 * group[f'{measure} by chance'].mean():.0f}"
+            for model, each in group.groupby("model", sort=False):
+                mean, low, high = (100 * value for value in interval(each[measure], each["identity"]))
+                row[f"{measure}, {model}"] = f"{mean:.0f} ({low:.0f} to {high:.0f})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def grounding_findings(scores: pd.DataFrame, first: str, second: str) -> list[str]:
+    """Which of two models points better, mention by mention, with the 95 % interval of the difference over people."""
+    lines = []
+    for measure in ("pointing", "IoU"):
+        one, other = (scores[scores["model"] == model].reset_index() for model in (first, second))
+        gap, low, high = (100 * value for value in interval(one[measure] - other[measure], one["identity"]))
+        verdict = "told apart" if low * high > 0 else "not told apart"
+        lines.append(f"{measure}: {first} less {second}: {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {verdict}.")
+    return lines
+
+
+def knock_out_findings(lost: pd.DataFrame) -> list[str]:
+    """Per tower and part, what is lost without it everywhere, and at its most needed layer."""
+    lines = []
+    for (tower, part), group in lost.groupby(["tower", "part"], sort=False):
+        single, every = group[group["layer"] >= 0], group[group["layer"] < 0]["lost"]
+        most = single.loc[single["lost"].idxmax()]
+        without_any = f", and {every.iloc[0]:.1f} without any" if len(every) else ""
+        lines.append(f"{tower}, {part}: R@1 loses {most['lost']:.1f} points without them at layer "
+                     f"{most['layer'] + 1:.0f}, the most of any layer{without_any}.")
+    return lines or ["The model has no prompts and no adapters to take out."]
+
+
+def modality_gap(image_features: Tensor, text_features: Tensor) -> float:
+    """Distance of the mean image feature (N, D) from the mean text feature (Liang et al., NeurIPS 2022)."""
+    return (image_features.mean(0) - text_features.mean(0)).norm().item()
+
+
+def coupling_findings(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -> str:
+    """How much alike own and projected prompts are, and whether the maps between the towers collapsed."""
+    parts = [f"{tower}: mean cosine {group['cosine'].mean():.2f}, CKA {group['CKA'].mean():.2f}"
+             for tower, group in coupling.groupby("tower", sort=False)]
+    for direction in ("T2V", "V2T"):
+        first, last = (history[end][f"{direction} rank"] for end in (0, -1))
+        if not np.isnan(first + last):
+            parts.append(f"{direction}: effective rank {first:.0f} after the first epoch, {last:.0f} after the last")
+    return "; ".join(parts) + "."
+
+
+def plane(features: Tensor, method: str = "PCA", seed: int = 0) -> np.ndarray:
+    """(N, 2): features (N, D) in the plane of their two principal components, or by ``"t-SNE"`` with a fixed seed."""
+    from sklearn.manifold import TSNE
+
+    centred = (features - features.mean(0)).double().cpu()
+    if method == "PCA":
+        _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+        return (centred @ axes[:2].t()).numpy()
+    if method != "t-SNE":
+        raise CSKTError(f"method must be 'PCA' or 't-SNE', got {method!r}.")
+    perplexity = min(30, (len(centred) - 1) / 3)
+    return TSNE(init="pca", random_state=seed, perplexity=perplexity).fit_transform(centred.numpy())
+
+
+class View:
+    """What the prompts notebook looks at: a run's model, the same before training, and its backbone alone (``models``:
+    the last and the first by name); test image ``example`` with its first caption; ``layers`` from 1 (None: all).
+
+    :class:`CSKTError` for an image or layer that does not exist.
+    """
+
+    def __init__(self, run: Run, example: int = 0, layers: Layers = None) -> None:
+        self.run, self.data = run, load_dataset(run.config.dataset, run.config.data_root)
+        self.model, self.fresh = run.load_model(), build_model(run.config).eval()
+        bare = build_model(dataclasses.replace(run.config, method="zero-shot")).eval()
+        self.name = "CSKT" if run.config.method == "cskt" else run.config.method
+        self.models = {"zero-shot": bare, self.name: self.model}
+        test, backbone = self.data.test, self.model.backbone
+        self.loaded = load_split(self.model, test, self.data.fingerprint)
+        blocks = min(len(backbone.transformer.resblocks), len(backbone.visual.transformer.resblocks))
+        self.layers = list(range(blocks)) if layers is None else sorted(layer - 1 for layer in layers)
+        if not set(self.layers) <= set(range(blocks)) or not 0 <= example < len(test.image_paths):
+            raise CSKTError(f"example must be a test image from 0 to {len(test.image_paths) - 1} and layers from 1 to "
+                            f"{blocks}, got {example} and {layers}.")
+        first_of_person = np.unique(test.image_identities, return_index=True)[1]
+        self.shown = [example, *(index for index in sorted(first_of_person.tolist()) if index != example)][:12]
+        self.first_caption = {image: int(np.flatnonzero(test.caption_images == image)[0]) for image in self.shown}
+        self.pictures = self.loaded.images[self.shown].permute(0, 2, 3, 1).numpy()
+        self.captions = [test.captions[self.first_caption[image]] for image in self.shown]
+        self.picture, self.caption = self.pictures[0], self.captions[0]
+        self.images, self.tokens = normalize(self.loaded.images[:128]), self.loaded.tokens[:128]
+
+    @property
+    def prompts(self) -> bool:
+        """Whether the model has any."""
+        return self.model.num_prompts > 0
+
+    def prompt_maps(self, pictures: int) -> np.ndarray:
+        """(pictures, layers, P, rows, columns): of the first pictures, averaged over heads."""
+        images = normalize(self.loaded.images[self.shown[:pictures]])
+        return prompt_maps(self.model, images, self.layers).mean(2).numpy()
+
+    def words(self) -> list[str]:
+        """The caption's tokens, the end token last."""
+        ids = self._ids()[0].tolist()
+        words = [self.model.tokenizer.decode([token]).strip() for token in ids[1 : ids.index(self.model.end_token)]]
+        return [*words, "(end)"][-(77 - 1 - self.model.num_prompts):]
+
+    def _ids(self) -> Tensor:
+        return self.model.tokenize([self.caption])
+
+    def word_heat(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """The words and, by kind of prompt, their attention to all prompts of it (layers, words), mean over heads."""
+        words, own = self.words(), self.model.prompts.own("text")
+        maps = word_maps(self.model, self._ids(), self.layers)[0].mean(1)[..., : len(words)]
+        return words, {kind: maps[:, own == flag].sum(1).numpy() for kind, flag in KINDS.items() if (own == flag).any()}
+
+    def where_findings(self) -> str:
+        """Which prompt the patches read most, and where the words read each kind most."""
+        maps, names = self.prompt_maps(len(self.shown)).mean((0, 3, 4)), prompt_names(self.model, "vision")
+        layer, prompt = np.unravel_index(maps.argmax(), maps.shape)
+        shares = {kind: heat.mean(1) for kind, heat in self.word_heat()[1].items()}
+        words = [f"{kind} prompts most at layer {self.layers[share.argmax()] + 1} ({100 * share.max():.0f} %)"
+                 for kind, share in shares.items()]
+        return (f"Of all layers and prompts, patches read {names[prompt]} at layer {self.layers[layer] + 1} most: "
+                f"{100 * maps.max():.1f} % of their attention, where the median is {100 * np.median(maps):.1f} %. The "
+                f"words of this caption read {' and '.join(words)}.")
+
+    def word_relevance(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """The words without the end token, which is where their relevance ends up, and by model the relevance (words,)
+        for the similarity to the picture."""
+        words, image, values = self.words()[:-1], normalize(self.loaded.images[self.shown[:1]]), {}
+        for name, model in self.models.items():
+            with torch.no_grad():
+                direction = model.encode_image(image, normalize=True)
+            values[name] = text_relevance(model, self._ids(), direction)[0, : len(words)].numpy()
+        return words, values
+
+    def image_relevance(self) -> dict[str, np.ndarray]:
+        """By model, the relevance of each patch (rows, columns) for the similarity to the caption."""
+        image, maps = normalize(self.loaded.images[self.shown[:1]]), {}
+        for name, model in self.models.items():
+            with torch.no_grad():
+                direction = model.encode_text(self._ids(), normalize=True)
+            maps[name] = image_relevance(model, image, direction)[0].numpy()
+        return maps
+
+    def mentions(self, images: int | None = None) -> list[Mention]:
+        """The mentions of so many test images drawn by the run's seed, or of the example (None); none outside
+        SynthPEDES."""
+        if not self.data.synthetic:
+            return []
+        every = np.random.default_rng(self.run.config.seed).permutation(len(self.data.test.image_paths))
+        return mentions_of(self.data, self.shown[:1] if images is None else sorted(every[:images].tolist()))
+
+    def phrases(self) -> list[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
+        """Of each mention of the example: its words, its mask and, by model, where the picture answers them."""
+        mentions = self.mentions()
+        images = self.loaded.images[[mention.image for mention in mentions]]
+        captions, spans = [mention.caption for mention in mentions], [mention.span for mention in mentions]
+        maps = {name: ground(model, images, captions, spans).numpy() for name, model in self.models.items()}
+        return [(" ".join(mention.caption.split()[slice(*mention.span)]), mention.mask,
+                 {name: each[i] for name, each in maps.items()}) for i, mention in enumerate(mentions)]
+
+    def space(self, people: int = 10) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list], dict[str, float]]:
+        """Images and captions of the first people in the plane, by model and method; which are images; their person
+        and, on SynthPEDES, the colour of the upper garment; and each model's modality gap over the whole split."""
+        test, points, gaps = self.data.test, {}, {}
+        chosen = np.unique(test.image_identities)[:people]
+        images, texts = (np.flatnonzero(np.isin(each, chosen)) for each in (
+            test.image_identities, test.caption_identities))
+        of = [*images.tolist(), *test.caption_images[texts].tolist()]  # the image that each point shows or describes
+        for name, model in self.models.items():
+            image_features, text_features = embed(model, self.loaded, precision="fp32")
+            gaps[name] = modality_gap(image_features, text_features)
+            both = torch.cat([image_features[images], text_features[texts]])
+            points |= {f"{name}, {method}": plane(both, method) for method in ("PCA", "t-SNE")}
+        labels: dict[str, list] = {"person": test.image_identities[of].tolist()}
+        if self.data.synthetic:
+            labels["upper garment"] = [row["attributes"]["upper_colour"] for row in attribute_rows(self.data, of)]
+        return points, np.arange(len(of)) < len(images), labels, gaps
+
+
+def _record(model: CSKT, images: Tensor | None, token_ids: Tensor | None, layers: Layers) -> list[Record]:
+    """What the towers record of what is given, in eval mode and without gradients."""
+    records, was_training = [], model.training
+    model.eval()
+    with torch.no_grad():
+        for encode, inputs in ((model.encode_image, images), (model.encode_text, token_ids)):
+            if inputs is not None:
+                records.append(Record(layers))
+                encode(inputs, record=records[-1])
+    model.train(was_training)
+    return records
+
+
+def _columns(model: CSKT, tower: str, token_ids: Tensor) -> dict[str, Tensor]:
+    """(B or 1, columns) bool: which columns of a recorded tower are prompts, and which are each kind of reader."""
+    count = model.num_prompts
+    if tower == "vision":
+        grid = model.backbone.visual.grid_size
+        patches = grid[0] * grid[1]
+        place = torch.arange(1 + patches + count)[None]
+        return {"class token": place == 0, "patches": (place > 0) & (place <= patches), "prompts": place > patches}
+    place = torch.arange(model.backbone.context_length)[None]
+    end = (token_ids.cpu() == model.end_token).int().argmax(1, keepdim=True) + count
+    end = end.clamp(max=model.backbone.context_length - 1)
+    return {"words": (place > count) & (place < end), "end token": place == end,
+            "prompts": (place > 0) & (place <= count)}
+
+
+def _rollout(encode: Callable[[Record], Tensor], directions: Tensor) -> Tensor:
+    """(B, columns, columns): relevance of every column for every other through all layers."""
+    record = Record()
+    with torch.enable_grad():
+        cosine = (F.normalize(encode(record), dim=1) * directions.detach()).sum()
+        weights = list(record.attention.values())
+        gradients = torch.autograd.grad(cosine, weights)
+    first = weights[0]
+    rolled = torch.eye(first.shape[-1], dtype=first.dtype, device=first.device).expand(len(first), -1, -1)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        rolled = rolled + (weight.detach() * gradient).clamp(min=0).mean(1) @ rolled
+    return rolled
