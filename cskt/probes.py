@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -33,29 +34,32 @@ NO_MASKS = "Where the garments are is known for SynthPEDES only: grounding is no
 KINDS = {"own": True, "projected": False}  # of prompts: of this tower, or made from the other tower's
 
 
-def traffic(model: CSKT, images: Tensor, token_ids: Tensor, layers: Layers = None) -> pd.DataFrame:
+def traffic(model: CSKT, images: Tensor, token_ids: Tensor, layers: Layers = None, batch_size: int = 16
+            ) -> pd.DataFrame:
     """How much attention is paid to the prompts: a row per tower, layer, head, reader and kind of prompt.
 
-    ``share`` is the mean over the batch of the part of a reader's attention that goes to prompts of that kind, and
-    ``uniform`` what it would be if each reader looked at all that it can see alike.
+    ``share`` is the mean over all images, or captions, of the part of a reader's attention that goes to prompts of that
+    kind, and ``uniform`` what it would be if each reader looked at all that it can see alike.
     """
-    rows: list[dict[str, Any]] = []
-    for tower, record in zip(("vision", "text"), _record(model, images, token_ids, layers), strict=True):
-        own, columns = model.prompts.own(tower).cpu(), _columns(model, tower, token_ids)
-        for layer, weights in record.attention.items():
-            place = torch.arange(weights.shape[2])
-            seen = place + 1 if tower == "text" else torch.full_like(place, len(place))
-            for (reader, mask), (kind, is_own) in itertools.product(columns.items(), KINDS.items()):
-                wanted = columns["prompts"][0].nonzero()[:, 0][own == is_own]
-                if reader == "prompts" or not len(wanted):
-                    continue
-                mask = mask.expand(len(weights), -1)
-                share = weights[..., wanted.to(weights.device)].sum(-1).mul(mask[:, None].to(weights)).sum((0, 2))
-                count = mask.sum().item()
-                uniform = (mask * len(wanted) / seen).sum().item() / count
-                rows += [{"tower": tower, "layer": layer, "head": head, "reader": reader, "prompts": kind,
-                          "share": value / count, "uniform": uniform} for head, value in enumerate(share.tolist())]
-    return pd.DataFrame(rows, columns=["tower", "layer", "head", "reader", "prompts", "share", "uniform"])
+    index, totals = ["tower", "layer", "head", "reader", "prompts"], defaultdict(lambda: np.zeros(3))
+    for tower, inputs in (("vision", images), ("text", token_ids)):
+        own = model.prompts.own(tower).cpu()
+        for part in inputs.split(batch_size):
+            (record,) = _record(model, part, None, layers) if tower == "vision" else _record(model, None, part, layers)
+            columns = _columns(model, tower, part)
+            prompts = columns.pop("prompts")[0].nonzero()[:, 0]
+            for layer, weights in record.attention.items():
+                place = torch.arange(weights.shape[2])
+                seen = place + 1 if tower == "text" else torch.full_like(place, len(place))
+                for (reader, mask), (kind, is_own) in itertools.product(columns.items(), KINDS.items()):
+                    wanted, mask = prompts[own == is_own], mask.expand(len(weights), -1)
+                    if len(wanted):
+                        shares = weights[..., wanted].sum(-1).mul(mask[:, None].to(weights)).sum((0, 2)).tolist()
+                        even, count = (mask * len(wanted) / seen).sum().item(), mask.sum().item()
+                        for head, share in enumerate(shares):
+                            totals[tower, layer, head, reader, kind] += (share, even, count)
+    rows = [(*key, share / count, even / count) for key, (share, even, count) in totals.items()]
+    return pd.DataFrame(rows, columns=[*index, "share", "uniform"])
 
 
 def prompt_names(model: CSKT, tower: str) -> list[str]:
@@ -100,7 +104,7 @@ def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor
 
 
 def ground(model: CSKT, images: Tensor, captions: Sequence[str], spans: Sequence[tuple[int, int]],
-           batch_size: int = 64) -> Tensor:
+           batch_size: int = 32) -> Tensor:
     """(M, rows, columns): where image m of (M, 3, H, W) uint8 answers the words ``spans[m]`` of ``captions[m]``.
 
     A span is ``(first, behind last)`` in ``caption.split()``. What its words say is the caption's feature less that of
@@ -382,6 +386,15 @@ class View:
                 direction = model.encode_image(image, normalize=True)
             values[name] = text_relevance(model, self._ids(), direction)[0, : len(words)].numpy()
         return words, values
+
+    def relevance_findings(self, count: int = 3) -> str:
+        """Which words of the caption count most, by model."""
+        words, values = self.word_relevance()
+        lines = []
+        for name, each in values.items():
+            most, share = each.argsort()[::-1][:count], each / max(each.sum(), 1e-12)
+            lines.append(f"{name}: " + ", ".join(f"{words[i]!r} ({100 * share[i]:.0f} %)" for i in most))
+        return "The words that count most, with their share of the relevance of all words: " + "; ".join(lines) + "."
 
     def image_relevance(self) -> dict[str, np.ndarray]:
         """By model, the relevance of each patch (rows, columns) for the similarity to the caption."""
