@@ -18,8 +18,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
-	@echo "make reproduce   train what the tables hold, SEEDS=3 each, into book/results/runs; real data with"
-	@echo "                 DATA=FOLDER DATASETS=CUHK-PEDES,ICFG-PEDES,RSTPReid BACKBONE=ViT-B-16-quickgelu;"
+	@echo "make reproduce   train what the tables hold, SEEDS=3 each, and fill the tables; DATA=FOLDER takes the three"
+	@echo "                 real data sets from there (DATASETS=RSTPReid only that one, BACKBONE=... another CLIP);"
 	@echo "                 GRID=components, 'prompt length', ... for the ablations"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make lint   ruff"
@@ -41,6 +41,7 @@ test: .venv/.stamp
 reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
+	@$(RUN) notebooks/run.py benchmarks ablations
 
 lab: .venv/.stamp
 	@$(RUN) -m jupyterlab notebooks

@@ -25,7 +25,7 @@ from cskt.model.reference import reference_config
 
 app = typer.Typer(help="Cross-modal person retrieval with CSKT.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
-SYNTHETIC = [name for name in DATASETS if name.startswith("SynthPEDES")]
+REAL, SYNTHETIC = DATASETS[:3], DATASETS[3:]
 DataRoot = Annotated[str | None, Option(help="Folder of the data set, or its parent.")]
 Backbone = Annotated[str | None, Option(help=f"{MINI} (default) or an open_clip model name.")]
 Pretrained = Annotated[str | None, Option(help="A tag such as openai, or a checkpoint file.")]
@@ -88,25 +88,30 @@ def train(
 
 @app.command()
 def reproduce(
-    datasets: Annotated[str, Option(help="Names with commas between.")] = ",".join(SYNTHETIC),
+    datasets: Annotated[str | None, Option(
+        help="Names with commas between; default the three real ones with --data-root, else SynthPEDES.")] = None,
     grid: Annotated[str, Option(help=f"What varies: {', '.join([*GRIDS, TRANSFER])}.")] = BENCHMARK,
     methods: Annotated[str | None, Option(help="Rows of the benchmark or transfer, commas between.")] = None,
     seeds: Annotated[int, Option(min=1, help="Seeds 0 to SEEDS-1 of each.")] = 3,
-    data_root: DataRoot = None, backbone: Backbone = None, pretrained: Pretrained = None, settings: Settings = None,
+    data_root: DataRoot = None,
+    backbone: Annotated[str | None, Option(help=f"Default {MINI} for SynthPEDES, the paper's for real data.")] = None,
+    pretrained: Pretrained = None, settings: Settings = None,
     records: Annotated[Path, Option(help="Each run's record is copied here.")] = Path("book/results/runs"),
 ) -> None:
     """Train every row of a grid on every data set; finished runs are kept, interrupted ones continue.
 
     ``transfer`` trains the benchmark's rows and tests each model on the other data sets.
     """
-    rows = grid_rows(grid, backbone or MINI)
+    names = datasets.split(",") if datasets else REAL if data_root else SYNTHETIC
+    backbone = backbone or (MINI if set(names) <= set(SYNTHETIC) else TrainConfig().backbone)
+    rows = grid_rows(grid, backbone)
     common = dict(data_root=data_root, backbone=backbone, pretrained=pretrained)
     if methods and grid not in (BENCHMARK, TRANSFER):
         raise CSKTError(f"--methods belongs to the grids {BENCHMARK} and {TRANSFER}; the rows of {grid} are its own.")
     if methods:
         rows = {method: {"method": method} for method in methods.split(",")}
     configs = [(row, train_config(changes, dict(common, dataset=dataset, seed=seed), settings))
-               for dataset in datasets.split(",") for row, changes in rows.items()
+               for dataset in names for row, changes in rows.items()
                for seed in range(1 if changes.get("method") == "zero-shot" else seeds)]
     target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
     for row, config in configs:
@@ -114,7 +119,7 @@ def reproduce(
         made = {run.folder.name: run.metrics}
         if grid == TRANSFER:
             made = {f"{run.folder.name}-on-{other}": evaluation.transfer(run, benchmarks.load_dataset(other, data_root))
-                    for other in datasets.split(",") if other != config.dataset}
+                    for other in names if other != config.dataset}
         for name, record in made.items():
             place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
             evaluation.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})

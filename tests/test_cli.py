@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import pytest
 import torch
@@ -141,6 +142,31 @@ def test_grids_say_what_varies(cskt, settings, tmp_path):
     assert code == 2 and "--methods belongs to the grids" in err
     code, _, err = cskt(*command, "--grid", "everything")
     assert code == 2 and "grid 'everything' is unknown; choose one of benchmark" in err
+
+
+@pytest.mark.parametrize(("options", "datasets", "backbone"), [
+    ({}, ["SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C"], MINI),
+    ({"data_root": "DIR"}, ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"], "ViT-B-16-quickgelu"),
+    ({"datasets": "RSTPReid", "data_root": "DIR"}, ["RSTPReid"], "ViT-B-16-quickgelu"),
+    ({"datasets": "SynthPEDES-B", "data_root": "DIR"}, ["SynthPEDES-B"], MINI),
+    ({"data_root": "DIR", "backbone": "ViT-L-14"}, ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"], "ViT-L-14"),
+])
+def test_reproduce_takes_the_real_data_where_they_are(monkeypatch, tmp_path, options, datasets, backbone):
+    asked = []
+
+    class Asked(Exception):
+        pass
+
+    def train(config):
+        asked.append(config)
+        if len(asked) == len(datasets):
+            raise Asked
+        return types.SimpleNamespace(folder=tmp_path / "run", metrics={"config": {}})
+
+    monkeypatch.setattr(cli, "_train", train)
+    with pytest.raises(Asked):
+        cli.reproduce(methods="cskt", seeds=1, records=tmp_path / "records", **options)
+    assert [config.dataset for config in asked] == datasets and {config.backbone for config in asked} == {backbone}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
