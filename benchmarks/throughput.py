@@ -184,7 +184,10 @@ def cost(model: CSKT, ends: np.ndarray, method: str, precision: str, training: b
             product(queries, width, block.mlp.c_fc.out_features, 2 * (1 + again))
             total[:] += (1 + 2 * training) * np.array([4 * width * (pairs_read if last else pairs),
                                                        2 * size * width * (rows + queries)])
-            product(rows, width, 3 * width, training and len(lora) > 0)  # the weight's gradient
+            if len(lora):
+                rank = len(lora[i].down)
+                product(rows, width, rank, 1 + 2 * training)
+                product(rows, rank, 3 * width, 1 + 2 * training)
             if frozen and len(adapters):
                 product(queries, width, adapters[i].down.out_features, 2 * (1 + 2 * training))
 

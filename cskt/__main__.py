@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import json
 import logging
 import sys
@@ -21,7 +22,7 @@ from cskt.data import benchmarks, synthetic, verification
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
 from cskt.model import CSKT, load_model
 from cskt.model.cskt import CONFIG_FILE
-from cskt.model.reference import reference_config
+from cskt.model.reference import foreign_backbone, reference_config, reference_parameters
 
 app = typer.Typer(help="Cross-modal person retrieval with CSKT.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
@@ -100,7 +101,8 @@ def reproduce(
 ) -> None:
     """Train every row of a grid on every data set; finished runs are kept, interrupted ones continue.
 
-    ``transfer`` trains the benchmark's rows and tests each model on the other data sets.
+    The benchmark on real data is run twice, the epoch chosen on val and, as the release does it, on test. ``transfer``
+    trains the benchmark's rows and tests each model on the other data sets.
     """
     names = datasets.split(",") if datasets else REAL if data_root else SYNTHETIC
     backbone = backbone or (MINI if set(names) <= set(SYNTHETIC) else TrainConfig().backbone)
@@ -109,10 +111,17 @@ def reproduce(
     if methods and grid not in (BENCHMARK, TRANSFER):
         raise CSKTError(f"--methods belongs to the grids {BENCHMARK} and {TRANSFER}; the rows of {grid} are its own.")
     if methods:
-        rows = {method: {"method": method} for method in methods.split(",")}
-    configs = [(row, train_config(changes, dict(common, dataset=dataset, seed=seed), settings))
-               for dataset in names for row, changes in rows.items()
-               for seed in range(1 if changes.get("method") == "zero-shot" else seeds)]
+        labels = {changes.get("method", "cskt"): row for row, changes in rows.items()}
+        rows = {labels.get(method, method): {"method": method} for method in methods.split(",")}
+    configs = []
+    for dataset, (row, changes) in itertools.product(names, rows.items()):
+        data = benchmarks.load_dataset(dataset, data_root)  # all of them before anything is trained
+        both = (grid == BENCHMARK and not data.synthetic and data.val is not data.test
+                and not any(setting.startswith("selection_split") for setting in settings or ()))
+        for split, seed in itertools.product(("val", "test") if both else (None,), range(seeds)):
+            if changes.get("method") != "zero-shot" or (seed, split) in ((0, None), (0, "val")):
+                options = dict(common, dataset=dataset, seed=seed, selection_split=split)
+                configs.append((row, train_config(changes, options, settings)))
     target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
     for row, config in configs:
         run = _train(config)
@@ -181,7 +190,12 @@ def import_checkpoint(
     state = backbones.read_checkpoint(checkpoint)
     config, own = reference_config(state), None if backbone == MINI else "openai"
     model = load_model(backbone, pretrained or own, (height, width), config)
-    model.load_reference_checkpoint(state)
+    if foreign := foreign_backbone(model, state):
+        raise CSKTError(f"{checkpoint} was trained over another backbone than {backbone}, {pretrained or own}: "
+                        f"{len(foreign)} tensors differ, such as {foreign[0]}; name its weights with --pretrained.")
+    # What the frozen tensors lost to half precision is taken from the backbone's own weights.
+    frozen = {name for name, parameter in reference_parameters(model).items() if not parameter.requires_grad}
+    model.load_reference_checkpoint({name: value for name, value in state.items() if name not in frozen})
     model.save_pretrained(evaluation.make_folder(output))
     typer.echo(output)
 

@@ -22,9 +22,18 @@ from .config import CSKTError
 from .data.benchmarks import load_dataset
 from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
-from .evaluation import LoadedSplit, Run, build_model, embed, embed_images, embed_texts, load_split
+from .evaluation import (
+    LoadedSplit,
+    Run,
+    build_model,
+    embed,
+    embed_images,
+    embed_texts,
+    load_split,
+    resolve_device,
+)
 from .metrics import bootstrap, rank_features
-from .model.cskt import CSKT, PARTS
+from .model.cskt import CSKT, PARTS, fit_captions
 from .model.towers import Record
 
 Layers = Collection[int] | None
@@ -46,10 +55,9 @@ def traffic(model: CSKT, images: Tensor, token_ids: Tensor, layers: Layers = Non
         own = model.prompts.own(tower).cpu()
         for part in inputs.split(batch_size):
             (record,) = _record(model, part, None, layers) if tower == "vision" else _record(model, None, part, layers)
-            columns = _columns(model, tower, part)
-            prompts = columns.pop("prompts")[0].nonzero()[:, 0]
             for layer, weights in record.attention.items():
-                place = torch.arange(weights.shape[2])
+                columns = _columns(model, tower, part, weights.shape[2])
+                prompts, place = columns.pop("prompts")[0].nonzero()[:, 0], torch.arange(weights.shape[2])
                 seen = place + 1 if tower == "text" else torch.full_like(place, len(place))
                 for (reader, mask), (kind, is_own) in itertools.product(columns.items(), KINDS.items()):
                     wanted, mask = prompts[own == is_own], mask.expand(len(weights), -1)
@@ -74,7 +82,7 @@ def prompt_maps(model: CSKT, images: Tensor, layers: Layers = None) -> Tensor:
     grid = model.backbone.visual.grid_size
     behind = 1 + grid[0] * grid[1]
     maps = torch.stack([weights[:, :, 1:behind, behind:] for weights in record.attention.values()], 1)
-    return maps.transpose(-1, -2).unflatten(-1, tuple(grid))
+    return maps.transpose(-1, -2).unflatten(-1, tuple(grid)).cpu()
 
 
 def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
@@ -82,7 +90,8 @@ def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
     the end token, then padding, which means nothing."""
     (record,) = _record(model, None, token_ids, layers)
     first = 1 + model.num_prompts
-    return torch.stack([weights[:, :, first:, 1:first] for weights in record.attention.values()], 1).transpose(-1, -2)
+    maps = torch.stack([weights[:, :, first:, 1:first] for weights in record.attention.values()], 1)
+    return maps.transpose(-1, -2).cpu()
 
 
 def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
@@ -91,7 +100,7 @@ def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
     Gradient-weighted attention through all layers (Chefer, Gur and Wolf, ICCV 2021): a token's relevance grows by what
     passes to it through heads whose weight would raise the cosine.
     """
-    rolled = _rollout(lambda record: model.encode_image(images, record=record), directions)
+    rolled = _rollout(lambda record: model.encode_image(images.to(model.device), record=record), directions)
     grid = model.backbone.visual.grid_size
     return rolled[:, 0, 1 : 1 + grid[0] * grid[1]].unflatten(1, tuple(grid))
 
@@ -99,7 +108,7 @@ def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
 def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor:
     """(B, 77 - P) >= 0: the same of each token behind the prompts for the cosine of a caption with its direction."""
     rolled = _rollout(lambda record: model.encode_text(token_ids, record=record), directions)
-    end = _columns(model, "text", token_ids)["end token"].int().argmax(1).to(rolled.device)
+    end = _columns(model, "text", token_ids, rolled.shape[1])["end token"].int().argmax(1).to(rolled.device)
     return rolled[torch.arange(len(rolled)), end][:, 1 + model.num_prompts :]
 
 
@@ -121,7 +130,7 @@ def ground(model: CSKT, images: Tensor, captions: Sequence[str], spans: Sequence
                            for texts in (captions[part], without))
         maps.append(image_relevance(model, normalize(images[part].to(model.device)), whole - rest).cpu())
     model.train(was_training)
-    return torch.cat(maps)
+    return torch.cat(maps) if maps else torch.zeros(0, *model.backbone.visual.grid_size)
 
 
 def grounding_scores(models: Mapping[str, CSKT], images: Tensor, mentions: Sequence[Mention]) -> pd.DataFrame:
@@ -137,14 +146,14 @@ def grounding_scores(models: Mapping[str, CSKT], images: Tensor, mentions: Seque
 def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each, ``pointing``, ``IoU``, their chance.
 
-    A cell of the map is right if the mask touches it. ``pointing``: whether the highest cell is right (Zhang et al.,
-    IJCV 2018). ``IoU``: of the right cells and as many highest ones. ``... by chance``: expected of a random map.
-    Masks that touch no cell are a :class:`CSKTError`.
+    Map and mask cover the same picture, whatever their sizes. A cell of the map is right if the mask touches it.
+    ``pointing``: whether the highest cell is right (Zhang et al., IJCV 2018). ``IoU``: of the right cells and as many
+    highest ones. ``... by chance``: expected of a random map. Empty masks are a :class:`CSKTError`.
     """
+    if len(maps) != len(masks):
+        raise CSKTError(f"there must be one mask for each map, got {len(masks)} for {len(maps)}.")
     count, rows, columns = maps.shape
-    if masks.shape[0] != count or masks.shape[1] % rows or masks.shape[2] % columns:
-        raise CSKTError(f"masks must be ({count}, H, W), H and W multiples of {rows} and {columns}, got {masks.shape}.")
-    right = masks.reshape(count, rows, masks.shape[1] // rows, columns, -1).any((2, 4)).reshape(count, -1)
+    right = F.adaptive_max_pool2d(torch.from_numpy(masks).float()[:, None], (rows, columns)).bool().flatten(1).numpy()
     cells, flat, total = right.sum(1), maps.reshape(count, -1), rows * columns
     if not cells.all():
         raise CSKTError("each mask must touch a cell; leave out parts that are not visible.")
@@ -218,14 +227,14 @@ def nearest_words(model: CSKT, count: int = 3) -> pd.DataFrame:
     table = model.backbone.token_embedding.weight
     known = torch.tensor(sorted(model.known_tokens) if model.known_tokens else range(len(table)), device=table.device)
     known = known[known < model.end_token - 1]  # not the start and end tokens
-    table, own = F.normalize(table[known], dim=1), model.prompts.own("text")
+    table, names = F.normalize(table[known], dim=1), prompt_names(model, "text")
     sample = table[:: max(1, len(table) // 2000)]
     usual = (sample @ table.t()).topk(2, 1).values[:, 1].median().item()
     rows = []
-    for number, prompt in enumerate(model.prompts.text_rows()[0] if len(own) else ()):
+    for number, prompt in enumerate(model.prompts.text_rows()[0] if names else ()):
         near = (table @ F.normalize(prompt, dim=0)).topk(count)
         words = [model.tokenizer.decode([token]).strip() for token in known[near.indices].tolist()]
-        rows.append({"prompt": f"{'own' if own[number] else 'projected'} {number}", "nearest words": ", ".join(words),
+        rows.append({"prompt": names[number], "nearest words": ", ".join(words),
                      "cosine": near.values[0].item(), "usual": usual,
                      "at a word": "yes" if near.values[0] >= usual else "no"})
     return pd.DataFrame(rows, columns=["prompt", "nearest words", "cosine", "usual", "at a word"])
@@ -322,13 +331,18 @@ class View:
 
     def __init__(self, run: Run, example: int = 0, layers: Layers = None) -> None:
         self.run, self.data = run, load_dataset(run.config.dataset, run.config.data_root)
-        self.model, self.fresh = run.load_model(), build_model(run.config).eval()
-        bare = build_model(dataclasses.replace(run.config, method="zero-shot")).eval()
+        device = resolve_device(run.config.device)
+        self.model, self.fresh = run.load_model().to(device), build_model(run.config).to(device).eval()
+        bare = build_model(dataclasses.replace(run.config, method="zero-shot")).to(device).eval()
+        if not hasattr(self.model.tokenizer, "decode"):
+            raise CSKTError(f"the tokenizer of {run.config.backbone} cannot give back words; use another backbone.")
         self.name = "CSKT" if run.config.method == "cskt" else run.config.method
         self.models = {"zero-shot": bare, self.name: self.model}
         test, backbone = self.data.test, self.model.backbone
         self.loaded = load_split(self.model, test, self.data.fingerprint)
-        blocks = min(len(backbone.transformer.resblocks), len(backbone.visual.transformer.resblocks))
+        self.blocks = {tower: len(part.transformer.resblocks) for tower, part in (
+            ("vision", backbone.visual), ("text", backbone))}
+        blocks = max(self.blocks.values())
         self.layers = list(range(blocks)) if layers is None else sorted(layer - 1 for layer in layers)
         if not set(self.layers) <= set(range(blocks)) or not 0 <= example < len(test.image_paths):
             raise CSKTError(f"example must be a test image from 0 to {len(test.image_paths) - 1} and layers from 1 to "
@@ -346,23 +360,27 @@ class View:
         """Whether the model has any."""
         return self.model.num_prompts > 0
 
+    def layers_of(self, tower: str) -> list[int]:
+        """Those of the layers to look at that a tower has."""
+        return [layer for layer in self.layers if layer < self.blocks[tower]]
+
     def prompt_maps(self, pictures: int) -> np.ndarray:
         """(pictures, layers, P, rows, columns): of the first pictures, averaged over heads."""
         images = normalize(self.loaded.images[self.shown[:pictures]])
         return prompt_maps(self.model, images, self.layers).mean(2).numpy()
 
     def words(self) -> list[str]:
-        """The caption's tokens, the end token last."""
-        ids = self._ids()[0].tolist()
-        words = [self.model.tokenizer.decode([token]).strip() for token in ids[1 : ids.index(self.model.end_token)]]
-        return [*words, "(end)"][-(77 - 1 - self.model.num_prompts):]
+        """The caption's tokens as the model reads them, the end token last."""
+        room = self.model.backbone.context_length - self.model.num_prompts
+        ids, end = fit_captions(self._ids(), self.model.end_token, room)
+        return [*(self.model.tokenizer.decode([token]).strip() for token in ids[0, 1 : int(end)].tolist()), "(end)"]
 
     def _ids(self) -> Tensor:
         return self.model.tokenize([self.caption])
 
     def word_heat(self) -> tuple[list[str], dict[str, np.ndarray]]:
         """The words and, by kind of prompt, their attention to all prompts of it (layers, words), mean over heads."""
-        words, own = self.words(), self.model.prompts.own("text")
+        words, own = self.words(), self.model.prompts.own("text").cpu()
         maps = word_maps(self.model, self._ids(), self.layers)[0].mean(1)[..., : len(words)]
         return words, {kind: maps[:, own == flag].sum(1).numpy() for kind, flag in KINDS.items() if (own == flag).any()}
 
@@ -371,9 +389,11 @@ class View:
         maps, names = self.prompt_maps(len(self.shown)).mean((0, 3, 4)), prompt_names(self.model, "vision")
         layer, prompt = np.unravel_index(maps.argmax(), maps.shape)
         shares = {kind: heat.mean(1) for kind, heat in self.word_heat()[1].items()}
-        words = [f"{kind} prompts most at layer {self.layers[share.argmax()] + 1} ({100 * share.max():.0f} %)"
+        layers = self.layers_of("text")
+        words = [f"{kind} prompts most at layer {layers[share.argmax()] + 1} ({100 * share.max():.0f} %)"
                  for kind, share in shares.items()]
-        return (f"Of all layers and prompts, patches read {names[prompt]} at layer {self.layers[layer] + 1} most: "
+        return (f"Of all layers and prompts, patches read {names[prompt]} at layer "
+                f"{self.layers_of('vision')[layer] + 1} most: "
                 f"{100 * maps.max():.1f} % of their attention, where the median is {100 * np.median(maps):.1f} %. The "
                 f"words of this caption read {' and '.join(words)}.")
 
@@ -383,8 +403,8 @@ class View:
         words, image, values = self.words()[:-1], normalize(self.loaded.images[self.shown[:1]]), {}
         for name, model in self.models.items():
             with torch.no_grad():
-                direction = model.encode_image(image, normalize=True)
-            values[name] = text_relevance(model, self._ids(), direction)[0, : len(words)].numpy()
+                direction = model.encode_image(image.to(model.device), normalize=True)
+            values[name] = text_relevance(model, self._ids(), direction)[0, : len(words)].cpu().numpy()
         return words, values
 
     def relevance_findings(self, count: int = 3) -> str:
@@ -402,7 +422,7 @@ class View:
         for name, model in self.models.items():
             with torch.no_grad():
                 direction = model.encode_text(self._ids(), normalize=True)
-            maps[name] = image_relevance(model, image, direction)[0].numpy()
+            maps[name] = image_relevance(model, image, direction)[0].cpu().numpy()
         return maps
 
     def mentions(self, images: int | None = None) -> list[Mention]:
@@ -413,14 +433,29 @@ class View:
         every = np.random.default_rng(self.run.config.seed).permutation(len(self.data.test.image_paths))
         return mentions_of(self.data, self.shown[:1] if images is None else sorted(every[:images].tolist()))
 
-    def phrases(self) -> list[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
-        """Of each mention of the example: its words, its mask and, by model, where the picture answers them."""
-        mentions = self.mentions()
-        images = self.loaded.images[[mention.image for mention in mentions]]
-        captions, spans = [mention.caption for mention in mentions], [mention.span for mention in mentions]
-        maps = {name: ground(model, images, captions, spans).numpy() for name, model in self.models.items()}
-        return [(" ".join(mention.caption.split()[slice(*mention.span)]), mention.mask,
-                 {name: each[i] for name, each in maps.items()}) for i, mention in enumerate(mentions)]
+    def phrases(self) -> list[tuple[str, np.ndarray | None, dict[str, np.ndarray]]]:
+        """Of each mention of the example: its words, its mask and, by model, where the picture answers them. Outside
+        SynthPEDES every longer word of the caption stands for itself, and there are no masks."""
+        found: list[tuple[tuple[int, int], np.ndarray | None]] = [(each.span, each.mask) for each in self.mentions()]
+        words = self.caption.split()
+        if not found:
+            found = [((i, i + 1), None) for i, word in enumerate(words) if len(word.strip(".,")) > 3]
+        images, spans = self.loaded.images[self.shown[:1]].expand(len(found), -1, -1, -1), [span for span, _ in found]
+        maps = {name: ground(model, images, [self.caption] * len(found), spans).numpy()
+                for name, model in self.models.items()}
+        return [(" ".join(words[slice(*span)]).strip(".,"), mask, {name: each[i] for name, each in maps.items()})
+                for i, (span, mask) in enumerate(found)]
+
+    def phrase_findings(self) -> str:
+        """At how many of the example's phrases each model points."""
+        phrases = [each for each in self.phrases() if each[1] is not None]
+        if not phrases:
+            return NO_MASKS
+        masks = np.stack([mask for _, mask, _ in phrases])
+        right = {name: pointing(np.stack([maps[name] for _, _, maps in phrases]), masks)["pointing"].sum()
+                 for name in self.models}
+        return f"Darkest patch on the garment, of {len(phrases)} phrases: " + ", ".join(
+            f"{name} {count:.0f}" for name, count in right.items()) + "."
 
     def space(self, people: int = 10) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list], dict[str, float]]:
         """Images and captions of the first people in the plane, by model and method; which are images; their person
@@ -449,22 +484,21 @@ def _record(model: CSKT, images: Tensor | None, token_ids: Tensor | None, layers
         for encode, inputs in ((model.encode_image, images), (model.encode_text, token_ids)):
             if inputs is not None:
                 records.append(Record(layers))
-                encode(inputs, record=records[-1])
+                encode(inputs.to(model.device), record=records[-1])
     model.train(was_training)
     return records
 
 
-def _columns(model: CSKT, tower: str, token_ids: Tensor) -> dict[str, Tensor]:
-    """(B or 1, columns) bool: which columns of a recorded tower are prompts, and which are each kind of reader."""
+def _columns(model: CSKT, tower: str, token_ids: Tensor, width: int) -> dict[str, Tensor]:
+    """(B or 1, width) bool: which columns of a recorded tower are prompts, and which are each kind of reader."""
     count = model.num_prompts
     if tower == "vision":
         grid = model.backbone.visual.grid_size
-        patches = grid[0] * grid[1]
-        place = torch.arange(1 + patches + count)[None]
+        patches, place = grid[0] * grid[1], torch.arange(width)[None]
         return {"class token": place == 0, "patches": (place > 0) & (place <= patches), "prompts": place > patches}
-    place = torch.arange(model.backbone.context_length)[None]
+    place = torch.arange(width)[None]
     end = (token_ids.cpu() == model.end_token).int().argmax(1, keepdim=True) + count
-    end = end.clamp(max=model.backbone.context_length - 1)
+    end = end.clamp(max=width - 1)
     return {"words": (place > count) & (place < end), "end token": place == end,
             "prompts": (place > 0) & (place <= count)}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from .config import CSKTError, TrainConfig
+from .config import MINI, CSKTError, TrainConfig
 from .experiments import grid_rows
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP")
@@ -66,7 +66,7 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
         rows.append({
             "dataset": run["dataset"], "synthetic": run["synthetic"], "method": run["method"], "seed": run["seed"],
             "backbone": run["config"]["backbone"], "epochs": run["config"]["epochs"],
-            "selection": run["selection_split"], **{name: run["metrics"]["text_to_image"][name] for name in MEASURES},
+            "selection": _selection(run), **{name: run["metrics"]["text_to_image"][name] for name in MEASURES},
             "mINP": run["metrics"]["text_to_image"]["mINP"], "zero-shot R@1": run["zero_shot"]["text_to_image"]["R@1"],
             "trained": run["trainable_parameters"], "total": run["total_parameters"], "seconds": run["duration_s"],
             "commit": run["commit"], "file": path.name,
@@ -76,24 +76,34 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _selection(run: dict[str, Any]) -> str:
+    """The split that the epoch was chosen on; a val split that is only called so is named as what it is."""
+    stands_in = run["selection_split"] == "val" and any("no val split" in note for note in run.get("notes", ()))
+    return "test (no val split)" if stands_in else run["selection_split"]
+
+
 def _spread(values: pd.Series) -> str:
     return f"{values.mean():.2f}" + (f" ± {values.std():.2f}" if len(values) > 1 else "")
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, one row per data set, method and split that the epoch was chosen on;
-    methods in the order of the story."""
-    rows, chosen = [], runs["selection"].mask(runs["method"] == "zero-shot", "—")
-    for (dataset, method, selection), group in runs.groupby(["dataset", "method", chosen]):
+    """Mean and standard deviation over seeds, one row per data set, backbone, method, number of epochs and split that
+    the epoch was chosen on; methods in the order of the story."""
+    rows, bare = [], runs["method"] == "zero-shot"
+    settings = [runs[name].astype(str).mask(bare, "—") for name in ("epochs", "selection")]  # a bare backbone has none
+    for key, group in runs.groupby(["dataset", "backbone", "method", *settings]):
+        dataset, backbone, method, epochs, selection = key
         rows.append({
-            "dataset": dataset, "method": METHOD_NAMES.get(method, method), "seeds": len(group),
-            "selected on": selection,
+            "dataset": dataset, "backbone": backbone, "method": METHOD_NAMES.get(method, method), "seeds": len(group),
+            "epochs": epochs, "selected on": selection,
             **{name: _spread(group[name]) for name in MEASURES},
             "trained parameters": f"{int(group['trained'].iloc[0]):,}", "order": list(METHOD_NAMES).index(method)
             if method in METHOD_NAMES else len(METHOD_NAMES), "R@1 value": group["R@1"].mean(),
         })
     table = pd.DataFrame(rows)
-    return table.sort_values(["dataset", "order"]).drop(columns="order").reset_index(drop=True) if rows else table
+    if not rows:
+        return table
+    return table.sort_values(["dataset", "backbone", "order"]).drop(columns="order").reset_index(drop=True)
 
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
@@ -115,9 +125,10 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
              "source": row.source} for row in published.itertuples()]
     ours = summarise(runs[(runs["dataset"] == dataset) & ~runs["synthetic"].astype(bool)])
     for row in ours.to_dict("records"):
-        rows.append({"group": "runs of this code", "method": row["method"], "encoders": "",
+        rows.append({"group": "runs of this code", "method": row["method"], "encoders": row["backbone"],
                      **{name: row[name] for name in MEASURES},
-                     "source": f"run files, {row['seeds']} seeds, selected on {row['selected on']}"})
+                     "source": f"run files, {row['seeds']} seeds, {row['epochs']} epochs, selected on "
+                               f"{row['selected on']}"})
     if ours.empty:
         rows.append({"group": "runs of this code", "method": "CSKT", "encoders": "ViT-B/16 / Xformer",
                      **dict.fromkeys(MEASURES, NOT_RUN), "source": "needs the data set, CLIP's weights and a GPU"})
@@ -130,15 +141,16 @@ def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
     table = summarise(runs[runs["dataset"] == domain])
     if table.empty:
         return pd.DataFrame([{"data": f"{domain} (synthetic)", "method": "CSKT", **dict.fromkeys(MEASURES, NOT_RUN)}])
-    base = table.loc[table["method"] == "zero-shot", "R@1 value"]
-    table["R@1 / zero-shot"] = [f"{value / base.iloc[0]:.2f}" if len(base) else "" for value in table["R@1 value"]]
+    base = table[table["method"] == "zero-shot"].groupby("backbone")["R@1 value"].first()
+    table["R@1 / zero-shot"] = [f"{value / base[backbone]:.2f}" if backbone in base else ""
+                                for backbone, value in zip(table["backbone"], table["R@1 value"], strict=True)]
     table.insert(0, "data", table.pop("dataset") + " (synthetic)")
     return table.drop(columns="R@1 value")
 
 
 def overview_markdown(runs: pd.DataFrame) -> str:
-    """R@1 and mAP of every method on every SynthPEDES domain, as the README's markdown table."""
-    table = summarise(runs[runs["synthetic"].astype(bool)])
+    """R@1 and mAP of every method with cskt-mini on every SynthPEDES domain, as the README's markdown table."""
+    table = summarise(_mini(runs))
     lines = ["| synthetic data | method | seeds | R@1 | mAP | trained parameters |", "|---|---|---|---|---|---|"]
     lines += [f"| {row['dataset']} | {row['method']} | {row['seeds']} | {row['R@1']} | {row['mAP']} | "
               f"{row['trained parameters']} |" for row in table.to_dict("records")]
@@ -193,15 +205,19 @@ def describe_gain(record: dict[str, Any]) -> str:
             f"parameters ({100 * trained / total:.1f}%)")
 
 
+def _mini(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[runs["synthetic"].astype(bool) & (runs["backbone"] == MINI)]
+
+
 def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
-    """The synthetic runs with the methods' printed names, for the comparison figure."""
-    runs = runs[runs["synthetic"].astype(bool)]
+    """The synthetic runs of cskt-mini with the methods' printed names, for the comparison figure."""
+    runs = _mini(runs)
     return runs.assign(**{"method name": runs["method"].map(METHOD_NAMES)}).dropna(subset="method name")
 
 
 def findings(runs: pd.DataFrame) -> list[str]:
     """One sentence per SynthPEDES domain, with numbers from the runs: what CSKT and full fine-tuning gain."""
-    lines = []
+    lines, runs = [], _mini(runs)
     for domain in SYNTHETIC:
         groups = {method: group["R@1"] for method, group in runs[runs["dataset"] == domain].groupby("method")}
         if {"zero-shot", "cskt"} <= groups.keys():
@@ -341,7 +357,8 @@ def published_efficiency(path: str | Path) -> pd.DataFrame:
 
 
 def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
-    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed, measures and cost."""
+    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed, measures and cost.
+    ``data`` says which data set and backbone: rows of two kinds belong into two tables (see :func:`by_data`)."""
     rows = []
     for path in sorted((Path(folder) / grid.replace(" ", "-")).glob("*.json")):
         run = read_run_file(path)
@@ -350,12 +367,20 @@ def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
                      "interval": ranked["intervals"]["R@1"], "trained": run["trainable_parameters"],
                      "seconds": run["duration_s"], "dataset": run["dataset"],
                      "source": run.get("source", run["dataset"]), "synthetic": run["synthetic"],
-                     "commit": run["commit"], "file": path.name})
+                     "backbone": run["config"]["backbone"], "commit": run["commit"], "file": path.name})
     table = pd.DataFrame(rows, columns=["row", "seed", *MEASURES, "interval", "trained", "seconds", "dataset", "source",
-                                        "synthetic", "commit", "file"])
-    order = list(grid_rows(grid))
-    return table.sort_values(["row", "seed"], key=lambda column: column.map(order.index) if column.name == "row"
-                             else column, kind="stable").reset_index(drop=True)
+                                        "synthetic", "backbone", "commit", "file"])
+    orders = {backbone: list(grid_rows(grid, backbone)) for backbone in table["backbone"].unique()}
+    place = [orders[backbone].index(row) if row in orders[backbone] else len(orders[backbone])
+             for row, backbone in zip(table["row"], table["backbone"], strict=True)]
+    data = table["dataset"] + table["synthetic"].map({True: " (synthetic)", False: ""}) + ", " + table["backbone"]
+    table = table.assign(place=place, data=data).sort_values(["place", "seed"], kind="stable")
+    return table.drop(columns="place").reset_index(drop=True)
+
+
+def by_data(grid: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """A grid's runs apart by data set and backbone, which no table may mix, each with a heading that says so."""
+    return [(str(data), part.reset_index(drop=True)) for data, part in grid.groupby("data", sort=False)]
 
 
 def difference(values: pd.Series, reference: pd.Series) -> tuple[float, float, float] | None:
@@ -395,14 +420,17 @@ def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
         if len(found):
             each = zip(found["variant"], found[f"R@1 against {reference}"], strict=True)
             lines.append(f"{said} from {reference} in R@1: " + "; ".join(f"{name} {gap}" for name, gap in each) + ".")
+    if not lines and len(runs):
+        return [f"No row can be compared with {reference}: that takes two seeds of both."]
     return lines or [NOT_RUN]
 
 
 def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
     """From each source (rows) to each target, R@1 and mAP on the target's test split, without any training on it."""
+    keys = ["source", "dataset", "backbone", "row"]
     rows = [{"trained on": f"{source} (synthetic)" if all(group["synthetic"]) else source, "tested on": target,
-             "model": row, "seeds": len(group), "R@1": _spread(group["R@1"]), "mAP": _spread(group["mAP"])}
-            for (source, target, row), group in runs.groupby(["source", "dataset", "row"], sort=False)]
+             "backbone": backbone, "model": row, "seeds": len(group), "R@1": _spread(group["R@1"]),
+             "mAP": _spread(group["mAP"])} for (source, target, backbone, row), group in runs.groupby(keys, sort=False)]
     return pd.DataFrame(rows)
 
 

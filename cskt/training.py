@@ -208,17 +208,14 @@ class _Trainer:
 
         bar = tqdm(total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden)
         for captions, images in prefetch(load, order):
-            images = augment(images.to(self.device, non_blocking=True))
-            batch = images, data.tokens[captions], identities[captions].to(self.device)
-            self.optimizer.zero_grad()
+            batch = images, data.tokens[captions], identities[captions]
             try:
-                loss = self._backward(*batch)
+                loss = self._step(augment, *batch)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
                 error.__traceback__ = None  # it holds what the step had computed
-                raise CSKTError(self._memory_advice(*batch)) from None
-            self.optimizer.step()
+                raise CSKTError(self._memory_advice(augment, *batch)) from None
             total += loss * len(captions)
             bar.update()
         bar.close()
@@ -228,22 +225,25 @@ class _Trainer:
                             f"({config.learning_rate}) or use precision 'fp32', and train again.")
         return mean
 
-    def _backward(self, images: Tensor, tokens: Tensor, identities: Tensor) -> Tensor:
-        """The loss of one batch, its gradients left in the trained tensors."""
-        image_features, text_features = self.wrapped(images, tokens)
-        loss = sdm_loss(image_features.float(), text_features.float(), identities, temperature=self.config.temperature)
+    def _step(self, augment: Augment, images: Tensor, tokens: Tensor, identities: Tensor) -> Tensor:
+        """One optimiser step on uint8 images; the loss of its batch."""
+        self.optimizer.zero_grad()
+        image_features, text_features = self.wrapped(augment(images.to(self.device, non_blocking=True)), tokens)
+        loss = sdm_loss(image_features.float(), text_features.float(), identities.to(self.device),
+                        temperature=self.config.temperature)
         self.fabric.backward(loss)
+        self.optimizer.step()
         return loss.detach()
 
-    def _memory_advice(self, *batch: Tensor) -> str:
+    def _memory_advice(self, augment: Augment, *batch: Tensor) -> str:
         """What to do about a batch that does not fit: the largest half, quarter, ... of it that does, by trying."""
         size, advice = len(batch[0]) // 2, ""
         while size >= 2 and not advice:
             self.optimizer.zero_grad()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            try:
-                self._backward(*(part[:size] for part in batch))
+            try:  # a whole step, since the optimiser's state counts too; the run ends here, so it may change weights
+                self._step(augment, *(part[:size] for part in batch))
                 advice = f"use batch_size {size}, which fits"
             except RuntimeError as error:
                 if not _out_of_memory(error):

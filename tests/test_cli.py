@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cskt import __main__ as cli
+from cskt import results
 from cskt.config import METHODS, MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data import synthetic
 from cskt.evaluation import Run
@@ -93,6 +94,16 @@ def test_checkpoints_of_the_authors_go_both_ways(cskt, settings, tmp_path):
     run, ours = Run.load(tmp_path / "run").load_model(), CSKT.from_pretrained(tmp_path / "ours")
     assert ours.config.prompt_length == 3 and ours.config.reduction == run.config.reduction
     assert_same_tensors(run.trainable_state(), ours.trainable_state())
+    state = torch.load(tmp_path / "theirs" / "best.pth")
+    torch.save({"model": {name: tensor.half() for name, tensor in state.items()}}, tmp_path / "half.pth")
+    code, _, err = cskt("import-checkpoint", tmp_path / "half.pth", tmp_path / "halved", *size)
+    assert code == 0, err  # what fp16 rounds off the backbone makes it no other backbone
+    halved = {name: tensor.half().float() for name, tensor in run.trainable_state().items()}
+    assert_same_tensors(CSKT.from_pretrained(tmp_path / "halved").trainable_state(), halved)
+    state["base_model.ln_final.weight"] = 1.1 * state["base_model.ln_final.weight"]
+    torch.save(state, tmp_path / "foreign.pth")
+    code, _, err = cskt("import-checkpoint", tmp_path / "foreign.pth", tmp_path / "no", *size)
+    assert code == 2 and "1 tensors differ, such as base_model.ln_final.weight" in err
     torch.save({"model": {"conv.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     code, _, err = cskt("import-checkpoint", tmp_path / "other.pth", tmp_path / "no", *size)
     assert code == 2 and "no prompts and adapters in the authors' names" in err and not (tmp_path / "no").exists()
@@ -103,7 +114,7 @@ def test_reproduce_trains_what_is_missing_and_copies_the_records(cskt, settings,
     changes = [f"--set={name}={values[name]}" for name in ("image_size", "cskt", "batch_size", "device", "precision")]
     command = ("reproduce", "--datasets", "CUHK-PEDES", "--methods", "zero-shot,cskt", "--data-root",
                values["data_root"], "--backbone", values["backbone"], "--pretrained", "random", "--set", "epochs=1",
-               "--records", "records/runs", *changes)
+               "--records", "records/runs", "--set=selection_split=val", *changes)
     code, out, err = cskt(*command, "--seeds", 1)
     assert code == 0 and out.count("epoch 1: ") == 1, err
     code, out, err = cskt(*command, "--seeds", 2)
@@ -133,6 +144,7 @@ def test_grids_say_what_varies(cskt, settings, tmp_path):
         ("4", 4, 2), ("8", 8, 2), ("16", 16, 2), ("32", 32, 2)}
     code, _, err = cskt(*command, "--datasets", "CUHK-PEDES,RSTPReid", "--grid", "transfer", "--methods", "cskt")
     assert code == 0, err
+    assert set(results.read_grid(tmp_path / "records", "transfer")["row"]) == {"CSKT"}
     pairs = {}
     for path in (tmp_path / "records" / "transfer").iterdir():
         record = json.loads(path.read_text())
@@ -154,19 +166,25 @@ def test_grids_say_what_varies(cskt, settings, tmp_path):
 def test_reproduce_takes_the_real_data_where_they_are(monkeypatch, tmp_path, options, datasets, backbone):
     asked = []
 
-    class Asked(Exception):
-        pass
+    def load(name, root):
+        val = object()
+        return types.SimpleNamespace(synthetic=name in cli.SYNTHETIC, val=val,
+                                     test=val if name == "ICFG-PEDES" else object())
 
     def train(config):
         asked.append(config)
-        if len(asked) == len(datasets):
-            raise Asked
-        return types.SimpleNamespace(folder=tmp_path / "run", metrics={"config": {}})
+        return types.SimpleNamespace(folder=tmp_path / f"run{len(asked)}", metrics={"config": {}})
 
     monkeypatch.setattr(cli, "_train", train)
-    with pytest.raises(Asked):
-        cli.reproduce(methods="cskt", seeds=1, records=tmp_path / "records", **options)
-    assert [config.dataset for config in asked] == datasets and {config.backbone for config in asked} == {backbone}
+    monkeypatch.setattr(cli.benchmarks, "load_dataset", load)
+    cli.reproduce(methods="cskt,zero-shot", seeds=2, records=tmp_path / "records", **options)
+    assert {config.backbone for config in asked} == {backbone}
+    expected = []
+    for name in datasets:  # the epoch is chosen on val and on test where these are two real splits
+        both = name in ("CUHK-PEDES", "RSTPReid")
+        expected += [(name, "cskt", split, seed) for split in ("val", "test")[: 1 + both] for seed in (0, 1)]
+        expected.append((name, "zero-shot", "val", 0))
+    assert [(c.dataset, c.method, c.selection_split, c.seed) for c in asked] == expected
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,12 +159,15 @@ def test_config_round_trip(run):
 
 def test_history_comes_back_exactly(run, tmp_path):
     row = {"epoch": 1, "lr": 3e-05, "loss": 1 / 3, "split": "val", "R@1": 50.0, "R@5": 75.0, "R@10": 100.0,
-           "mAP": 200 / 3, "seconds": 0.25}
+           "mAP": 200 / 3, "seconds": 0.25, "T2V norm": 1.5, "T2V rank": 1 / 7, "V2T norm": 2.0, "V2T rank": 3.0}
     shutil.copytree(run.folder, tmp_path / "copy")
     lines = [",".join(row), *2 * [",".join(map(str, row.values()))]]
     for count in (1, 3):
         (tmp_path / "copy" / "history.csv").write_text("\n".join(lines[:count]) + "\n")
         assert Run.load(tmp_path / "copy").history == (count - 1) * [row]
+    old = [",".join(line.split(",")[:9]) for line in lines]  # of a run that did not measure the maps between the towers
+    (tmp_path / "copy" / "history.csv").write_text("\n".join(old) + "\n")
+    assert np.isnan(Run.load(tmp_path / "copy").history[0]["V2T rank"])
 
 
 def test_a_write_that_fails_keeps_the_old_file(tmp_path):

@@ -121,6 +121,12 @@ def test_text_relevance_counts_words_up_to_the_end(model):
         assert row[: len(caption.split()) + 1].sum() > 0
 
 
+def test_short_rows_of_ids_are_read_as_they_are(model, images):
+    ids = model.tokenize(CAPTIONS)
+    short, long = (probes.traffic(model, images, each)["share"] for each in (ids[:, :12], ids))
+    np.testing.assert_allclose(short, long, rtol=1e-5)
+
+
 def test_zero_shot_models_have_relevance_too(images):
     model = CSKT(small_model().backbone, CSKTConfig().for_method("zero-shot")).eval()
     assert probes.image_relevance(model, images, torch.randn(3, 16)).max() > 0
@@ -138,7 +144,7 @@ def test_grounding_is_of_the_direction_of_the_words(model, pixels, images):
 
 
 def test_pointing_on_a_hand_made_image():
-    masks = np.zeros((3, 8, 4), bool)
+    masks = np.zeros((3, 8, 4), bool)  # each cell of the map is two by two pixels
     masks[0, 0, 0] = True  # touches the cell (0, 0) only
     masks[1, 2:6, :] = True  # the four cells in the middle
     masks[2, :2, :2] = True
@@ -156,8 +162,14 @@ def test_pointing_on_a_hand_made_image():
     assert drawn["IoU"] == pytest.approx(table["IoU by chance"][1], abs=0.01)
     with pytest.raises(CSKTError, match="touch a cell"):
         probes.pointing(maps, np.zeros_like(masks))
-    with pytest.raises(CSKTError, match="multiples of 4 and 2"):
-        probes.pointing(maps, masks[:, :7])
+    with pytest.raises(CSKTError, match="one mask for each map, got 2 for 3"):
+        probes.pointing(maps, masks[:2])
+    fine = np.zeros((1, 24, 8))  # ViT-B/16's cells at 384x128 are no whole pixels of a mask 128x64
+    fine[0, 12, 4] = 1
+    tall = np.zeros((1, 128, 64), bool)
+    tall[0, 64:69, 32:40] = True
+    assert probes.pointing(fine, tall)["pointing"].tolist() == [1]
+    assert probes.pointing(np.roll(fine, 3, 1), tall)["pointing"].tolist() == [0]
 
 
 def test_grounding_tables_tell_better_from_the_same(model, pixels):
@@ -239,7 +251,7 @@ def test_a_prompt_at_a_word_is_told_from_one_between_words():
     with torch.no_grad():
         model.prompts.text[0][0] = 3 * model.backbone.token_embedding.weight[token]
     table = probes.nearest_words(model)
-    assert table["prompt"].tolist() == ["own 0", "own 1", "projected 2", "projected 3"]
+    assert table["prompt"].tolist() == ["own 1", "own 2", "projected 1", "projected 2"]
     assert table["nearest words"][0].split(", ")[0] == "red" and table["cosine"][0] == pytest.approx(1, abs=1e-5)
     assert table["at a word"][0] == "yes" and table["usual"].between(0, 1).all()
 

@@ -176,3 +176,39 @@ def test_a_grid_has_the_paper_s_rows():
         for row in grid_rows(grid).values():
             TrainConfig.from_dict({**TrainConfig.mini().to_dict(), **{k: v for k, v in row.items() if k != "cskt"}})
             dataclasses.replace(TrainConfig.mini().cskt, **row.get("cskt", {}))
+
+
+def test_data_sets_and_backbones_are_never_mixed(tmp_path):
+    vit = {"backbone": "ViT-B-16-quickgelu", "epochs": 60}
+    mini = {"backbone": "cskt-mini", "epochs": 6}
+    for dataset, config, r1 in (("SynthPEDES-A", mini, 30.0), ("CUHK-PEDES", vit, 70.0), ("SynthPEDES-A", vit, 50.0)):
+        for depth in ("6", "1") if config is vit else ("4", "1"):
+            name = f"{dataset}-{config['backbone']}"
+            (tmp_path / name).mkdir(exist_ok=True)
+            folder = grid_file(tmp_path / name, "prompt depth", depth, 0, r1, dataset=dataset, config=config)
+            target = tmp_path / "all" / "prompt-depth"
+            target.mkdir(parents=True, exist_ok=True)
+            source = next((folder / "prompt-depth").glob(f"{depth}-*.json"))
+            (target / f"{name}-{depth}.json").write_text(source.read_text())
+    parts = dict(results.by_data(results.read_grid(tmp_path / "all", "prompt depth")))
+    assert set(parts) == {"SynthPEDES-A (synthetic), cskt-mini", "CUHK-PEDES, ViT-B-16-quickgelu",
+                          "SynthPEDES-A (synthetic), ViT-B-16-quickgelu"}
+    assert list(parts["CUHK-PEDES, ViT-B-16-quickgelu"]["row"]) == ["1", "6"], "in the order of that backbone's grid"
+    assert set(parts["SynthPEDES-A (synthetic), cskt-mini"]["R@1"]) == {30.0}
+    table = results.summarise(results.run_table((tmp_path / "all" / "prompt-depth").glob("*.json")))
+    assert sorted(table["R@1"]) == ["30.00 ± 0.00", "50.00 ± 0.00", "70.00 ± 0.00"]
+
+
+def test_a_val_split_that_is_test_is_called_so(tmp_path):
+    note = "ICFG-PEDES has no val split; test stands in"
+    file = run_file(tmp_path, "icfg", dataset="ICFG-PEDES", notes=[note], config={"backbone": "ViT-B-16", "epochs": 60})
+    table = results.benchmark_table("ICFG-PEDES", LITERATURE, results.run_table([file]))
+    ours = table[table["group"] == "runs of this code"].iloc[0]
+    assert ours["source"].endswith("60 epochs, selected on test (no val split)") and ours["encoders"] == "ViT-B-16"
+
+
+def test_one_seed_a_row_is_said(tmp_path):
+    for row in ("BPT", "CSKT (BPT + DAT)"):
+        folder = grid_file(tmp_path, "components", row, 0, 40.0)
+    (line,) = results.grid_findings(results.read_grid(folder, "components"), "CSKT (BPT + DAT)")
+    assert "takes two seeds" in line

@@ -387,14 +387,14 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
 @pytest.mark.parametrize("fits", [3, 1])
 def test_out_of_memory_says_what_fits(data, tmp_path, monkeypatch, fits):
     """Stands for a small GPU: more than ``fits`` pairs at a time are too many."""
-    plain = training._Trainer._backward
+    plain = training._Trainer._step
 
-    def backward(self, images, tokens, identities):
+    def backward(self, augment, images, *rest):
         if len(images) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, images, tokens, identities)
+        return plain(self, augment, images, *rest)
 
-    monkeypatch.setattr(training._Trainer, "_backward", backward)
+    monkeypatch.setattr(training._Trainer, "_step", backward)
     config = tiny_config(data, tmp_path / "run")
     expected = "use batch_size 2, which fits, or checkpointing True" if fits > 1 else "not even 2 does"
     message = f"batch_size {config.batch_size} does not fit into the memory of cpu; {expected}"
@@ -419,7 +419,7 @@ def test_other_runtime_errors_pass(data, tmp_path, monkeypatch):
     def backward(self, *batch):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(training._Trainer, "_backward", backward)
+    monkeypatch.setattr(training._Trainer, "_step", backward)
     with pytest.raises(RuntimeError, match="something else"):
         train(tiny_config(data, tmp_path / "run"))
 

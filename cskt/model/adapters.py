@@ -40,7 +40,9 @@ class ParallelAdapter(nn.Module):
 
 
 class LowRankUpdate(nn.Module):
-    """LoRA (Hu et al., ICLR 2022) of one weight (rows, width): ``weight + up @ down``, at first the weight itself.
+    """LoRA (Hu et al., ICLR 2022) of one map (width -> rows): adds ``x @ (up @ down).T``, at first nothing.
+
+    The update is applied beside the map, not added to its weight, where bf16 would round most of it away.
 
     PEFT does not fit here: it applies its update inside its own attention module only (our towers read the weights,
     and so would silently train nothing), renames the backbone's tensors and needs transformers and accelerate.
@@ -51,5 +53,9 @@ class LowRankUpdate(nn.Module):
         self.down, self.up = nn.Parameter(torch.empty(rank, width)), nn.Parameter(torch.zeros(rows, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.up @ self.down
+    def forward(self, x: Tensor, part: slice) -> Tensor:
+        return F.linear(F.linear(x, self.down), self.up[part])
+
+    def merged(self) -> Tensor:
+        """(rows, width): what to add to the weight for the same map."""
+        return self.up @ self.down

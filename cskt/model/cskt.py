@@ -228,6 +228,10 @@ class CSKT(nn.Module):
                 self._fronts[what] = keys_values()
         return self._fronts[what]
 
+    def load_state_dict(self, *arguments: Any, **settings: Any) -> Any:
+        self.unfuse()
+        return super().load_state_dict(*arguments, **settings)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CSKT:
         self.unfuse()
         return super()._apply(fn, recurse)

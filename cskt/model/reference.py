@@ -56,6 +56,14 @@ def reference_config(state: Mapping[str, Tensor]) -> CSKTConfig:
                       reduction=state[down].shape[1] // state[down].shape[0])
 
 
+def foreign_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Frozen tensors that a checkpoint in the authors' names holds and that are not the model's own, further apart than
+    half precision explains: the release computes in fp16 throughout and resizes positions before it rounds."""
+    return [name for name, own in reference_parameters(model).items() if not own.requires_grad and name in state
+            and (state[name].shape != own.shape
+                 or (state[name].float() - own.float()).abs().max() > 2e-3 * own.float().abs().max())]
+
+
 def load_reference_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any] | str | os.PathLike) -> None:
     """Loads a state dict, or the path of one, in the authors' names, whole or under ``model`` or ``state_dict``.
 

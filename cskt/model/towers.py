@@ -125,20 +125,19 @@ class Layer:
     adapter: nn.Module | None = None
     lora: nn.Module | None = None
 
-    def inward(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the map to queries, keys and values."""
+    def inward(self, normed: Tensor, part: slice) -> Tensor:
+        """``part`` of the map of rows (R, W) to queries, keys and values."""
         attn = self.block.attn
-        return attn.in_proj_weight if self.lora is None else self.lora(attn.in_proj_weight), attn.in_proj_bias
+        y = linear(normed, attn.in_proj_weight[part], attn.in_proj_bias[part])
+        return y if self.lora is None else y + self.lora(normed, part)
 
     def queries(self, normed: Tensor) -> Tensor:
         """Of rows (R, W) behind ``ln_1``: (R, W)."""
-        weight, bias = self.inward()
-        return linear(normed, weight[: normed.shape[1]], bias[: normed.shape[1]])
+        return self.inward(normed, slice(normed.shape[1]))
 
     def keys_values(self, normed: Tensor) -> Tensor:
         """Of rows (R, W) behind ``ln_1``: (R, 2 W); apart from the queries, as the backward pass keeps only those."""
-        weight, bias = self.inward()
-        return linear(normed, weight[normed.shape[1]:], bias[normed.shape[1]:])
+        return self.inward(normed, slice(normed.shape[1], None))
 
     def attend(self, x: Tensor, grid: Grid, causal: bool, front: Tensor | None, read: Tensor | None,
                keep: Keep | None = None) -> Tensor:
@@ -197,8 +196,9 @@ class FusedLayer(Layer):
             up.append((adapter.norm, adapter.down.weight, adapter.down.bias))
             down.append((adapter.scale * adapter.up.weight, adapter.scale * adapter.up.bias))
         self.units = len(expand.bias)
+        merged = block.attn.in_proj_weight.to(wide)
         pairs = {
-            "inward": layer.inward(),
+            "inward": (merged if layer.lora is None else merged + layer.lora.merged(), block.attn.in_proj_bias),
             "outward": (block.attn.out_proj.weight, block.attn.out_proj.bias),
             "up": (torch.cat([weight * norm.weight for norm, weight, _ in up]),
                    torch.cat([weight @ norm.bias + bias for norm, weight, bias in up])),
@@ -206,8 +206,9 @@ class FusedLayer(Layer):
         }
         self.maps = {name: tuple(part.to(dtype) for part in pair) for name, pair in pairs.items()}
 
-    def inward(self) -> tuple[Tensor, Tensor]:
-        return self.maps["inward"]
+    def inward(self, normed: Tensor, part: slice) -> Tensor:
+        weight, bias = self.maps["inward"]
+        return linear(normed, weight[part], bias[part])
 
     def output(self, rows: Tensor) -> Tensor:
         return self.block.ls_1(linear(rows, *self.maps["outward"]))

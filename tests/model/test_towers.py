@@ -95,7 +95,9 @@ def test_fusing_is_undone_by_what_changes_weights(small_clip):
     ids, images = model.tokenize(CAPTIONS), IMAGES
     state = {name: tensor * 1.5 for name, tensor in model.trainable_state().items()}
     reference = {name: tensor * 0.5 for name, tensor in model.to_reference_state().items()}
-    for change in (lambda: model.load_trainable_state(state), lambda: model.load_reference_checkpoint(reference)):
+    whole = {name: tensor * 0.8 for name, tensor in model.state_dict().items()}
+    for change in (lambda: model.load_trainable_state(state), lambda: model.load_reference_checkpoint(reference),
+                   lambda: model.load_state_dict(whole)):
         stale = model.fuse()(images, ids)
         change()
         for value, old in zip(model(images, ids), stale, strict=True):
@@ -209,3 +211,18 @@ def test_taking_out_what_is_not_there_changes_nothing(small_clip):
     for arguments in (("image", "adapter"), ("text", "prompts"), ("text", "adapter", [3])):
         with pytest.raises(CSKTError, match="layers from 0 to 2"), model.without(*arguments):
             pass
+
+
+def test_a_small_lora_update_survives_bf16(small_clip):
+    """Added to the frozen matrix in bf16, most of it would be rounded away."""
+    model = CSKT(small_clip(), CSKTConfig(lora_rank=2).for_method("lora")).cast_frozen(torch.bfloat16)
+    (layer, *_), _ = model._tower("text")
+    torch.nn.init.normal_(layer.lora.up, std=1e-3)
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    intended = x @ layer.lora.merged().t()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        update = layer.lora(x, slice(None)).float()
+        whole = torch.cat([layer.queries(x), layer.keys_values(x)], dim=1).float()
+    assert (update - intended).norm() < 0.02 * intended.norm()
+    plain = x @ layer.block.attn.in_proj_weight.float().t() + layer.block.attn.in_proj_bias.float()
+    assert (whole - plain - intended).norm() < 0.02 * plain.norm()
