@@ -434,6 +434,21 @@ def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def grid_evidence(folder: str | Path) -> pd.DataFrame:
+    """What stands behind each grid in ``folder``: run files, data, machine, precision, commit, hours of training or, for
+    transfer, of testing. A run that is a row of two grids counts in both."""
+    rows = []
+    for path in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
+        runs = [read_run_file(file) for file in sorted(path.glob("*.json"))]
+        machines = {f"{run['hardware']['device']}, {run['hardware']['threads']} threads" for run in runs}
+        facts = {"data": {run["dataset"] for run in runs}, "machine": machines,
+                 "precision": {run["precision"] for run in runs}, "commit": {str(run["commit"])[:10] for run in runs}}
+        rows.append({"grid": path.name.replace("-", " "), "run files": len(runs),
+                     **{name: "; ".join(sorted(values)) for name, values in facts.items()},
+                     "hours": f"{sum(run['duration_s'] for run in runs) / 3600:.1f}"})
+    return pd.DataFrame(rows, columns=["grid", "run files", "data", "machine", "precision", "commit", "hours"])
+
+
 def published_transfer(path: str | Path) -> pd.DataFrame:
     """Published figures of domain transfer between the real benchmarks, with their sources; nothing here is ours."""
     names = {"source_dataset": "trained on", "target_dataset": "tested on"}
