@@ -435,8 +435,8 @@ def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def grid_evidence(folder: str | Path) -> pd.DataFrame:
-    """What stands behind each grid in ``folder``: run files, data, machine, precision, commit, hours of training or, for
-    transfer, of testing. A run that is a row of two grids counts in both."""
+    """What stands behind each grid in ``folder``: run files, data, machine, precision, commit, hours of training (of
+    transfer: of testing). A run that is a row of two grids counts in both."""
     rows = []
     for path in sorted(path for path in Path(folder).glob("*") if path.is_dir()):
         runs = [read_run_file(file) for file in sorted(path.glob("*.json"))]

@@ -216,8 +216,9 @@ def test_one_seed_a_row_is_said(tmp_path):
 
 def test_evidence_of_the_grids(tmp_path):
     machine = {"device": "abacus", "threads": 2}
+    facts = dict(hardware=machine, precision="fp32", duration_s=1800)
     for seed in (0, 1):
-        folder = grid_file(tmp_path, "prompt depth", "1", seed, 40.0, hardware=machine, precision="fp32", duration_s=1800)
+        folder = grid_file(tmp_path, "prompt depth", "1", seed, 40.0, **facts)
     (row,) = results.grid_evidence(folder).to_dict("records")
     assert row == {"grid": "prompt depth", "run files": 2, "data": "SynthPEDES-A", "machine": "abacus, 2 threads",
                    "precision": "fp32", "commit": "c" * 10, "hours": "1.0"}
