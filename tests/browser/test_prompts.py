@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +15,8 @@ import pytest
 
 from cskt import widgets
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 VOILA = Path(sys.executable).with_name("voila")
-pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-              pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 NOTEBOOK = """import torch
 torch.set_num_threads(1)
 import numpy as np
@@ -30,29 +25,6 @@ from cskt import widgets
 images = np.random.default_rng(0).integers(0, 255, (2, 128, 64, 3), dtype=np.uint8)
 captions = ["a woman in a red coat with a black backpack", "blueish <script>window.hacked = 1</script>"]
 display(widgets.PromptExplorer(cskt.load_model("cskt-mini"), images, captions))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page that keeps what it asked for (``requests``), what failed and what was logged as an error."""
-    page = browser.new_page(viewport={"width": 1000, "height": 900})
-    page.requests, page.errors = [], []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("requestfailed", lambda request: page.errors.append(f"failed: {request.url}"))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
-    yield page
-    page.close()
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""Debian's Chromium for every browser test; without it they are skipped."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]
+# sphinx-thebe, which jupyter-book always loads and this book does not use, writes its constants twice into every page.
+THEBE = "Identifier 'THEBE_JS_URL' has already been declared"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that keeps what it asked for (``requests``), what failed and what was logged as an error (``errors``)."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.requests, page.errors = [], []
+
+    def note(text: str) -> None:
+        if THEBE not in text:
+            page.errors.append(text)
+
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("requestfailed", lambda request: note(f"failed: {request.url}"))
+    page.on("pageerror", lambda error: note(str(error)))
+    page.on("console", lambda said: note(said.text) if said.type == "error" else None)
+    yield page
+    page.close()
