@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
@@ -422,6 +423,45 @@ def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
             lines.append(f"{said} from {reference} in R@1: " + "; ".join(f"{name} {gap}" for name, gap in each) + ".")
     if not lines and len(runs):
         return [f"No row can be compared with {reference}: that takes two seeds of both."]
+    return lines or [NOT_RUN]
+
+
+def range_findings(runs: pd.DataFrame) -> str:
+    """The best row of a grid, and which others its 95 % interval over people leaves behind, with numbers."""
+    rows = runs.groupby("row", sort=False)
+    means, ends = rows["R@1"].mean(), rows["interval"].agg(lambda each: np.mean(list(each), axis=0))
+    best = means.idxmax()
+    behind = [f"{row} ({value:.1f})" for row, value in means.items() if ends[row][1] < ends[best][0]]
+    low, high = ends[best]
+    return (f"Highest R@1: {means[best]:.1f} for {best} ({low:.1f} to {high:.1f} over people). Intervals that end "
+            f"below: {', '.join(behind) or 'none; these runs tell no row from the best'}.")
+
+
+def scarce_findings(runs: pd.DataFrame) -> str:
+    """At which shares of the identities which of the two methods is ahead, with the difference over seeds."""
+    parts, lines = runs["row"].str.rsplit(", ", n=1, expand=True), []
+    for share in dict.fromkeys(parts[1]):
+        ours, full = (runs.loc[(parts[0] == method) & (parts[1] == share), "R@1"] for method in (
+            "CSKT", "full fine-tuning"))
+        if len(ours) and len(full):
+            gap = difference(ours, full)
+            noise = f" ({gap[1]:+.1f} to {gap[2]:+.1f} over seeds)" if gap else ""
+            lines.append(f"{share} {ours.mean() - full.mean():+.1f}{noise}")
+    return f"CSKT less full fine-tuning in R@1, by share of the identities: {'; '.join(lines)}." if lines else NOT_RUN
+
+
+def transfer_findings(runs: pd.DataFrame) -> list[str]:
+    """How often a model trained elsewhere beats the bare backbone on the target: a sentence per method."""
+    bare = runs[runs["row"] == "zero-shot"].groupby("dataset")["R@1"].mean()
+    lines = []
+    for row, part in runs[runs["row"] != "zero-shot"].groupby("row", sort=False):
+        means = part.groupby(["source", "dataset"])["R@1"].mean()
+        gains = {f"{source} to {target}": value - bare[target] for (source, target), value in means.items()
+                 if target in bare}
+        better = [f"{pair} {gain:+.1f}" for pair, gain in gains.items() if gain > 0]
+        worse = [f"{pair} {gain:+.1f}" for pair, gain in gains.items() if gain <= 0]
+        lines.append(f"{row}: above the bare backbone on the target in {len(better)} of {len(gains)} pairs "
+                     f"({'; '.join(better) or 'none'}); not above: {'; '.join(worse) or 'none'}.")
     return lines or [NOT_RUN]
 
 

@@ -223,3 +223,21 @@ def test_evidence_of_the_grids(tmp_path):
     assert row == {"grid": "prompt depth", "run files": 2, "data": "SynthPEDES-A", "machine": "abacus, 2 threads",
                    "precision": "fp32", "commit": "c" * 10, "hours": "1.0"}
     assert results.grid_evidence(tmp_path / "none").empty
+
+
+def test_findings_of_grids_say_what_the_runs_say(tmp_path):
+    for row, r1 in (("4", 40.0), ("8", 44.0), ("16", 30.0)):  # each interval is r1 - 2 to r1 + 3
+        folder = grid_file(tmp_path, "reduction", row, 0, r1)
+    line = results.range_findings(results.read_grid(folder, "reduction"))
+    assert line.startswith("Highest R@1: 44.0 for 8 (42.0 to 47.0") and line.endswith("end below: 16 (30.0).")
+    for seed in (0, 1):
+        for row, r1 in (("CSKT, 5%", 20.0), ("full fine-tuning, 5%", 15.0)):
+            folder = grid_file(tmp_path, "identities", row, seed, r1 + seed)
+    line = results.scarce_findings(results.read_grid(folder, "identities"))
+    assert "5% +5.0 (" in line and "over seeds)" in line
+    for target, row, r1 in (("SynthPEDES-B", "zero-shot", 20.0), ("SynthPEDES-C", "zero-shot", 20.0),
+                            ("SynthPEDES-B", "CSKT", 33.0), ("SynthPEDES-C", "CSKT", 18.0)):
+        folder = grid_file(tmp_path, "transfer", row, target[-1], r1, dataset=target, source="SynthPEDES-A")
+    (line,) = results.transfer_findings(results.read_grid(folder, "transfer"))
+    assert line == ("CSKT: above the bare backbone on the target in 1 of 2 pairs (SynthPEDES-A to SynthPEDES-B +13.0); "
+                    "not above: SynthPEDES-A to SynthPEDES-C -2.0.")
