@@ -169,7 +169,7 @@ def step_times(steps: pd.DataFrame) -> Figure:
         sns.barplot(steps, y="method", x=column, hue="precision", palette=PRECISION_COLOURS, ax=axes,
                     legend=axes is panels[0])
         for bars in axes.containers:
-            axes.bar_label(bars, fmt="{:.3g}", padding=2, fontsize=8)
+            axes.bar_label(bars, fmt=lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.3g}", padding=2, fontsize=8)
         axes.set(xlabel=label, ylabel="")
         axes.margins(x=0.12)
         axes.grid(False, axis="y")
@@ -378,7 +378,7 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
             axes.plot(epochs, values, marker="o", color=colour, label=direction)
         axes.set(xlabel="epoch", title={"norm": "Frobenius norm", "rank": "effective rank"}[measure])
     for axes in panels:
-        axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+        axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.3))
     return figure
 
 
