@@ -162,16 +162,23 @@ def weights_fingerprint(config: TrainConfig) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None: not known)."""
-    commit, versions = None, dict.fromkeys(PACKAGES)
+    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None: not known).
+
+    ``dirty``: whether a file in git was changed, other than results, which runs and notebooks write.
+    """
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], text=True, cwd=Path(__file__).parent, capture_output=True, check=True,
+                              timeout=60).stdout.strip()
+
+    commit, dirty, versions = None, None, dict.fromkeys(PACKAGES)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], text=True,
-                                cwd=Path(__file__).parent, capture_output=True, check=True, timeout=60).stdout.strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)book/results")
+        commit, dirty = git("rev-parse", "HEAD"), bool(changed)
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     processor = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {"commit": commit and commit.removesuffix("-dirty"), "dirty": commit and commit.endswith("-dirty"),
+    return {"commit": commit, "dirty": dirty,
             "versions": {"python": platform.python_version(), **versions},
             "hardware": {"platform": platform.platform(), "cpu_count": os.cpu_count(),
                          "threads": torch.get_num_threads(), "device": processor}}

@@ -240,3 +240,20 @@ def test_environment_says_where_and_with_what(monkeypatch):
     assert facts["versions"]["torch"] and facts["hardware"]["cpu_count"] >= 1
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git")))
     assert environment("cpu")["commit"] is None and environment("cpu")["dirty"] is None
+
+
+def test_results_do_not_make_a_run_dirty_but_code_does(monkeypatch, tmp_path):
+    package = tmp_path / "cskt"
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    package.mkdir()
+    monkeypatch.setattr("cskt.evaluation.__file__", str(package / "evaluation.py"))
+    for name in ("cskt/evaluation.py", "book/results/table.csv"):
+        (tmp_path / name).write_text("one")
+    for command in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "one"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    assert len(environment("cpu")["commit"]) == 40 and environment("cpu")["dirty"] is False
+    (tmp_path / "book" / "results" / "table.csv").write_text("two")
+    (tmp_path / "new.txt").write_text("not in git")
+    assert environment("cpu")["dirty"] is False
+    (package / "evaluation.py").write_text("two")
+    assert environment("cpu")["dirty"] is True
