@@ -167,8 +167,8 @@ def environment(device: str) -> dict[str, Any]:
     ``dirty``: whether a file in git was changed, other than results, which runs and notebooks write.
     """
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], text=True, cwd=Path(__file__).parent, capture_output=True, check=True,
-                              timeout=60).stdout.strip()
+        return subprocess.run(["git", *arguments], text=True, cwd=Path(__file__).parent, capture_output=True,
+                              check=True, timeout=60).stdout.strip()
 
     commit, dirty, versions = None, None, dict.fromkeys(PACKAGES)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
