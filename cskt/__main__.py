@@ -113,9 +113,8 @@ def reproduce(
     if methods:
         labels = {changes.get("method", "cskt"): row for row, changes in rows.items()}
         rows = {labels.get(method, method): {"method": method} for method in methods.split(",")}
-    configs = []
-    for dataset, (row, changes) in itertools.product(names, rows.items()):
-        data = benchmarks.load_dataset(dataset, data_root)  # all of them before anything is trained
+    configs, loaded = [], {name: benchmarks.load_dataset(name, data_root) for name in names}
+    for (dataset, data), (row, changes) in itertools.product(loaded.items(), rows.items()):
         both = (grid == BENCHMARK and not data.synthetic and data.val is not data.test
                 and not any(setting.startswith("selection_split") for setting in settings or ()))
         for split, seed in itertools.product(("val", "test") if both else (None,), range(seeds)):
@@ -127,7 +126,7 @@ def reproduce(
         run = _train(config)
         made = {run.folder.name: run.metrics}
         if grid == TRANSFER:
-            made = {f"{run.folder.name}-on-{other}": evaluation.transfer(run, benchmarks.load_dataset(other, data_root))
+            made = {f"{run.folder.name}-on-{other}": evaluation.transfer(run, loaded[other])
                     for other in names if other != config.dataset}
         for name, record in made.items():
             place = {} if grid == BENCHMARK else {"grid": grid, "row": row}

@@ -1,7 +1,6 @@
 """The command line: what it does with a tiny run, and one line instead of a traceback for bad input."""
 
 import json
-import sys
 import types
 
 import pytest
@@ -22,18 +21,6 @@ from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config,
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def cskt(monkeypatch, capsys):
-    """``cskt("train", ...)`` -> (exit code, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cskt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        return code or 0, *capsys.readouterr()
-    return call
 
 
 @pytest.fixture

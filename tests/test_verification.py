@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cskt import __main__ as cli
 from cskt.backbones import clip_tokenizer
 from cskt.config import CSKTError
 from cskt.data.benchmarks import load_dataset
@@ -35,17 +34,6 @@ def copy(tmp_path, published):
         entries[index].update(changes)
         return write(tmp_path, entries)
     return make
-
-
-@pytest.fixture
-def cskt(monkeypatch, capsys):
-    """``cskt("verify-data", ...)`` -> (exit code, stdout, stderr)."""
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cskt", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return caught.value.code or 0, *capsys.readouterr()
-    return call
 
 
 def found(findings):
