@@ -14,7 +14,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from cskt import CSKT, CSKTConfig, CSKTError, TrainConfig, figures, probes, train
+from cskt import CSKT, CSKTConfig, CSKTError, TrainConfig, figures, probes, train, views
 from cskt.data.benchmarks import Split
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import Mention
@@ -314,14 +314,14 @@ def execute(project, **parameters):
 def test_the_notebook_shows_every_part(project):
     outputs, text = execute(project)
     assert "vision, projected prompts: class token" in text and "R@1 loses" in text and "modality gap" in text
-    assert "pointing: CSKT less full fine-tuning" in text and "effective rank" in text and probes.NO_PROMPTS not in text
+    assert "pointing: CSKT less full fine-tuning" in text and "effective rank" in text and views.NO_PROMPTS not in text
     assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) >= 10
 
 
 @pytest.mark.timeout(300)
 def test_a_run_without_prompts_says_so(project):
     outputs, text = execute(project, method="dat", layers=[1, 6])
-    assert text.count(probes.NO_PROMPTS) >= 4 and "vision, adapter: R@1 loses" in text and "pointing: dat less" in text
+    assert text.count(views.NO_PROMPTS) >= 4 and "vision, adapter: R@1 loses" in text and "pointing: dat less" in text
 
 
 def test_a_view_of_what_does_not_exist_is_refused(project):
@@ -329,4 +329,4 @@ def test_a_view_of_what_does_not_exist_is_refused(project):
                                  output=str(project / "bare")))
     for arguments in ((99,), (0, [7]), (0, [0])):
         with pytest.raises(CSKTError, match="test image from 0 to 31 and layers from 1 to 6"):
-            probes.View(run, *arguments)
+            views.View(run, *arguments)

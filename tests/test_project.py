@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cskt import results
+from cskt import results, speed
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -152,7 +152,7 @@ def test_the_readme_s_results_are_those_of_the_run_files():
 
 
 def test_the_readme_s_speed_is_that_of_the_run_file():
-    found = results.benchmark_findings(results.read_benchmarks(BOOK / "results" / "benchmarks"))
+    found = speed.benchmark_findings(speed.read_benchmarks(BOOK / "results" / "benchmarks"))
     text = " ".join((ROOT / "README.md").read_text().replace("\n> ", " ").split())
     assert found[0].startswith("throughput-cpu: ") and found[0].partition(": ")[2] in text
 
@@ -172,7 +172,7 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
 
 
 def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
-    records = results.read_benchmarks(BOOK / "results" / "benchmarks")
+    records = speed.read_benchmarks(BOOK / "results" / "benchmarks")
     assert {"ranking", "throughput-cpu"} <= set(records)
     assert all(record["commit"] and not record["dirty"] for record in records.values())
     made = records["throughput-cpu"]["settings"]

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain, throughput
-from cskt import CSKT, CSKTError, figures, results
+from cskt import CSKT, CSKTError, figures, results, speed
 from cskt.config import CSKTConfig
 from cskt.data.synthetic import synthetic_dataset
 from cskt.evaluation import resolve_precision
@@ -165,8 +165,8 @@ def hand_made():
 def test_aims_and_findings_say_what_was_measured(tmp_path):
     for name, record in (("throughput-cpu", hand_made()), ("ranking", RANKING)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
-    records = results.read_benchmarks(tmp_path)
-    table = results.aims_table(records).set_index("comparison")
+    records = speed.read_benchmarks(tmp_path)
+    table = speed.aims_table(records).set_index("comparison")
     shown = table[["measured", "aim reached"]].apply(tuple, axis=1)
     assert shown["training step: plain fp32 / cskt fp32"] == ("2", "yes")
     assert shown["training step: plain fp32 / cskt bf16"] == ("4", "yes")
@@ -174,57 +174,57 @@ def test_aims_and_findings_say_what_was_measured(tmp_path):
     assert shown["seconds: full argsort, Python loops / retrieval_metrics"] == ("8", "no")
     assert shown["extra memory: full argsort, Python loops / retrieval_metrics"] == ("20", "yes")
     assert shown["utilisation: training step cskt bf16"] == (results.NOT_RUN, "")
-    first, last = results.benchmark_findings(records)
+    first, last = speed.benchmark_findings(records)
     assert "2.00 times as fast as the plain one's, in bf16 4.00 times" in first and "0.75 times its extra" in first
     assert "3.00 times as fast as full" in first
     assert "11 aims 6 were measured here and 4 reached; not reached: extra memory: cskt fp32 / plain fp32; sec" in last
     ratios = records["throughput-cpu"]["ratios"]
     records["throughput-cpu"]["ratios"] = {name: value for name, value in ratios.items() if "bf16" not in name}
-    assert "one's (this machine has no bf16); in fp32 it needs 0.75" in results.benchmark_findings(records)[0]
-    lines = results.describe_benchmarks(records)
+    assert "one's (this machine has no bf16); in fp32 it needs 0.75" in speed.benchmark_findings(records)[0]
+    lines = speed.describe_benchmarks(records)
     assert lines[0].startswith("throughput-cpu: ViT-B-16, batch 16, on abacus (2 threads), 9 s")
     assert lines[2] == "throughput-cuda: not run here"
 
 
 def test_without_run_files_everything_says_so(tmp_path):
-    assert results.read_benchmarks(tmp_path / "none") == {}
-    assert set(results.aims_table({})["measured"]) == {results.NOT_RUN}
-    assert results.describe_benchmarks({}) == [f"{file}: {results.NOT_RUN}" for file in results.AIMS]
-    assert results.benchmark_findings({}) == ["Of 11 aims 0 were measured here and 0 reached."]
+    assert speed.read_benchmarks(tmp_path / "none") == {}
+    assert set(speed.aims_table({})["measured"]) == {results.NOT_RUN}
+    assert speed.describe_benchmarks({}) == [f"{file}: {results.NOT_RUN}" for file in speed.AIMS]
+    assert speed.benchmark_findings({}) == ["Of 11 aims 0 were measured here and 0 reached."]
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"rows": []}', '{"rows": [{"what": "x"}, {}]}'])
 def test_a_damaged_run_file_is_named(content, tmp_path):
     (tmp_path / "ranking.json").write_text(content)
     with pytest.raises(CSKTError, match="ranking.json"):
-        results.read_benchmarks(tmp_path)
+        speed.read_benchmarks(tmp_path)
 
 
 def test_step_table_and_figures_show_the_rows():
     record = hand_made()
-    table = results.step_table(record)
+    table = speed.step_table(record)
     assert list(table["method"]) == ["CSKT", "CSKT", "plain CSKT", "full fine-tuning"]
     assert list(table["milliseconds"]) == ["2,000", "4,000", "8,000", "12,000"]
     assert list(table["extra memory, MB"]) == ["not known", "1,500", "2,000", "4,000"]
     assert list(table["trained parameters"]) == ["1,000"] * 4
     assert list(table["minutes per epoch of CUHK-PEDES"]) == [f"{68_126 / 16 * s / 60:,.0f}" for s in (2, 4, 8, 12)]
     record["ratios"]["loader / step with loader: fp32"] = 0.025
-    (loader,) = results.encoding_table(record).itertuples(index=False)
+    (loader,) = speed.encoding_table(record).itertuples(index=False)
     assert loader[0].startswith("loading") and loader[2:] == ("fp32", "6.25", "2.5%")
-    frame = results.benchmark_frame(record)
+    frame = speed.benchmark_frame(record)
     bars = figures.step_times(frame.query("what == 'training step'")).axes
     assert sorted(bar.get_width() for group in bars[0].containers for bar in group) == [2.0, 4.0, 8.0, 12.0]
     (axes,) = figures.roofline(frame, record["rates"]).axes
     limits = {line.get_label(): max(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())}
     assert limits["limit in fp32"] == pytest.approx(400) and limits["limit in bf16"] == pytest.approx(1000)
     assert len(axes.collections[0].get_offsets()) == 4, "the loader computes no matrix product"
-    panels = figures.scaling(results.benchmark_frame(record, "scaling")).axes
+    panels = figures.scaling(speed.benchmark_frame(record, "scaling")).axes
     assert [list(axes.get_lines()[0].get_ydata()) for axes in panels] == [[100, 200]] * 3
     plt.close("all")
 
 
 def test_published_figures_stay_as_they_were():
-    table = results.published_efficiency(ROOT / "book" / "data" / "efficiency.csv")
+    table = speed.published_efficiency(ROOT / "book" / "data" / "efficiency.csv")
     assert len(table) == 5 and table["source"].str.len().min() > 10
     assert sum("(published)" in name for name in table) == 2
 
