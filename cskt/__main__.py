@@ -20,7 +20,7 @@ from cskt import backbones, evaluation, pretraining, publishing, training
 from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
 from cskt.data import benchmarks, synthetic, verification
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
-from cskt.model import CSKT, load_model
+from cskt.model import load_model
 from cskt.model.cskt import CONFIG_FILE
 from cskt.model.reference import foreign_backbone, reference_config, reference_parameters
 
@@ -32,6 +32,9 @@ Backbone = Annotated[str | None, Option(help=f"{MINI} (default) or an open_clip 
 Pretrained = Annotated[str | None, Option(help="A tag such as openai, or a checkpoint file.")]
 Settings = Annotated[list[str] | None, Option(
     "--set", metavar="NAME=VALUE", help="Any other setting, such as batch_size=64; repeatable.")]
+GalleryAt = Annotated[str, Option(help="A folder such as g.db, or http://host:19530 of a Milvus server.")]
+GalleryName = Annotated[str, Option(help="Of several galleries in one place.")]
+Token = Annotated[str, Option(envvar="MILVUS_TOKEN", help="Of a Milvus server.")]
 # What belongs to a method: in a file it holds for the file's method, not for another one asked for.
 OF_METHOD = {"learning_rate", *(switch for switches in METHODS.values() for switch in switches)}
 
@@ -150,7 +153,7 @@ def evaluate(
     name = dataset or held.config.dataset
     root = held.config.data_root if held and name == held.config.dataset else None
     data = benchmarks.load_dataset(name, data_root or root)
-    model = held.load_model() if held else CSKT.from_pretrained(run, pretrained=pretrained)
+    model = held.load_model() if held else evaluation.open_model(run, pretrained)
     model.to(evaluation.resolve_device(held.config.device if held else "auto"))
     metrics = evaluation.evaluate(model, getattr(data, split), data.fingerprint,
                                   held.metrics["precision"] if held else "auto")
@@ -197,6 +200,70 @@ def import_checkpoint(
     model.load_reference_checkpoint({name: value for name, value in state.items() if name not in frozen})
     model.save_pretrained(evaluation.make_folder(output))
     typer.echo(output)
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="Images, in it and below.")],
+    gallery: GalleryAt,
+    model: Annotated[str | None, Option(
+        help="Folder of a run or of a saved model; default the gallery's, for a new one the default run where it has "
+             "been trained, else cskt-mini as it comes.")] = None,
+    metadata: Annotated[Path | None, Option(help="csv: file (below FOLDER), identity, camera, time, ...")] = None,
+    kind: Annotated[str, Option("--index", help="Of a new gallery: FLAT (exact), HNSW, IVF_FLAT, IVF_SQ8, DISKANN.")
+                    ] = "FLAT",
+    shards: Annotated[int, Option(help="Of a new gallery on a Milvus cluster.")] = 1,
+    name: GalleryName = "gallery", token: Token = "",
+) -> None:
+    """Add a folder of images to a gallery; calling it again goes on where it stopped and adds what is new."""
+    from cskt.gallery import Gallery, read_metadata  # Milvus' client takes a second, which other commands save
+
+    facts = read_metadata(metadata) if metadata else None
+    if model is None and not Gallery.exists(gallery, name, token):
+        trained = Path("runs", training.run_name(TrainConfig.mini()))
+        model = str(trained) if (trained / evaluation.METRICS).is_file() else MINI
+        typer.echo(f"model: {model} (name another with --model)", err=True)
+    with Gallery(gallery, model, name=name, token=token, index=kind, shards=shards) as held:
+        done = held.add(folder, facts)
+        for file, why in done.skipped.items():
+            typer.echo(f"skipped {file}: {why}")
+        typer.echo(f"{gallery}: {done.added} images added, {done.known} already there, {len(done.skipped)} skipped; "
+                   f"{len(held)} in all")
+
+
+@app.command()
+def search(
+    gallery: GalleryAt,
+    description: Annotated[str | None, typer.Argument(help="Whom to look for, in English.")] = None,
+    image: Annotated[Path | None, Option(help="A picture of the person, in place of a description.")] = None,
+    k: Annotated[int, Option("-k", min=1, help="Hits.")] = 10,
+    where: Annotated[str, Option(help="Filter, such as \"camera == 'c3' and identity in [1, 2]\".")] = "",
+    html: Annotated[Path | None, Option(help="Write a contact sheet, one file with the pictures in it.")] = None,
+    model: Annotated[str | None, Option(help="Where the gallery's model is now, if it moved.")] = None,
+    name: GalleryName = "gallery", token: Token = "",
+) -> None:
+    """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet with --html."""
+    from cskt.gallery import Gallery
+    from cskt.widgets import contact_sheet
+
+    if (description is None) == (image is None):
+        raise CSKTError("give a description or --image, one of the two.")
+    with Gallery(gallery, model, name=name, token=token) as held:
+        hits, size = held.search(image if description is None else description, k, where), len(held)
+        remarks = held.remarks(description) if description else []
+        if len(hits) < k:
+            remarks.append(f"Only {len(hits)} of the {size} images fit the filter." if where else
+                           f"The gallery holds only {size} images.")
+        for remark in remarks:
+            typer.echo(remark, err=True)
+        typer.echo(f"{'rank':>4}  {'score':>6}  {'identity':>8}  {'camera':<8}  {'time':<19}  file")
+        for rank, hit in enumerate(hits, start=1):
+            facts = ["-" if fact is None else str(fact) for fact in (hit.identity, hit.camera, hit.time)]
+            typer.echo(f"{rank:>4}  {hit.score:>6.3f}  {facts[0]:>8}  {facts[1]:<8}  {facts[2]:<19}  {hit.source}")
+        if html:
+            page = contact_sheet(description or f"images like {image}", hits, remarks)
+            evaluation.write_atomically(html, page)
+            typer.echo(f"contact sheet: {html}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cskt.config import MINI, CSKTError, TrainConfig
+from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.pipeline import load_images, normalize
 from cskt.metrics import Metrics, both_directions
-from cskt.model.cskt import CSKT, load_model
+from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
 
 log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
@@ -73,13 +73,18 @@ def load_split(model: CSKT, split: Split, fingerprint: str) -> LoadedSplit:
     return LoadedSplit(split, load_images(split, model.image_size, fingerprint), model.tokenize(list(split.captions)))
 
 
-@torch.inference_mode()
 def embed_images(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
     """L2-normalised fp32 features (N, D) of every image, on the model's device."""
+    return encode_images(model, loaded.images, precision, batch_size)
+
+
+@torch.inference_mode()
+def encode_images(model: CSKT, images: Tensor, precision: str = "auto", batch_size: int = 256) -> Tensor:
+    """The same of images (N, 3, H, W) uint8."""
     def encode(batch: Tensor) -> Tensor:
         return model.encode_image(normalize(batch.to(model.device)), normalize=True)
 
-    return _encode(model, encode, loaded.images, precision, batch_size)
+    return _encode(model, encode, images, precision, batch_size)
 
 
 @torch.inference_mode()
@@ -91,13 +96,19 @@ def embed_texts(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch
     return torch.empty_like(features).index_copy(0, order.to(features.device), features)
 
 
-def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int) -> Tensor:
+@contextlib.contextmanager
+def ready(model: CSKT, precision: str = "auto") -> Iterator[CSKT]:
+    """Within the block, the model fused for inference in ``precision`` (see :func:`resolve_precision`)."""
     bf16, was_training = resolve_precision(precision, model.device.type) == "bf16", model.training
     with model.fused(torch.bfloat16 if bf16 else None):
-        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
-        features = torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
+        yield model
     model.train(was_training)
-    return features
+
+
+def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int) -> Tensor:
+    with ready(model, precision):
+        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
+        return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
 
 
 def embed(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
@@ -271,3 +282,16 @@ class Run:
         except (OSError, SafetensorError) as error:
             raise CSKTError(f"{path} is not a readable safetensors file ({error}); train the run again.") from error
         return model.eval()
+
+
+def open_model(source: str | Path, pretrained: str | None = None) -> CSKT:
+    """The model of a run's folder or of a saved model's, or ``"cskt-mini"`` as it comes, without training; in eval mode
+    on the best device. ``pretrained``: where a saved model's backbone has its weights now."""
+    folder = Path(source)
+    if (folder / CONFIG_FILE).is_file() and not (folder / METRICS).is_file():
+        model = CSKT.from_pretrained(folder, pretrained=pretrained)
+    elif str(source) == MINI:
+        model = load_model(MINI, config=CSKTConfig.mini().for_method("zero-shot")).eval()
+    else:
+        model = Run.load(folder).load_model()
+    return model.to(resolve_device("auto"))

@@ -9,6 +9,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -17,10 +18,10 @@ from PIL import Image
 
 from .config import CSKTError
 from .data.pipeline import normalize
+from .gallery import MAX_QUERY, THUMBNAIL, Hit
 from .model.cskt import CSKT, fit_captions
 from .probes import prompt_maps, prompt_names, word_maps
 
-MAX_QUERY = 500
 CACHED_MAPS = 64  # of images and captions; an image's take about a megabyte in a ViT-B/16
 HEAT, STRONGEST = "213,94,0", 0.75  # Okabe and Ito's vermilion: one hue, safe for the colour-blind, on white and black
 SCALE = ('<span style="display:inline-block;width:6em;height:0.8em;border:1px solid currentColor;background:'
@@ -61,8 +62,10 @@ VIEW_SCRIPT = """(id, maps, rows, columns, heat, strongest) => {
 _views = itertools.count()
 
 
-def image_uri(image: np.ndarray) -> str:
-    """An (H, W, 3) uint8 image as a data address that a page can show without a server."""
+def image_uri(image: np.ndarray | Path) -> str:
+    """An (H, W, 3) uint8 image, or a JPEG file, as a data address that a page can show without a server."""
+    if isinstance(image, Path):
+        return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -81,6 +84,33 @@ def hit_strip(images: Sequence[np.ndarray], scores: Sequence[float], labels: Seq
             f'alt="{text}" title="{text}" style="border:4px solid {colour};border-radius:4px;height:150px;width:auto">'
             f'<figcaption style="font-size:12px">{rank} · {score:.2f} {mark[:1]}</figcaption></figure>')
     return f'<div class="cskt-hits">{"".join(figures)}</div>'
+
+
+def contact_sheet(query: str, hits: Sequence[Hit], remarks: Sequence[str] = ()) -> str:
+    """A page of its own that shows what was asked and found, pictures included. All text is escaped."""
+    figures = "".join(
+        f'<figure><img src="{hit_picture(hit)}" alt="{html.escape(hit.label())}"><figcaption>{rank} · {hit.score:.3f}'
+        f"<br>{html.escape(hit.label())}<br><small>{html.escape(hit.source)}</small></figcaption></figure>"
+        for rank, hit in enumerate(hits, start=1))
+    said = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(query)}</title>
+<meta name="viewport" content="width=device-width"><style>:root {{ color-scheme: light dark; font: 15px system-ui }}
+main {{ display: flex; flex-wrap: wrap; gap: 12px }} figure {{ margin: 0; width: 150px; overflow-wrap: anywhere }}
+img {{ height: 192px; max-width: 100%; border-radius: 4px }} small {{ opacity: 0.7 }}</style>
+<h1>{html.escape(query)}</h1>{said}<main>{figures}</main></html>
+"""
+
+
+def hit_picture(hit: Hit) -> str:
+    """A hit's picture as a data address; an empty grey one where both file and thumbnail are gone."""
+    if hit.thumbnail is not None:
+        return image_uri(hit.thumbnail)
+    try:
+        picture = hit.image().convert("RGB")
+        picture.thumbnail(THUMBNAIL)
+        return image_uri(np.asarray(picture))
+    except CSKTError:
+        return image_uri(np.full((*THUMBNAIL, 3), 160, np.uint8))
 
 
 class RetrievalDemo:

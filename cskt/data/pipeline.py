@@ -90,12 +90,17 @@ def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
 
 
 def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """One image file as uint8 (3, H, W), RGB, bilinear (Pillow's, which filters when it shrinks, as the release's)."""
+    """One image file as :func:`resize` makes it."""
     try:
         with Image.open(path) as image:
-            resized = image.convert("RGB").resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
+            return resize(image, image_size)
     except Exception as error:  # Pillow raises many unrelated types on damaged files
         raise CSKTError(f"image {path} cannot be decoded ({error}); restore it from the original archive.") from error
+
+
+def resize(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
+    """A picture as uint8 (3, H, W), RGB, bilinear (Pillow's, which filters when it shrinks, as the release's)."""
+    resized = image.convert("RGB").resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized).transpose(2, 0, 1)
 
 

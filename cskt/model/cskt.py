@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -288,6 +289,16 @@ class CSKT(nn.Module):
         known = self.known_tokens
         return [word for word in words if known is not None and not set(self.tokenizer.encode(word)) <= known]
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a description, start and end not counted, that are read."""
+        return self.backbone.context_length - 2 - self.num_prompts
+
+    def reads_all(self, text: str) -> bool:
+        """Whether no word of a description is cut off (the tokenizer itself cuts at the context's end)."""
+        end = int((self.tokenize(text)[0] == self.end_token).int().argmax())
+        return end - 1 <= min(self.max_tokens, self.backbone.context_length - 3)
+
     def counted_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter but CLIP's own temperature, which no feature and no loss reads."""
         unused = {f"backbone.{name}" for name in backbones.UNUSED}
@@ -297,6 +308,11 @@ class CSKT(nn.Module):
     def device(self) -> torch.device:
         """Where the model is."""
         return self.backbone.visual.conv1.weight.device
+
+    @property
+    def dimension(self) -> int:
+        """D: the length of a feature."""
+        return self.backbone.visual.proj.shape[1]
 
     @property
     def num_trainable(self) -> int:
@@ -336,6 +352,15 @@ class CSKT(nn.Module):
     def backbone_fingerprint(self) -> str:
         """Identifies the frozen backbone by its values, a trained one by its shapes only."""
         return backbones.fingerprint(self.backbone, weights=not self.config.train_backbone)
+
+    def fingerprint(self) -> str:
+        """16 hex digits: two models with one fingerprint give the same features."""
+        facts = json.dumps([dataclasses.asdict(self.config), self.image_size, backbones.fingerprint(self.backbone)])
+        digest = hashlib.sha256(facts.encode())
+        for name, tensor in sorted(self.trainable_state().items()):
+            digest.update(name.encode())
+            digest.update(tensor.to("cpu", torch.float32).contiguous().numpy())
+        return digest.hexdigest()[:16]
 
     def save_pretrained(self, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder ``path``."""

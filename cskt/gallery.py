@@ -1,0 +1,590 @@
+"""A persistent gallery that is searched by description, image or vector: Milvus holds vectors and metadata.
+
+Without a server the gallery is a folder such as ``g.db`` (milvus-lite); with the address of a Milvus server or cluster
+in its place the same code runs there. One process at a time can have such a folder open: it serves the others, on the
+loopback interface only, and when it ends another one takes over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from PIL import Image, ImageOps
+from pymilvus import DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+from torch import Tensor
+from tqdm import tqdm
+
+from .config import CSKTError, cache_dir
+from .data.benchmarks import Split
+from .data.pipeline import resize
+from .evaluation import encode_images, open_model, ready
+from .model.cskt import CSKT
+
+for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):  # they log a traceback for what is raised here as a sentence
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+FORMAT = "1"  # of the collection; raise when its fields change
+MAX_HITS = 16_384  # Milvus returns no more at once
+MAX_QUERY = 500  # characters
+MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million
+THUMBNAIL = (256, 256)
+FIELDS = ("source", "thumbnail", "identity", "camera", "time")
+# What to build and what to give a search for k hits. FLAT is exact; DISKANN is for servers only.
+INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
+    "FLAT": ({}, lambda k: {}),
+    "IVF_FLAT": ({"nlist": 1024}, lambda k: {"nprobe": 32}),
+    "IVF_SQ8": ({"nlist": 1024}, lambda k: {"nprobe": 32}),
+    "HNSW": ({"M": 16, "efConstruction": 200}, lambda k: {"ef": max(128, 2 * k)}),
+    "DISKANN": ({}, lambda k: {"search_list": max(100, 2 * k)}),
+}
+UNAVAILABLE, PATIENCE = 2, 30.0  # pymilvus' code for a server that is gone; seconds that a new one may take
+Query = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An image found: cosine similarity ``score``, where it came from, and what is known of it (None: unknown)."""
+
+    id: str
+    score: float
+    source: str
+    thumbnail: Path | None = None
+    identity: int | None = None
+    camera: str | None = None
+    time: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def label(self) -> str:
+        """What is known of the image, in a line."""
+        known = {"identity": self.identity, "camera": self.camera, "time": self.time, **self.extra}
+        return ", ".join([Path(self.source).name, *(f"{name} {value}" for name, value in known.items()
+                                                    if value is not None)])
+
+    def image(self) -> Image.Image:
+        """The picture itself, or its thumbnail where that is gone; :class:`CSKTError` if both are."""
+        for path in filter(None, (Path(self.source), self.thumbnail)):
+            with contextlib.suppress(CSKTError):
+                return read_image(path)
+        raise CSKTError(f"the image {self.source} and its thumbnail are gone; restore the file or index it again.")
+
+
+@dataclass
+class Added:
+    """What :meth:`Gallery.add` did: images ``added``, ``known`` already (by content), and ``skipped``: file -> why."""
+
+    added: int = 0
+    known: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Item:
+    """An image on its way in: ``make`` gives the bytes that identify it and the picture."""
+
+    source: str
+    facts: Mapping[str, Any]
+    make: Callable[[], tuple[str, Callable[[], Image.Image]]]
+
+
+class Gallery:
+    """Images that can be searched, kept at ``uri``: a folder (made if missing), or ``http://host:19530`` of a server.
+
+    ``model`` encodes: a :class:`CSKT`, the folder of a run or of a saved model, or ``"cskt-mini"``. A gallery knows its
+    model and refuses another; without ``model`` the one noted in it is loaded when needed. ``index`` is one of
+    :data:`INDEXES` and, like ``shards``, counts when the gallery is made. One place holds several galleries by
+    ``name``. ``token`` is a server's. ``thumbnails``: their folder, by default in the gallery's own, for a server in
+    the cache.
+
+    :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that does not answer.
+    """
+
+    def __init__(self, uri: str | Path, model: CSKT | str | Path | None = None, *, name: str = "gallery",
+                 index: str = "FLAT", shards: int = 1, token: str = "", thumbnails: str | Path | None = None) -> None:
+        self.uri, self.name, self.embedded, self._token = str(uri), name, "://" not in str(uri), token
+        if index not in INDEXES:
+            raise CSKTError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
+        self._server: tuple[Any, Any] | None = None
+        self._closer = weakref.finalize(self, lambda: None)
+        self._model = model if isinstance(model, CSKT) else None
+        self._given = None if model is None or isinstance(model, CSKT) else str(model)
+        if self._given and os.path.isdir(self._given):
+            self._given = os.path.abspath(self._given)
+        if self.embedded:
+            self._check_folder(exists=model is None)
+        place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
+        self.thumbnails = Path(thumbnails or (Path(self.uri) / "thumbnails" if self.embedded else place))
+        self._connect()
+        self._source, self.record = self._given or "", {}
+        with self._writing():  # of two processes that make a gallery at once, the second finds it made
+            made = self._call("has_collection")
+            if not made and model is None:
+                raise CSKTError(f"{self.uri} holds no gallery {name!r}; make one: python -m cskt index FOLDER "
+                                f"--gallery {self.uri}")
+            if made:
+                self.record = self._read_record()
+                self._source = self._given or self.record["source"]
+            else:
+                self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source,
+                               "index": index, "dimension": str(self.model.dimension)}
+                self._create(shards)
+        if made and model is not None and (found := self.model.fingerprint()) != self.record["model"]:
+            raise CSKTError(f"the gallery {self.uri} was written by another model ({self.record['model']}, "
+                            f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors cannot be "
+                            "compared. Open it with that model, or index into a new gallery.")
+
+    @staticmethod
+    def exists(uri: str | Path, name: str = "gallery", token: str = "") -> bool:
+        """Whether there is a gallery; :class:`CSKTError` where a server does not answer."""
+        if "://" not in str(uri):
+            return Path(uri, "collections", name).is_dir()
+        try:
+            return MilvusClient(str(uri), token=token).has_collection(name)
+        except MilvusException as error:
+            raise CSKTError(f"the Milvus server {uri} does not answer ({_reason(error)}); is it running?") from error
+
+    @property
+    def model(self) -> CSKT:
+        """The gallery's model, in eval mode; :class:`CSKTError` if the one noted is gone or has changed."""
+        if self._model is None:
+            if not self._source:
+                raise CSKTError(f"the gallery {self.uri} does not know where its model is; give the model.")
+            model = open_model(self._source)
+            if self.record and self._given is None and model.fingerprint() != self.record["model"]:
+                raise CSKTError(f"the model {self._source} is no longer the one that wrote the gallery {self.uri} "
+                                f"({self.record['model']}); give that model, or index into a new gallery.")
+            self._model = model
+        return self._model
+
+    def add(self, images: str | Path | Split | np.ndarray | Sequence[Any],
+            metadata: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]] | None = None,
+            batch_size: int = 64, on_batch: Callable[[int, int], None] | None = None) -> Added:
+        """Add a folder (with all below it), a split, files, PIL images or an (N, H, W, 3) uint8 array.
+
+        ``metadata``: for a folder a mapping from the path below it to facts, else one mapping per image. ``identity``,
+        ``camera``, ``time`` and ``source`` have fields of their own; other facts can be filtered by as well. What the
+        gallery holds already, by content, is left alone: an interrupted call is continued by the same call. Files that
+        are no images, are damaged or have too many pixels are skipped and listed. ``on_batch(done, of)`` is called
+        after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server fails.
+        """
+        items, done, seen = self._items(images, metadata), Added(), set()
+        if not items:
+            raise CSKTError(f"there is nothing to add: {images if isinstance(images, str | Path) else 'no image'} "
+                            "holds no file; give a folder with images.")
+        with (ThreadPoolExecutor(os.cpu_count()) as pool, ready(self.model),
+              tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar):
+            for first in range(0, len(items), batch_size):
+                part = items[first : first + batch_size]
+                new: dict[str, tuple[_Item, Callable[[], Image.Image]]] = {}
+                for item, found in zip(part, pool.map(_attempt(lambda item: item.make()), part), strict=True):
+                    if isinstance(found, str):
+                        done.skipped[item.source] = found
+                    elif found[0] in seen or found[0] in new:
+                        done.known += 1
+                    else:
+                        new[found[0]] = item, found[1]
+                seen |= set(new)
+                held = {row["id"] for row in self._call("get", ids=list(new), output_fields=["id"])} if new else set()
+                done.known += len(held)
+                fresh = [(digest, *new[digest]) for digest in new if digest not in held]
+                decoded = list(pool.map(_attempt(lambda each: self._decode(each[2]())), fresh))
+                done.skipped.update({item.source: why for (_, item, _), why in zip(fresh, decoded, strict=True)
+                                     if isinstance(why, str)})
+                kept = [(digest, item, *got) for (digest, item, _), got in zip(fresh, decoded, strict=True)
+                        if not isinstance(got, str)]
+                if kept:
+                    for digest, _, _, _, small in kept:
+                        self._keep_thumbnail(digest, small)
+                    features = encode_images(self.model, torch.from_numpy(np.stack([each[2] for each in kept])))
+                    self._write([self._row(digest, item, vector, taken) for (digest, item, _, taken, _), vector
+                                 in zip(kept, features.cpu().numpy(), strict=True)])
+                    done.added += len(kept)
+                bar.update(len(part))
+                if on_batch:
+                    on_batch(min(first + batch_size, len(items)), len(items))
+        return done
+
+    def search(self, query: Query | Hit, k: int = 10, where: str = "") -> list[Hit]:
+        """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H, W, 3) uint8 array), a
+        vector (D,) or another hit; best first, fewer where fewer fit.
+
+        ``where`` filters by facts: ``"camera == 'c3' and identity in [1, 2]"``. :class:`CSKTError` for an empty or
+        over-long description, an unreadable picture, a vector of another size or a filter that is not understood.
+        """
+        if k < 1:
+            raise CSKTError(f"k must be at least 1, got {k}.")
+        vector = self.encode(query)
+        parameters = INDEXES[self.record.get("index", "FLAT")][1](k)
+        found = self._call("search", data=[vector], limit=min(k, MAX_HITS), filter=where, output_fields=["*"],
+                           search_params={"metric_type": "COSINE", "params": parameters})[0]
+        return [self._hit(each["id"], each["distance"], dict(each["entity"])) for each in found]
+
+    @torch.inference_mode()
+    def encode(self, query: Query | Hit) -> np.ndarray:
+        """The L2-normalised vector (D,) float32 of a query, as :meth:`search` takes it."""
+        if isinstance(query, str):
+            text = check_description(query)
+            return self.model.encode_text(self.model.tokenize([text]), normalize=True)[0].float().cpu().numpy()
+        if isinstance(query, Hit):
+            rows = self._call("get", ids=[query.id], output_fields=["vector"])
+            if not rows:
+                raise CSKTError(f"{query.source} is no longer in the gallery {self.uri}.")
+            query = np.array(rows[0]["vector"], np.float32)
+        vector = query.float().cpu().numpy() if isinstance(query, Tensor) else query
+        if isinstance(vector, np.ndarray) and vector.ndim == 1:
+            length, size = np.linalg.norm(vector), int(self.record["dimension"])
+            if len(vector) != size or not np.isfinite(length) or not length:
+                raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
+            return (vector / length).astype(np.float32)
+        pixels = torch.from_numpy(resize(_picture(vector), self.model.image_size))[None]
+        return encode_images(self.model, pixels)[0].cpu().numpy()
+
+    def remarks(self, text: str) -> list[str]:
+        """What to know of a description: words that the backbone has never seen, or that are too many for it."""
+        said, model = [], self.model
+        if unknown := model.unknown_words(text):
+            said.append(f"This backbone has never seen: {', '.join(unknown)}.")
+        if not model.reads_all(text):
+            said.append(f"Only the first {model.max_tokens} tokens of a description are read; the rest has no effect.")
+        return said
+
+    def delete(self, where: str) -> int:
+        """Remove the images that a filter names, with their thumbnails; returns how many there were."""
+        if not where.strip():
+            raise CSKTError("delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery.")
+        removed = 0
+        while rows := self._call("query", filter=where, output_fields=["thumbnail"], limit=MAX_HITS):
+            with self._writing():
+                self._call("delete", ids=[row["id"] for row in rows])
+            for row in rows:
+                with contextlib.suppress(OSError):
+                    (self.thumbnails / row["thumbnail"]).unlink()
+            removed += len(rows)
+        return removed
+
+    def values(self, name: str) -> list[Any]:
+        """The distinct values of a field, such as ``"camera"``, among the first 16,384 images."""
+        rows = self._call("query", filter="", output_fields=[name], limit=MAX_HITS)
+        return sorted({row[name] for row in rows if row.get(name) is not None})
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self._call("query", filter="", output_fields=["count(*)"])[0]["count(*)"]
+
+    def close(self) -> None:
+        """Write everything out and let go; another process may serve the gallery from then on."""
+        self._client.close()
+        self._closer()
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    # ---- where the images come from
+
+    def _items(self, images: Any, metadata: Any) -> list[_Item]:
+        if isinstance(images, str | Path):
+            folder = Path(images).expanduser()
+            if not folder.is_dir():
+                raise CSKTError(f"{folder} is not a folder; give one with images.")
+            own = {Path(self.uri).resolve(), self.thumbnails.resolve()}
+            paths = [path for path in sorted(folder.rglob("*"))
+                     if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+                     and path.is_file() and not own & set(path.resolve().parents)]
+            facts = {os.path.normpath(name): row for name, row in (metadata or {}).items()}
+            names = [str(path.relative_to(folder)) for path in paths]
+            if unknown := sorted(set(facts) - set(names)):
+                raise CSKTError(f"metadata name {len(unknown)} files that are not in {folder}, such as {unknown[0]}; "
+                                "name files by their path below the folder.")
+            return [_file(path, facts.get(name, {})) for path, name in zip(paths, names, strict=True)]
+        if isinstance(images, Split):
+            cameras = images.cameras or itertools.repeat(None)
+            return [_file(path, {"identity": int(identity), "camera": camera}) for path, identity, camera
+                    in zip(images.image_paths, images.image_identities, cameras, strict=False)]
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise CSKTError(f"images must be a uint8 array (N, H, W, 3), got {images.dtype} {images.shape}.")
+        rows = list(metadata) if metadata is not None else [{}] * len(images)
+        if len(rows) != len(images):
+            raise CSKTError(f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images.")
+        return [_file(Path(image), row) if isinstance(image, str | Path) else
+                _Item(str(row.get("source", f"image {i}")), row, lambda image=image: _from_memory(image))
+                for i, (image, row) in enumerate(zip(images, rows, strict=True))]
+
+    def _decode(self, image: Image.Image) -> tuple[np.ndarray, str | None, bytes]:
+        """Pixels (3, H, W) for the model, when the picture was taken, and a small JPEG."""
+        small, buffer = image.convert("RGB"), io.BytesIO()
+        small.thumbnail(THUMBNAIL)
+        small.save(buffer, "JPEG", quality=88)
+        return resize(image, self.model.image_size), _taken(image), buffer.getvalue()
+
+    def _keep_thumbnail(self, digest: str, content: bytes) -> None:
+        """Before its row: a row's thumbnail is there, whenever this is interrupted."""
+        path = self.thumbnails / _thumbnail(digest)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise CSKTError(f"the thumbnail {path} cannot be written ({error}); make room or choose another place, and "
+                            "repeat the call: it goes on where it stopped.") from error
+
+    @staticmethod
+    def _row(digest: str, item: _Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
+        facts = {name: value for name, value in item.facts.items() if value is not None and value == value}
+        known = {"time": taken, **facts, "id": digest, "vector": vector, "source": item.source,
+                 "thumbnail": _thumbnail(digest)}
+        row = {"identity": None, "camera": None, **known}
+        for name, kind in (("identity", int), ("camera", str), ("time", str)):
+            if row[name] is not None:
+                row[name] = kind(row[name])
+        return row
+
+    def _hit(self, digest: str, score: float, entity: dict[str, Any]) -> Hit:
+        fields = {name: entity.pop(name, None) for name in FIELDS}
+        thumbnail = self.thumbnails / (fields.pop("thumbnail") or "")
+        extra = {name: value for name, value in entity.items() if name not in ("id", "vector", "$meta")}
+        return Hit(digest, float(score), thumbnail=thumbnail if thumbnail.is_file() else None, extra=extra, **fields)
+
+    # ---- Milvus
+
+    def _check_folder(self, exists: bool) -> None:
+        path = Path(self.uri)
+        if path.is_file():
+            raise CSKTError(f"{path} is a file; a gallery of this version is a folder (earlier versions of milvus-lite "
+                            "wrote files, which cannot be read any more): index the images into a new gallery.")
+        if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
+            raise CSKTError(f"{path} is a folder but no gallery; name another place for it.")
+        if exists and not path.is_dir():
+            raise CSKTError(f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}")
+
+    def _connect(self) -> None:
+        """To the server, or to the process that has the folder open, which may be this one from now on."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                uri = self._serve() if self.embedded else self.uri
+                self._client = MilvusClient(uri, token=self._token)
+                if self._client.has_collection(self.name):
+                    self._client.load_collection(self.name)
+                return
+            except Exception as error:  # whose type depends on how far it got: grpc, pymilvus, a damaged file
+                gone = self.embedded and (isinstance(error, _BusyError) or getattr(error, "code", 0) == UNAVAILABLE)
+                if not gone or time.monotonic() > deadline:
+                    raise CSKTError(f"the gallery {self.uri} cannot be opened ({_reason(error)}); "
+                                    + ("is it damaged, of another version, or on a disk that cannot be written?"
+                                       if self.embedded else "is the Milvus server running there?")) from error
+            time.sleep(0.1)
+
+    def _serve(self) -> str:
+        """The address of the folder's server, started here unless another process has the folder open."""
+        from milvus_lite.adapter.grpc.server import start_server_in_thread  # seconds, and not needed with a server
+        from milvus_lite.exceptions import DataDirLockedError
+
+        note = Path(self.uri) / "SERVER"
+        if self._server is None:
+            with contextlib.suppress(DataDirLockedError):
+                server, database, port = start_server_in_thread(os.path.abspath(self.uri))
+                self._server = server, database
+                self._closer = weakref.finalize(self, _stop, server, database)
+                temporary = note.with_suffix(f".{os.getpid()}.tmp")
+                temporary.write_text(json.dumps({"uri": f"http://127.0.0.1:{port}"}))
+                os.replace(temporary, note)
+        try:
+            return json.loads(note.read_text())["uri"]
+        except (OSError, ValueError, KeyError) as error:  # the other process has only just started
+            raise _BusyError("another process has it open and does not answer") from error
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        """A method of the client; the second attempt is for a server that ended since the last call."""
+        for attempt in range(2):
+            try:
+                return getattr(self._client, method)(self.name, **arguments)
+            except MilvusException as error:
+                if error.code == UNAVAILABLE and not attempt:
+                    self._connect()
+                elif arguments.get("filter") and error.code != UNAVAILABLE:
+                    raise CSKTError(f"the filter {arguments['filter']!r:.200} is not understood ({_reason(error)}); "
+                                    "write it like: camera == 'c3' and identity in [1, 2]") from error
+                else:
+                    raise CSKTError(f"the gallery {self.uri} failed at {method}: {_reason(error)}") from error
+
+    def _read_record(self) -> dict[str, str]:
+        held = self._call("describe_collection").get("properties", {})
+        record = {name.removeprefix("cskt."): value for name, value in held.items() if name.startswith("cskt.")}
+        if record.get("format") != FORMAT:
+            raise CSKTError(f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this version of "
+                            f"cskt reads {FORMAT}; index the images into a new gallery.")
+        return record
+
+    def _create(self, shards: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=32)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=int(self.record["dimension"]))
+        schema.add_field("source", DataType.VARCHAR, max_length=4096)
+        schema.add_field("thumbnail", DataType.VARCHAR, max_length=64)
+        schema.add_field("identity", DataType.INT64, nullable=True)
+        schema.add_field("camera", DataType.VARCHAR, max_length=256, nullable=True)
+        schema.add_field("time", DataType.VARCHAR, max_length=64, nullable=True)
+        indexes = self._client.prepare_index_params()
+        kind = self.record["index"]
+        indexes.add_index("vector", index_type=kind, metric_type="COSINE", params=INDEXES[kind][0])
+        self._call("create_collection", schema=schema, index_params=indexes, num_shards=shards,
+                   properties={f"cskt.{name}": value for name, value in self.record.items()})
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        with self._writing():
+            self._call("upsert", data=rows)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """milvus-lite takes one writer at a time; a server takes many."""
+        with FileLock(Path(self.uri) / "WRITE.lock") if self.embedded else contextlib.nullcontext():
+            yield
+
+
+class _BusyError(Exception):
+    """The folder is open in a process that cannot be reached yet."""
+
+
+def check_description(text: str) -> str:
+    """A description with single blanks; :class:`CSKTError` for an empty or over-long one."""
+    text = " ".join(text.split())
+    if not text:
+        raise CSKTError("type a description first, for example: a man in a grey hoodie with a red backpack.")
+    if len(text) > MAX_QUERY:
+        raise CSKTError(f"the description has {len(text)} characters; shorten it to {MAX_QUERY}.")
+    return text
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            _check_size(image)
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except CSKTError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise CSKTError("not an image") from None
+    except Exception as error:  # Pillow raises many unrelated types on damaged files
+        raise CSKTError(f"cannot be read ({_reason(error)})") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
+    """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except Exception as error:  # of pandas: many
+        raise CSKTError(f"{path} cannot be read as a csv file ({_reason(error)}).") from error
+    if "file" not in table:
+        raise CSKTError(f"{path} needs a column 'file' (the path below the folder), has {', '.join(table.columns)}.")
+    facts = {}
+    for row in table.to_dict("records"):
+        name = row.pop("file")
+        facts[name] = {column: value for column, value in row.items() if value != ""}
+        if "identity" in facts[name]:
+            try:
+                facts[name]["identity"] = int(facts[name]["identity"])
+            except ValueError:
+                raise CSKTError(f"{path}: identity of {name} must be an integer, got {row['identity']!r}.") from None
+    return facts
+
+
+def _file(path: Path, facts: Mapping[str, Any]) -> _Item:
+    def make() -> tuple[str, Callable[[], Image.Image]]:
+        path.as_posix().encode()  # a name that is no text cannot be stored
+        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
+            with Image.open(file) as image:
+                _check_size(image)
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32], lambda: read_image(path)
+
+    return _Item(os.path.abspath(path), facts, make)
+
+
+def _from_memory(image: Any) -> tuple[str, Callable[[], Image.Image]]:
+    picture = _picture(image)
+    content = repr((picture.mode, picture.size)).encode() + picture.tobytes()
+    return hashlib.sha256(content).hexdigest()[:32], lambda: picture
+
+
+def _picture(image: Any) -> Image.Image:
+    if isinstance(image, Path):
+        try:
+            return read_image(image)
+        except CSKTError as error:
+            raise CSKTError(f"{image}: {error}; give another image.") from error
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return Image.fromarray(image)
+    raise CSKTError(f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
+                    f"{getattr(image, 'shape', '')}.")
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise CSKTError(f"too large ({image.width} x {image.height} pixels, at most {MAX_PIXELS // 10**6} million)")
+
+
+def _taken(image: Image.Image) -> str | None:
+    """When the camera says the picture was taken, ISO 8601."""
+    with contextlib.suppress(Exception):  # whatever a file claims to hold
+        exif = image.getexif()
+        stamp = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.strptime(stamp, "%Y:%m:%d %H:%M:%S"))
+    return None
+
+
+def _thumbnail(digest: str) -> str:
+    return f"{digest[:2]}/{digest}.jpg"
+
+
+def _attempt(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``work``, which gives the reason as a str where an image cannot be used."""
+    def attempt(item: Any) -> Any:
+        try:
+            return work(item)
+        except CSKTError as error:
+            return str(error)
+        except Image.UnidentifiedImageError:
+            return "not an image"
+        except Image.DecompressionBombError as error:
+            return f"too large ({_reason(error)})"
+        except UnicodeError:
+            return "its name is not text"
+        except Exception as error:  # Pillow raises many unrelated types on damaged files
+            return f"cannot be read ({_reason(error)})"
+
+    return attempt
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "message", None) or error).split())[:300] or type(error).__name__
+
+
+def _stop(server: Any, database: Any) -> None:
+    server.stop(grace=2).wait()
+    database.close()
