@@ -98,7 +98,7 @@ class Added:
 
 @dataclass
 class _Item:
-    """An image on its way in: ``make`` gives the bytes that identify it and the picture."""
+    """An image on its way in: ``make`` gives what identifies its content, and the way to the picture."""
 
     source: str
     facts: Mapping[str, Any]
@@ -132,24 +132,31 @@ class Gallery:
             self._check_folder(exists=model is None)
         place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
         self.thumbnails = Path(thumbnails or (Path(self.uri) / "thumbnails" if self.embedded else place))
-        self._connect()
         self._source, self.record = self._given or "", {}
-        with self._writing():  # of two processes that make a gallery at once, the second finds it made
-            made = self._call("has_collection")
-            if not made and model is None:
-                raise CSKTError(f"{self.uri} holds no gallery {name!r}; make one: python -m cskt index FOLDER "
-                                f"--gallery {self.uri}")
-            if made:
-                self.record = self._read_record()
-                self._source = self._given or self.record["source"]
-            else:
-                self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source,
-                               "index": index, "dimension": str(self.model.dimension)}
-                self._create(shards)
-        if made and model is not None and (found := self.model.fingerprint()) != self.record["model"]:
-            raise CSKTError(f"the gallery {self.uri} was written by another model ({self.record['model']}, "
-                            f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors cannot be "
-                            "compared. Open it with that model, or index into a new gallery.")
+        self._connect()
+        try:
+            with self._writing():  # of two processes that make a gallery at once, the second finds it made
+                self._open(made=model is None, index=index, shards=shards)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, made: bool, index: str, shards: int) -> None:
+        """Read the gallery's record and compare it with the model, or make the gallery unless it must be ``made``."""
+        if self._call("has_collection"):
+            self.record = self._read_record()
+            if not made and (found := self.model.fingerprint()) != self.record["model"]:
+                raise CSKTError(f"the gallery {self.uri} was written by another model ({self.record['model']}, "
+                                f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors "
+                                "cannot be compared. Open it with that model, or index into a new gallery.")
+            self._source = self._given or self.record["source"]
+        elif made:
+            raise CSKTError(f"{self.uri} holds no gallery {self.name!r}; make one: python -m cskt index FOLDER "
+                            f"--gallery {self.uri}")
+        else:
+            self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source, "index": index,
+                           "dimension": str(self.model.dimension)}
+            self._create(shards)
 
     @staticmethod
     def exists(uri: str | Path, name: str = "gallery", token: str = "") -> bool:
@@ -254,7 +261,7 @@ class Gallery:
             if len(vector) != size or not np.isfinite(length) or not length:
                 raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
             return (vector / length).astype(np.float32)
-        pixels = torch.from_numpy(resize(_picture(vector), self.model.image_size))[None]
+        pixels = torch.tensor(resize(_picture(vector), self.model.image_size))[None]
         return encode_images(self.model, pixels)[0].cpu().numpy()
 
     def remarks(self, text: str) -> list[str]:
@@ -327,7 +334,8 @@ class Gallery:
         if len(rows) != len(images):
             raise CSKTError(f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images.")
         return [_file(Path(image), row) if isinstance(image, str | Path) else
-                _Item(str(row.get("source", f"image {i}")), row, lambda image=image: _from_memory(image))
+                _Item(str(row.get("source", f"image {i}")), _checked(row, f"image {i}"),
+                      lambda image=image: _from_memory(image))
                 for i, (image, row) in enumerate(zip(images, rows, strict=True))]
 
     def _decode(self, image: Image.Image) -> tuple[np.ndarray, str | None, bytes]:
@@ -351,14 +359,9 @@ class Gallery:
 
     @staticmethod
     def _row(digest: str, item: _Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
-        facts = {name: value for name, value in item.facts.items() if value is not None and value == value}
-        known = {"time": taken, **facts, "id": digest, "vector": vector, "source": item.source,
+        known = {"time": taken, **item.facts, "id": digest, "vector": vector, "source": item.source,
                  "thumbnail": _thumbnail(digest)}
-        row = {"identity": None, "camera": None, **known}
-        for name, kind in (("identity", int), ("camera", str), ("time", str)):
-            if row[name] is not None:
-                row[name] = kind(row[name])
-        return row
+        return {"identity": None, "camera": None, **known}
 
     def _hit(self, digest: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = {name: entity.pop(name, None) for name in FIELDS}
@@ -504,11 +507,6 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     for row in table.to_dict("records"):
         name = row.pop("file")
         facts[name] = {column: value for column, value in row.items() if value != ""}
-        if "identity" in facts[name]:
-            try:
-                facts[name]["identity"] = int(facts[name]["identity"])
-            except ValueError:
-                raise CSKTError(f"{path}: identity of {name} must be an integer, got {row['identity']!r}.") from None
     return facts
 
 
@@ -521,7 +519,19 @@ def _file(path: Path, facts: Mapping[str, Any]) -> _Item:
             file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()[:32], lambda: read_image(path)
 
-    return _Item(os.path.abspath(path), facts, make)
+    source = os.path.abspath(path)
+    return _Item(source, _checked(facts, source), make)
+
+
+def _checked(facts: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Facts as they are stored: those that are known, each of its field's type."""
+    known = {name: value for name, value in facts.items() if value is not None and value == value}
+    for name, kind, expected in (("identity", int, "an integer"), ("camera", str, "text"), ("time", str, "text")):
+        try:
+            known.update({name: kind(known[name])} if name in known else {})
+        except (TypeError, ValueError):
+            raise CSKTError(f"the {name} of {source} must be {expected}, got {known[name]!r}.") from None
+    return known
 
 
 def _from_memory(image: Any) -> tuple[str, Callable[[], Image.Image]]:
