@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import time
 import warnings
 import weakref
@@ -51,8 +52,8 @@ FIELDS = ("source", "thumbnail", "identity", "camera", "time")
 # What to build and what to give a search for k hits. FLAT is exact; DISKANN is for servers only.
 INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
     "FLAT": ({}, lambda k: {}),
-    "IVF_FLAT": ({"nlist": 1024}, lambda k: {"nprobe": 32}),
-    "IVF_SQ8": ({"nlist": 1024}, lambda k: {"nprobe": 32}),
+    "IVF_FLAT": ({"nlist": 1024}, lambda k: {"nprobe": 128}),
+    "IVF_SQ8": ({"nlist": 1024}, lambda k: {"nprobe": 128}),
     "HNSW": ({"M": 16, "efConstruction": 200}, lambda k: {"ef": max(128, 2 * k)}),
     "DISKANN": ({}, lambda k: {"search_list": max(100, 2 * k)}),
 }
@@ -102,7 +103,7 @@ class _Item:
 
     source: str
     facts: Mapping[str, Any]
-    make: Callable[[], tuple[str, Callable[[], Image.Image]]]
+    make: Callable[[], tuple[str, Callable[[], Image.Image]]] | None
 
 
 class Gallery:
@@ -157,6 +158,8 @@ class Gallery:
             self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source, "index": index,
                            "dimension": str(self.model.dimension)}
             self._create(shards)
+        columns = {each["name"] for each in self._call("describe_collection")["fields"]}
+        self._shown = ["$meta", *(name for name in FIELDS if name in columns)]  # all but the vector
 
     @staticmethod
     def exists(uri: str | Path, name: str = "gallery", token: str = "") -> bool:
@@ -229,6 +232,25 @@ class Gallery:
                     on_batch(min(first + batch_size, len(items)), len(items))
         return done
 
+    def add_vectors(self, vectors: np.ndarray | Tensor, metadata: Sequence[Mapping[str, Any]]) -> int:
+        """Add features (N, D) that the gallery's model computed elsewhere, one mapping of facts each (see :meth:`add`);
+        returns how many are new. There is no thumbnail: ``source`` should name the file."""
+        vectors, size = np.asarray(vectors, np.float32), int(self.record["dimension"])
+        if vectors.ndim != 2 or vectors.shape != (len(metadata), size) or not np.isfinite(vectors).all():
+            raise CSKTError(f"vectors must be finite ({len(metadata)}, {size}), one for each of the metadata, got "
+                            f"{vectors.shape}.")
+        lengths, before = np.linalg.norm(vectors, axis=1, keepdims=True), len(self)
+        if not lengths.all():
+            raise CSKTError("vectors must not be all 0.")
+        written = []
+        for i, (vector, facts) in enumerate(zip(vectors / lengths, metadata, strict=True)):
+            source = str(facts.get("source", f"vector {i}"))
+            digest = hashlib.sha256(source.encode() + vector.tobytes()).hexdigest()[:32]
+            written.append(self._row(digest, _Item(source, _checked(facts, source), None), vector, None))
+        for first in range(0, len(written), 1000):
+            self._write(written[first : first + 1000])
+        return len(self) - before
+
     def search(self, query: Query | Hit, k: int = 10, where: str = "") -> list[Hit]:
         """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H, W, 3) uint8 array), a
         vector (D,) or another hit; best first, fewer where fewer fit.
@@ -240,7 +262,7 @@ class Gallery:
             raise CSKTError(f"k must be at least 1, got {k}.")
         vector = self.encode(query)
         parameters = INDEXES[self.record.get("index", "FLAT")][1](k)
-        found = self._call("search", data=[vector], limit=min(k, MAX_HITS), filter=where, output_fields=["*"],
+        found = self._call("search", data=[vector], limit=min(k, MAX_HITS), filter=where, output_fields=self._shown,
                            search_params={"metric_type": "COSINE", "params": parameters})[0]
         return [self._hit(each["id"], each["distance"], dict(each["entity"])) for each in found]
 
@@ -361,13 +383,12 @@ class Gallery:
     def _row(digest: str, item: _Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
         known = {"time": taken, **item.facts, "id": digest, "vector": vector, "source": item.source,
                  "thumbnail": _thumbnail(digest)}
-        return {"identity": None, "camera": None, **known}
+        return {name: value for name, value in known.items() if value is not None}
 
     def _hit(self, digest: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = {name: entity.pop(name, None) for name in FIELDS}
         thumbnail = self.thumbnails / (fields.pop("thumbnail") or "")
-        extra = {name: value for name, value in entity.items() if name not in ("id", "vector", "$meta")}
-        return Hit(digest, float(score), thumbnail=thumbnail if thumbnail.is_file() else None, extra=extra, **fields)
+        return Hit(digest, float(score), thumbnail=thumbnail if thumbnail.is_file() else None, extra=entity, **fields)
 
     # ---- Milvus
 
@@ -446,18 +467,21 @@ class Gallery:
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=int(self.record["dimension"]))
         schema.add_field("source", DataType.VARCHAR, max_length=4096)
         schema.add_field("thumbnail", DataType.VARCHAR, max_length=64)
-        schema.add_field("identity", DataType.INT64, nullable=True)
-        schema.add_field("camera", DataType.VARCHAR, max_length=256, nullable=True)
-        schema.add_field("time", DataType.VARCHAR, max_length=64, nullable=True)
+        release = re.match(r"v?(\d+)\.(\d+)", self._client.get_server_version())
+        if not release or tuple(map(int, release.groups())) >= (2, 5):  # before, a column could not be empty:
+            schema.add_field("identity", DataType.INT64, nullable=True)  # there, they are facts like any other
+            schema.add_field("camera", DataType.VARCHAR, max_length=256, nullable=True)
+            schema.add_field("time", DataType.VARCHAR, max_length=64, nullable=True)
         indexes = self._client.prepare_index_params()
         kind = self.record["index"]
         indexes.add_index("vector", index_type=kind, metric_type="COSINE", params=INDEXES[kind][0])
         self._call("create_collection", schema=schema, index_params=indexes, num_shards=shards,
+                   consistency_level="Session",  # what was just added here is found, and not added again
                    properties={f"cskt.{name}": value for name, value in self.record.items()})
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with self._writing():
-            self._call("upsert", data=rows)
+            self._call("insert" if self.embedded else "upsert", data=rows)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

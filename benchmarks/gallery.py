@@ -1,0 +1,174 @@
+"""Speed, size and recall of a gallery: ``python benchmarks/gallery.py --output gallery.json``.
+
+Vectors are drawn: people as directions, images scattered around them, so that a query has true neighbours. Each case
+runs in a process and a folder of its own; recall is against exact cosines, computed with numpy. Linux only.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from pymilvus import MilvusClient
+from typer import Option
+
+from cskt.config import CSKTConfig, CSKTError
+from cskt.evaluation import environment, make_folder, write_json
+from cskt.gallery import INDEXES, Gallery
+from cskt.model import CSKT, load_model
+
+SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 100, 10
+LATENT = 64  # directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance
+SCATTER = 0.8  # of an image around its person
+FILTER = "camera == 'c1'"  # a fifth of the images
+
+
+def drawn(count: int, dimension: int, first: int) -> np.ndarray:
+    """Vectors (count, dimension) from number ``first`` on of unit length, the same in whatever parts they come."""
+    spread, blocks = np.random.default_rng(SEED).standard_normal((LATENT, dimension), np.float32), []
+    for block in range(first // BLOCK, -(-(first + count) // BLOCK)):
+        random = np.random.default_rng([SEED, block])
+        people = random.standard_normal((BLOCK // PER_PERSON, LATENT), np.float32).repeat(PER_PERSON, axis=0)
+        blocks.append((people + SCATTER * random.standard_normal((BLOCK, LATENT), np.float32)) @ spread)
+    vectors = np.concatenate(blocks)[first % BLOCK :][:count]
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def exact(queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and cosines (Q, K) of the nearest of all vectors, best first."""
+    best = np.full((len(queries), K), -1), np.full((len(queries), K), -2.0, np.float32)
+    for first in range(0, count, CHUNK):
+        cosines = queries @ drawn(min(CHUNK, count - first), queries.shape[1], first).T
+        rows = np.argpartition(-cosines, K, axis=1)[:, :K] + first
+        rows, values = (np.concatenate(both, 1) for both in zip(
+            best, (rows, np.take_along_axis(cosines, rows - first, 1)), strict=True))
+        order = np.argsort(-values, axis=1)[:, :K]
+        best = np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1)
+    return best
+
+
+def random_model(backbone: str) -> CSKT:
+    """Whose vectors these could be: it says how long they are."""
+    torch.manual_seed(SEED)
+    return load_model(backbone, "random", config=CSKTConfig().for_method("zero-shot"))
+
+
+def folder_mb(folder: Path) -> float:
+    """Megabytes on disk."""
+    return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
+
+
+def wait_for_index(gallery: Gallery) -> None:
+    """Until a server has written out and indexed what it was given."""
+    client = gallery._client
+    client.flush(gallery.name)
+    while client.describe_index(gallery.name, "vector").get("pending_index_rows", 0):
+        time.sleep(0.5)
+    client.release_collection(gallery.name)  # and reads the index: until then it searches what is new in another way
+    client.load_collection(gallery.name)
+
+
+def measure(index: str, count: int, backbone: str, uri: str, held: str) -> dict[str, Any]:
+    """Fill, search and open again one gallery at ``uri``, whose data lie in the folder ``held``."""
+    model, name, before = random_model(backbone), f"{index}_{count}", folder_mb(Path(held))
+    dimension, inserting = model.dimension, 0.0
+    queries = drawn(QUERIES, dimension, 0) + 0.5 * drawn(QUERIES, dimension, count)  # near somebody, like nobody
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    gallery = Gallery(uri, model, name=name, index=index)
+    for first in range(0, count, CHUNK):
+        vectors = drawn(min(CHUNK, count - first), dimension, first)
+        facts = [{"source": str(first + i), "identity": (first + i) // PER_PERSON, "camera": f"c{(first + i) % 5}"}
+                 for i in range(len(vectors))]
+        start = time.perf_counter()
+        gallery.add_vectors(vectors, facts)
+        inserting += time.perf_counter() - start
+    start = time.perf_counter()
+    if gallery.embedded:  # what was not yet indexed is, before a gallery opens
+        gallery.close()
+        gallery = Gallery(uri, model, name=name)
+    else:
+        wait_for_index(gallery)
+    building = time.perf_counter() - start
+    found, seconds = [], {"": [], FILTER: []}
+    for where, times in seconds.items():
+        gallery.search(queries[0], K, where)
+        for query in queries:
+            start = time.perf_counter()
+            hits = gallery.search(query, K, where)
+            times.append(time.perf_counter() - start)
+            if not where:
+                found.append({int(hit.source) for hit in hits})
+            elif any(hit.camera != "c1" for hit in hits):
+                raise CSKTError(f"{index} does not keep to the filter.")
+    gallery.close()
+    start = time.perf_counter()
+    gallery = Gallery(uri, model, name=name)
+    gallery.search(queries[0], K)
+    opening = time.perf_counter() - start
+    disk = round(folder_mb(Path(held)) - before, 1)
+    if not gallery.embedded:
+        gallery._client.drop_collection(name)
+    gallery.close()
+    truth, _ = exact(queries, count)
+    recall = np.mean([len(hits & set(rows.tolist())) / K for hits, rows in zip(found, truth, strict=True)])
+    plain, filtered = (1000 * np.array(times) for times in seconds.values())
+    return {"index": index, "where": "embedded" if gallery.embedded else "server", "vectors": count,
+            "dimension": dimension, "inserted_per_s": round(count / inserting), "building_s": round(building, 2),
+            "query_ms": round(float(np.median(plain)), 2), "query_ms_95": round(float(np.percentile(plain, 95)), 2),
+            "filtered_query_ms": round(float(np.median(filtered)), 2), "opening_s": round(opening, 2),
+            "recall_at_10": round(100 * float(recall), 2), "disk_mb": disk,
+            "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+
+
+def main(
+    output: Annotated[Path | None, Option(help="File for the figures as json.")] = None,
+    sizes: Annotated[str, Option(help="Numbers of vectors, commas between.")] = "10000,1000000",
+    indexes: Annotated[str, Option(help=f"Of {', '.join(INDEXES)}, commas between.")] = "FLAT,HNSW",
+    backbone: Annotated[str, Option(help="Whose vectors' length.")] = "ViT-B-16-quickgelu",
+    server: Annotated[str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
+                      ] = None,
+    server_data: Annotated[Path | None, Option(help="The folder where that server keeps its data.")] = None,
+) -> None:
+    """Measure every index at every size, each case in a process and a folder, or collection, of its own."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    if output:
+        make_folder(output.parent)
+    started, start, rows = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), []
+    for count in map(int, sizes.split(",")):
+        for index in indexes.split(","):
+            folder = tempfile.mkdtemp(prefix="cskt-gallery-")
+            held = str(server_data) if server and server_data else folder
+            try:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                    rows.append(process.submit(measure, index, count, backbone, server or f"{folder}/g.db", held
+                                               ).result())
+            finally:
+                shutil.rmtree(folder)
+            typer.echo("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
+    if output:
+        version = MilvusClient(server).get_server_version() if server else "milvus-lite " + version_of("milvus-lite")
+        settings = {"milvus": version, "latent": LATENT, "seed": SEED,
+                    "per_person": PER_PERSON, "scatter": SCATTER, "queries": QUERIES, "k": K,
+                    "filter": FILTER, "backbone": backbone, "threads": torch.get_num_threads(),
+                    "parameters": {index: {"build": INDEXES[index][0], "search": INDEXES[index][1](K)}
+                                   for index in indexes.split(",")}}
+        write_json(output, {"kind": "benchmark", "name": "gallery", "started": started,
+                            "duration_s": round(time.monotonic() - start, 3), "settings": settings, "rows": rows,
+                            **environment("cpu")})
+
+
+if __name__ == "__main__":
+    typer.run(main)
