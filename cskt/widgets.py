@@ -61,10 +61,10 @@ VIEW_SCRIPT = """(id, maps, rows, columns, heat, strongest) => {
 _views = itertools.count()
 
 
-def image_uri(image: np.ndarray) -> str:
+def image_uri(image: np.ndarray, quality: int = 88) -> str:
     """An (H, W, 3) uint8 image as a data address that a page can show without a server."""
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
