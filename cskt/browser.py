@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -33,8 +33,8 @@ SCRIPTS = ("tokenizer.js", "search.js", "search.css")  # of ours, copied beside 
 RUNTIME = tuple(f"onnxruntime-web-1.30.0{kind}.js" for kind in (".min", ".mjs", ".wasm"))  # in ../vendor of the data
 LIMIT = 25e6  # bytes that a page may load, the runtime included
 HITS = 10  # of Python's rankings, to check the browser's against
-USE = ("Input: one caption's token ids, from its start to its end token, at most {} of them: longer ones lose their last "
-       "words, not the end token {}. Output: its L2-normalised feature.")
+USE = ("Input: one caption's token ids, from its start to its end token, at most {} of them: longer ones lose their "
+       "last words, not the end token {}. Output: its L2-normalised feature.")
 
 
 class _TextEncoder(nn.Module):
@@ -73,10 +73,10 @@ class _TextEncoder(nn.Module):
 def export_text_encoder(model: CSKT, path: str | os.PathLike) -> Path:
     """Write the text encoder as ONNX, prompts, adapters and LoRA folded in; returns ``path``.
 
-    Input ``token_ids`` int64 (1, L), one caption from :meth:`CSKT.tokenize` cut by :func:`fit_captions` to its start and
-    end token, L from 2 to 77 - P; output ``feature`` float32 (1, D), L2-normalised. Where only some tokens are learned
-    (``model.known_tokens``), a sentence with others gives another feature than in Python: there they have random rows,
-    here zeros. Equal models give equal files.
+    Input ``token_ids`` int64 (1, L), one caption from :meth:`CSKT.tokenize` cut by :func:`fit_captions`, from its start
+    to its end token, L from 2 to 77 - P; output ``feature`` float32 (1, D), L2-normalised. Where only some tokens are
+    learned (``model.known_tokens``), a sentence with others gives another feature than in Python: there they have
+    random rows, here zeros. Equal models give equal files.
 
     Raises:
         CSKTError: a model that is not float32 on the CPU.
@@ -137,8 +137,8 @@ def encode_with_onnx(path: str | os.PathLike, model: CSKT, captions: Sequence[st
 def obstacle(model: CSKT, data: PersonRetrievalDataset) -> str | None:
     """Why :func:`write_page` is no option, in a sentence; None where it is."""
     if not data.synthetic:
-        return (f"{data.name} shows photographs of people, which may not be redistributed, so no page that carries them "
-                "is written; search them with Python in the retrieval notebook.")
+        return (f"{data.name} shows photographs of people, which may not be redistributed, so no page that carries "
+                "them is written; search them with Python in the retrieval notebook.")
     if not isinstance(model.tokenizer, SimpleTokenizer):
         return "This backbone's tokenizer is not CLIP's, the only one that the page knows, so no page is written."
     towers = (*model.backbone.transformer.parameters(), *model.text_adapters.parameters())
@@ -176,7 +176,8 @@ def write_page(folder: str | os.PathLike, encoder: str | os.PathLike, model: CSK
     """Write what a page needs to search ``loaded`` without Python, and return that page's html.
 
     Args:
-        folder: for the data and scripts; :data:`RUNTIME` lies beside it, in ``vendor``. On the web both are in ``static``.
+        folder: for the data and scripts; :data:`RUNTIME` lies beside it, in ``vendor``. The page finds both in
+            ``static``.
         encoder: the file of :func:`export_text_encoder`.
         image_features, text_features: (N, D) and (M, D), L2-normalised float32, of Python: what the browser ranks by,
             and what its rankings are checked against.
@@ -188,13 +189,13 @@ def write_page(folder: str | os.PathLike, encoder: str | os.PathLike, model: CSK
     """
     split, images = loaded.split, loaded.images.permute(0, 2, 3, 1).numpy()
     if (len(image_features), len(text_features)) != (len(images), len(split)) or not len(examples):
-        raise CSKTError(f"the page needs an example and features of {len(images)} images and {len(split)} captions, got "
-                        f"{len(examples)}, {len(image_features)} and {len(text_features)}.")
+        raise CSKTError(f"the page needs an example and features of {len(images)} images and {len(split)} captions, "
+                        f"got {len(examples)}, {len(image_features)} and {len(text_features)}.")
     folder = Path(folder)
     scores, order = (text_features @ image_features.T).topk(min(HITS, len(images)))
     cameras = split.cameras or ("",) * len(images)
-    gallery = {"thumbnails": [image_uri(image, quality=75) for image in images], "identities": split.image_identities.tolist(),
-               "cameras": list(cameras)}
+    gallery = {"thumbnails": [image_uri(image, quality=75) for image in images],
+               "identities": split.image_identities.tolist(), "cameras": list(cameras)}
     queries = {"captions": list(split.captions), "images": split.caption_images.tolist(), "order": order.tolist(),
                "scores": [[round(score, 5) for score in row] for row in scores.tolist()]}
     # What shows the precomputed rankings needs nothing but a script tag; the rest needs DecompressionStream.
@@ -215,9 +216,11 @@ def write_page(folder: str | os.PathLike, encoder: str | os.PathLike, model: CSK
     for name in SCRIPTS:
         shutil.copyfile(ASSETS / name, folder / name)
     first, found = examples[0], order[examples[0]]
-    right = split.image_identities[found] == split.caption_identities[first]
-    hits = hit_strip(images[found], scores[first].tolist(), list(_labels(split.image_identities[found], cameras, found)),
-                     right.tolist())
+    identities = split.image_identities[found]
+    labels = [f"identity {identity}" + f", camera {cameras[image]}" * bool(cameras[image])
+              for identity, image in zip(identities, found.tolist(), strict=True)]
+    hits = hit_strip(images[found], scores[first].tolist(), labels,
+                     (identities == split.caption_identities[first]).tolist())
     config = {"data": f"{static}/{folder.name}/", "runtime": f"{static}/vendor/", "sizes": sizes,
               "scripts": RUNTIME, "examples": [int(index) for index in examples], "longest": MAX_QUERY, "hits": HITS}
     fields = {"title": title, "example": split.captions[first]}
@@ -225,8 +228,3 @@ def write_page(folder: str | os.PathLike, encoder: str | os.PathLike, model: CSK
         {name: html.escape(text) for name, text in fields.items()}, hits=hits, data=config["data"],
         config=_json(config).replace("<", "\\u003c"), longest=MAX_QUERY, count=HITS, captions=len(split),
         images=f"{len(images):,}")
-
-
-def _labels(identities: Sequence[int], cameras: Sequence[str], found: Sequence[int]) -> Iterator[str]:
-    for identity, image in zip(identities, found, strict=True):
-        yield f"identity {identity}" + (f", camera {cameras[image]}" if cameras[image] else "")
