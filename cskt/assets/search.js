@@ -102,14 +102,11 @@ globalThis.csktSearch = (root, config) => {
 
   // What a word contributes: the similarity of the first hit with the sentence, minus that without the word.
   const explain = async (text, hit, mine) => {
-    const pieces = text.split(/\s+/), read = new Set();
-    let begin = 0;
-    pieces.forEach((piece, place) => { // a sentence that is cut has words that are not read
-      begin += engine.tokenizer.words(piece).length;
-      if (engine.tokenizer.words(text)[begin - 1]?.read) read.add(place);
-    });
-    const shown = [];
-    for (const place of read) {
+    const pieces = text.split(/\s+/), words = engine.tokenizer.words(text), shown = [];
+    let upto = 0;
+    for (const [place, piece] of pieces.entries()) {
+      upto += engine.tokenizer.words(piece).length;
+      if (!words[upto - 1]?.read) continue; // cut off
       const without = await engine.encode(pieces.filter((_, other) => other !== place).join(" "));
       await pause();
       if (mine !== turn) return;
@@ -167,7 +164,7 @@ globalThis.csktSearch = (root, config) => {
     show(hits, truth);
     tell(`${hits.length} of ${gallery.identities.length.toLocaleString("en")} images in ${took.toFixed(0)} ms. `
       + verdict(hits, truth));
-    explain(text, hits[0], mine);
+    return explain(text, hits[0], mine);
   };
 
   // ---- every ranking again, here
@@ -197,8 +194,9 @@ globalThis.csktSearch = (root, config) => {
   };
 
   // ---- controls
-  form.addEventListener("submit", (event) => { event.preventDefault(); if (written) search(); });
-  check.addEventListener("submit", (event) => { event.preventDefault(); if (engine) compare(); });
+  const broken = (error) => tell(`The text encoder stopped: ${error.message}. Open the page again.`);
+  form.addEventListener("submit", (event) => { event.preventDefault(); if (written) search().catch(broken); });
+  check.addEventListener("submit", (event) => { event.preventDefault(); if (engine) compare().catch(broken); });
   box.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
