@@ -141,8 +141,9 @@ def obstacle(model: CSKT, data: PersonRetrievalDataset) -> str | None:
                 "them is written; search them with Python in the retrieval notebook.")
     if not isinstance(model.tokenizer, SimpleTokenizer):
         return "This backbone's tokenizer is not CLIP's, the only one that the page knows, so no page is written."
-    towers = (*model.backbone.transformer.parameters(), *model.text_adapters.parameters())
-    size = sum(p.numel() * p.element_size() for p in towers)
+    parts = [model.backbone.transformer, model.text_adapters]
+    parts += [model.backbone.token_embedding] * (model.known_tokens is None)
+    size = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
     return None if size < LIMIT else (f"The text encoder alone takes {size / 1e6:,.0f} MB, more than the "
                                       f"{LIMIT / 1e6:.0f} MB that a page may load, so no page is written.")
 

@@ -172,7 +172,7 @@ def test_whatever_is_typed_gets_a_plain_answer(book, page):
     assert hits(page) == before
     page.evaluate("window.hacked = null")
     for text, unknown in [
-        ('<img src=x onerror="window.hacked = 1"><script>window.hacked = 1</script>', "onerror"),
+        ("red <img/src=x/onerror=window.hacked=1> <script>window.hacked=1</script>", "onerror"),
         ("😀👩🏽‍🚀", "😀👩🏽‍🚀"),
         ("日本語のコート", "日本語のコート"), ("مرحبا &lt;b&gt; red", "مرحبا"), ("<end_of_text>", ""),
     ]:
@@ -180,6 +180,9 @@ def test_whatever_is_typed_gets_a_plain_answer(book, page):
         page.wait_for_function("([text]) => document.querySelector('.notes').textContent.includes(text) "
                                "&& document.querySelector('.status').textContent.includes('images in')", arg=[unknown])
         assert len(hits(page)) == 10
+        if len(text.split()) > 1:  # word by word, as typed
+            page.wait_for_function("(end) => document.querySelector('.words li:last-child')?.textContent.endsWith(end)",
+                                   arg=text.split()[-1])
     ask(page, "a man in a red coat with a black hat " * 12)
     page.get_by_text("The sentence is too long: what follows").wait_for()
     page.wait_for_timeout(500)
