@@ -44,17 +44,18 @@ globalThis.csktSearch = (root, config) => {
   const address = (bytes) => URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
 
   const start = async () => {
+    for (const name of config.scripts) await load("the runtime", config.runtime + name);
+    const [glue, binary] = config.scripts.slice(1).map((name) => unpack(name.replace(/\.js$/, "")));
     for (const [name, what] of Object.entries({ tokenizer: "the tokenizer", features: "image features",
       encoder: "the text encoder" })) await load(what, `${config.data}${name}.data.js`);
-    for (const name of config.scripts) await load("the runtime", config.runtime + name);
     tell("Starting the text encoder …");
-    const [minimal, glue, binary] = config.scripts.map((name) => name.replace(/\.js$/, ""));
-    const tables = JSON.parse(new TextDecoder().decode(await unpack("tokenizer")));
-    const tokenizer = csktTokenizer(tables), features = new Float32Array((await unpack("features")).buffer);
+    const [tables, numbers, encoder] = ["tokenizer", "features", "encoder"].map(unpack);
     ort.env.wasm.numThreads = 1;
-    ort.env.wasm.wasmPaths = { mjs: address(await unpack(glue)) };
-    ort.env.wasm.wasmBinary = (await unpack(binary)).buffer;
-    const session = await ort.InferenceSession.create(await unpack("encoder"), { executionProviders: ["wasm"] });
+    ort.env.wasm.wasmPaths = { mjs: address(await glue) };
+    ort.env.wasm.wasmBinary = (await binary).buffer;
+    const starting = ort.InferenceSession.create(await encoder, { executionProviders: ["wasm"] });
+    const tokenizer = csktTokenizer(JSON.parse(new TextDecoder().decode(await tables)));
+    const features = new Float32Array((await numbers).buffer), session = await starting;
     let last = Promise.resolve(); // the session takes one caption at a time
     const encode = (text) => {
       const ids = BigInt64Array.from(tokenizer.fit(tokenizer.encode(text)), BigInt);
