@@ -163,14 +163,21 @@ def evaluate(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write; with --reference, a file.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write; with --reference or --onnx, a file.")],
     bf16: Annotated[bool, Option("--bf16", help="Half the size.")] = False,
     reference: Annotated[bool, Option("--reference", help="A checkpoint for the authors' code instead.")] = False,
+    onnx: Annotated[bool, Option("--onnx", help="The text encoder alone, as ONNX.")] = False,
 ) -> None:
     """Write a run's model as a folder for the Hugging Face hub: weights, configuration, run file, model card."""
+    if bf16 + reference + onnx > 1:
+        raise CSKTError("--bf16, --reference and --onnx exclude each other; give one of them.")
     held = evaluation.Run.load(run)
     model, record = held.load_model(), publishing.public_record(held.metrics)
-    if reference:
+    if onnx:
+        from cskt.browser import export_text_encoder  # its packages are needed only here
+
+        export_text_encoder(model, output)
+    elif reference:
         evaluation.make_folder(output.parent)
         evaluation.write_atomically(output, lambda path: torch.save(model.to_reference_state(), path))
     else:

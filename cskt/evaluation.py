@@ -183,7 +183,8 @@ def environment(device: str) -> dict[str, Any]:
 
     commit, dirty, versions = None, None, dict.fromkeys(PACKAGES)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)book/results")
+        written = ":(top,exclude)book/results", ":(top,exclude)book/_assets/search"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", *written)
         commit, dirty = git("rev-parse", "HEAD"), bool(changed)
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

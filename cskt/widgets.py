@@ -62,12 +62,12 @@ VIEW_SCRIPT = """(id, maps, rows, columns, heat, strongest) => {
 _views = itertools.count()
 
 
-def image_uri(image: np.ndarray | Path) -> str:
+def image_uri(image: np.ndarray | Path, quality: int = 88) -> str:
     """An (H, W, 3) uint8 image, or a JPEG file, as a data address that a page can show without a server."""
     if isinstance(image, Path):
         return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=88)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

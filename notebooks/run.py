@@ -33,6 +33,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "ablations": (),
     "prompts": ("train",),
     "retrieval": ("train",),
+    "search": ("train",),
     "efficiency": ("train",),
 }
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
@@ -40,6 +41,7 @@ READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
+    "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),  # the former it writes itself
 }
 PICTURE = "book/results/figures/retrieval.png"  # the README shows it
 QUICK = {"epochs": 1}

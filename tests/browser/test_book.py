@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,6 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory) -> Path:
-    """The committed pages, built into a folder of their own; any warning fails."""
-    output = tmp_path_factory.mktemp("book")
-    builder = Path(sys.executable).with_name("jupyter-book")
-    command = [builder, "build", "book/", "-W", "--keep-going", "--path-output", output]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return output / "_build" / "html"
 
 
 def pages() -> list[str]:

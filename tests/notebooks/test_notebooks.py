@@ -11,6 +11,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.data.synthetic import synthetic_dataset
+from tests.tiny_runs import write_dataset
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 pytestmark = pytest.mark.timeout(600)
@@ -48,6 +49,19 @@ def test_train_then_retrieve(project):
     assert f"run {folder.name}" in text, "the finished run is used, not trained again"
     assert (project / "strip.png").stat().st_size > 10_000
     assert nbformat.read(project / "retrieval.out.ipynb", 4).metadata["widgets"], "widget states are kept for the page"
+    text = execute(project, "search", **settings)
+    page = project / "book" / "_assets" / "search"
+    assert "<section class=\"cskt-search\"" in text and "100.00%" in text and "SynthPEDES-A (synthetic)" in text
+    assert {path.name for path in page.iterdir()} >= {"search.js", "encoder.data.js", "gallery.data.js"}
+
+
+def test_no_page_is_written_of_photographs(project, tmp_path):
+    """A tiny data set in a real one's name and layout: the notebook says why it stops, and stops."""
+    (tmp_path / "notebooks").mkdir()
+    text = execute(tmp_path, "search", dataset="CUHK-PEDES", epochs=1,
+                   data_root=str(write_dataset(tmp_path / "CUHK-PEDES", size=(128, 64))))
+    assert "CUHK-PEDES shows photographs of people, which may not be redistributed" in text
+    assert "<section" not in text and not (tmp_path / "book").exists()
 
 
 def test_data_and_benchmarks(project):
