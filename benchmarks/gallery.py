@@ -30,7 +30,7 @@ from cskt.evaluation import environment, make_folder, write_json
 from cskt.gallery import INDEXES, Gallery
 from cskt.model import CSKT, load_model
 
-SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 100, 10
+SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 50, 10
 LATENT = 64  # directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance
 SCATTER = 0.8  # of an image around its person
 FILTER = "camera == 'c1'"  # a fifth of the images
