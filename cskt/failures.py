@@ -65,12 +65,12 @@ def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 
         asked = says & failed
         difference = (wrong[asked] != "") - (chance[asked] != "").astype(float)
         low, high = interval(difference, split.caption_identities[asked])[1:] if asked.any() else (np.nan, np.nan)
-        rows.append({"part": part, "named": says.mean(), "R@1 named": _mean(~failed[says]), "failed": asked.sum() / 100,
+        rows.append({"part": part, "named": says.mean(), "R@1 named": _mean(~failed[says]), "failed": int(asked.sum()),
                      "R@1 not": _mean(~failed[~says]), "missed": _mean(wrong[asked] != ""),
                      "kind": _mean(wrong[asked] == "kind"), "look": _mean(wrong[asked] == "look"),
                      "by chance": _mean(chance[asked] != ""), "low": low, "high": high})
-    table = pd.DataFrame(rows).set_index("part").mul(100).astype({"failed": int})
-    return table.reset_index()
+    table = pd.DataFrame(rows)
+    return table.assign(**{name: 100 * table[name] for name in table if name not in ("part", "failed")})
 
 
 def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
@@ -89,8 +89,8 @@ def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int
         f"{strange[failed].sum(1).mean():.2f}. {100 * np.mean(missing == 0):.1f}% lack nothing: the caption fits both "
         f"people; {100 * np.mean(missing == 1):.1f}% lack one thing."]
     table = failure_table(data, similarity, seed).query("failed >= 30").rename(columns={"by chance": "chance"})
-    for what, rows in (("Missed less often than by chance, so they were used", table[table["high"] < 0]),
-                       ("Not told from chance, as if they had not been named", table[table["high"] >= 0])):
+    for what, rows in (("Missed less often than by chance", table[table["high"] < 0]),
+                       ("Not told from chance", table[table["high"] >= 0])):
         parts = [f"{row.part} ({row.missed:.0f}% against {row.chance:.0f}%)" for row in rows.itertuples()]
         said += [f"{what}: {', '.join(parts)}."] if parts else []
     return said

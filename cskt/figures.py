@@ -145,6 +145,22 @@ def retrieval_strip(query: str, truth: np.ndarray, images: Sequence[np.ndarray],
     return figure
 
 
+def missed_parts(table: pd.DataFrame) -> Figure:
+    """How often a wrong first hit lacks what the caption names, beside chance; rows of
+    :func:`cskt.failures.failure_table`. Filled: told from chance."""
+    rows = table[table["failed"] > 0].iloc[::-1].reset_index(drop=True)
+    figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(rows) + 1.1))
+    told = (rows["high"] < 0) | (rows["low"] > 0)
+    axes.hlines(rows.index, rows["missed"], rows["by chance"], color=MUTED, linewidth=1.2, zorder=1)
+    axes.scatter(rows["by chance"], rows.index, marker="|", s=110, color=INK, label="by chance", zorder=2)
+    axes.scatter(rows["missed"], rows.index, s=42, edgecolors=BLUE, zorder=3, label="by the first hit",
+                 c=[BLUE if each else GROUND for each in told])
+    axes.set(yticks=rows.index, yticklabels=[f"{row.part} ({row.failed:,})" for row in rows.itertuples()],
+             xlim=(0, 102), xlabel="missed, percent of the failed captions that name it")
+    axes.legend(loc="lower left", fontsize=8)
+    return figure
+
+
 def _wrap(text: str, width: int) -> str:
     lines, line = [], ""
     for word in text.split():
