@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ AIMS: dict[str, dict[str, tuple[str, str]]] = {  # run file -> its ratio -> (an 
         "utilisation: training step cskt bf16": ("", "≥ 0.45"),
         "training step: plain bf16 / cskt bf16": ("", "≥ 3"),
         "minutes of training at CUHK-PEDES size: bf16": ("", "≤ 20")}}
+GALLERIES = ("gallery-embedded", "gallery-server")  # run files of benchmarks/gallery.py
+GIB = 2**30
+# Bytes of memory per vector of D numbers: what an index keeps of the vector, and its links (HNSW: 2 M = 32 to
+# neighbours, of 4 bytes, the layers above add a sixteenth) or, for DISKANN, a code of D / 8 bytes with graph and vector
+# on disk (at most 64 links).
+INDEX_BYTES: dict[str, tuple[Callable[[int], float], Callable[[int], float]]] = {
+    "FLAT": (lambda d: 4 * d, lambda d: 4 * d), "IVF_SQ8": (lambda d: d, lambda d: 5 * d),
+    "HNSW": (lambda d: 4 * d + 136, lambda d: 8 * d + 136), "DISKANN": (lambda d: d / 8, lambda d: 8 * d + 256)}
 _STEP = ("{}: a training step of CSKT in fp32 is {:.2f} times as fast as the plain one's{}; in fp32 it needs {:.2f} "
          "times its extra memory and is {:.2f} times as fast as full fine-tuning's.")
 
@@ -39,9 +49,11 @@ def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
         try:
             records[path.stem] = record = json.loads(path.read_text())
             first, *others = record["rows"]
+            compared = {} if record.get("name") == "gallery" else {"seconds": "seconds",
+                                                                   "extra memory": "extra_memory_mb"}
             record["ratios"] = record.get("ratios") or {
                 f"{name}: {first['what']} / {row['what']}": first[key] / row[key] for row in others
-                for name, key in (("seconds", "seconds"), ("extra memory", "extra_memory_mb"))}
+                for name, key in compared.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
             raise CSKTError(f"run file {path} cannot be read ({error!r}); delete it and measure again.") from error
     return records
@@ -98,10 +110,11 @@ def aims_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def describe_benchmarks(records: dict[str, dict[str, Any]]) -> list[str]:
     """A line per expected run file: what was measured where, when, how long, at which commit; or that it was not."""
-    lines = dict.fromkeys(AIMS, NOT_RUN)
+    lines = dict.fromkeys((*AIMS, *GALLERIES), NOT_RUN)
     for file, record in records.items():
         machine, made, commit = record["hardware"], record["settings"], str(record["commit"])[:12]
-        what = f"{made['backbone']}, batch {made['batch']}, " if "backbone" in made else ""
+        what = f"{made['backbone']}, batch {made['batch']}, " if "batch" in made else ""
+        what += f"{made['milvus'].replace('_', ' ')}, " if "milvus" in made else ""
         lines[file] = (f"{what}on {machine['device']} ({machine['threads']} threads), {record['duration_s']:.0f} s "
                        f"from {record['started']}, torch {record['versions']['torch']}, commit {commit}"
                        f"{' with local changes' if record['dirty'] else ''}")
@@ -120,6 +133,36 @@ def benchmark_findings(records: dict[str, dict[str, Any]]) -> list[str]:
     missed, measured = table.query("`aim reached` == 'no'")["comparison"], (table["aim reached"] != "").sum()
     return [*lines, f"Of {len(table)} aims {measured} were measured here and {measured - len(missed)} reached"
             + (f"; not reached: {'; '.join(missed)}." if len(missed) else ".")]
+
+
+def gallery_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """What ``benchmarks/gallery.py`` measured, a row per place, index and number of vectors."""
+    frames = [pd.DataFrame(records[name]["rows"]) for name in GALLERIES if name in records]
+    if not frames:
+        return pd.DataFrame({"gallery": [NOT_RUN]})
+    rows = pd.concat(frames).sort_values(["vectors", "where", "index"], kind="stable")
+    return pd.DataFrame({
+        "vectors": rows["vectors"].map("{:,}".format), "where": rows["where"], "index": rows["index"],
+        "numbers each": rows["dimension"], "inserted per second": rows["inserted_per_s"].map("{:,}".format),
+        "then indexing, s": rows["building_s"].map(_short),
+        "query, ms (95th percentile)": [f"{_short(row.query_ms)} ({_short(row.query_ms_95)})"
+                                        for row in rows.itertuples()],
+        "filtered query, ms": rows["filtered_query_ms"].map(_short), "opening, s": rows["opening_s"].map(_short),
+        "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format), "on disk, MB": rows["disk_mb"].map(_short)})
+
+
+def gallery_plan(counts: Sequence[int], dimension: int = 512, node_gib: int = 64) -> pd.DataFrame:
+    """On paper: memory and disk that ``counts`` vectors take with each index, and how many query nodes of ``node_gib``
+    GiB, three quarters of it for vectors, hold them once. Nothing in this table was measured."""
+    rows = []
+    for count in counts:
+        for index, (memory, disk) in INDEX_BYTES.items():
+            held = count * memory(dimension) / GIB
+            rows.append({"vectors": f"{count:,}", "index": index, "memory, GiB": _short(held),
+                         "disk, GiB": _short(count * disk(dimension) / GIB),
+                         "query nodes": f"{math.ceil(held / (0.75 * node_gib)):,}",
+                         "shards": f"{min(16, max(1, math.ceil(count / 1e8)))}"})
+    return pd.DataFrame(rows)
 
 
 def published_efficiency(path: str | Path) -> pd.DataFrame:

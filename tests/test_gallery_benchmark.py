@@ -1,0 +1,57 @@
+"""The gallery benchmark at a tiny size, its drawn vectors, and the tables made of its record."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gallery
+from cskt import speed
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_vectors_are_the_same_in_parts():
+    whole = gallery.drawn(2500, 16, 700)
+    parts = [gallery.drawn(count, 16, first) for first, count in ((700, 300), (1000, 1), (1001, 2199))]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
+    same = (whole[100:104] @ whole[100:104].T)[np.triu_indices(4, 1)].mean()  # one person's images
+    assert same > (whole[100:104] @ whole[200:].T).max(1).mean() - 0.3 and same > 0.4
+
+
+def test_the_exact_neighbours_are_those_of_one_large_product(monkeypatch):
+    monkeypatch.setattr(gallery, "CHUNK", 1000)
+    queries, vectors = gallery.drawn(5, 16, 3000), gallery.drawn(2300, 16, 0)
+    rows, cosines = gallery.exact(queries, 2300)
+    expected = np.argsort(-(queries @ vectors.T), axis=1)[:, : gallery.K]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_allclose(cosines, np.take_along_axis(queries @ vectors.T, expected, 1), rtol=1e-5)
+
+
+def test_record_and_table_of_a_tiny_run(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "gallery.py", "--sizes", "300", "--indexes", "FLAT", "--backbone",
+               "cskt-mini", "--output", tmp_path / "new" / "gallery-embedded.json"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = speed.read_benchmarks(tmp_path / "new")
+    record = records["gallery-embedded"]
+    assert {"started", "duration_s", "settings", "commit", "versions", "hardware"} <= set(record)
+    (row,) = record["rows"]
+    assert (row["index"], row["where"], row["vectors"], row["dimension"]) == ("FLAT", "embedded", 300, 128)
+    assert row["recall_at_10"] == 100 and row["inserted_per_s"] > 0 and row["disk_mb"] > 300 * 128 * 4 / 1e6
+    assert "milvus-lite" in speed.describe_benchmarks(records)[-2]
+    (shown,) = speed.gallery_table(records).to_dict("records")
+    assert shown["vectors"] == "300" and shown["recall at 10, percent"] == "100.0" and json.dumps(row)
+    assert speed.gallery_table({}).to_dict("records") == [{"gallery": "not run here"}]
+
+
+@pytest.mark.parametrize("index, memory, nodes", [("FLAT", 1907, 40), ("IVF_SQ8", 477, 10), ("DISKANN", 59.6, 2)])
+def test_the_plan_on_paper(index, memory, nodes):
+    plan = speed.gallery_plan([10**9], 512).set_index("index").loc[index]
+    assert float(plan["memory, GiB"].replace(",", "")) == memory and plan["query nodes"] == str(nodes)
+    assert plan["shards"] == "10" and plan["vectors"] == "1,000,000,000"
