@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -477,8 +477,8 @@ def check_description(text: str) -> str:
     return text
 
 
-def read_image(path: Path) -> Image.Image:
-    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
+def read_image(path: Path | IO[bytes]) -> Image.Image:
+    """An image file, or an open one, upright and decoded; :class:`CSKTError` with the reason for anything else."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             _check_size(image)
