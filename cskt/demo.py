@@ -39,7 +39,8 @@ STYLE = """<style>
 .cskt-demo .cskt-words { flex: 1 1 220px; columns: 210px; column-gap: 16px; font-size: 12px }
 .cskt-demo .cskt-words > div { display: flex; gap: 6px; break-inside: avoid; line-height: 18px }
 .cskt-demo .cskt-words b { flex: 1 1 70px; text-align: right; font-weight: normal; overflow-wrap: anywhere }
-.cskt-demo .cskt-words span { flex: 0 0 76px; position: relative; border-left: 1px dotted currentColor; opacity: 0.9 }
+.cskt-demo .cskt-words span { flex: 0 0 76px; position: relative }
+.cskt-demo .cskt-words span::after { content: ""; position: absolute; inset: 0 50%; border-left: 1px dotted }
 .cskt-demo .cskt-words i { position: absolute; top: 3px; bottom: 3px }
 .cskt-demo .cskt-words code { flex: 0 0 46px; background: none; font-size: 12px; text-align: right; color: inherit }
 </style>"""
@@ -75,10 +76,10 @@ def hit_figure(uri: str, rank: int, score: float, label: str, right: bool | None
     """A hit as html: framed green if it is right, orange if wrong, grey if unknown. The label is escaped."""
     colour, mark = {True: ("#009e73", "✓ right"), False: ("#d55e00", "✗ wrong"), None: ("#9aa0a6", "")}[right]
     text = html.escape(f"rank {rank}, {label}, similarity {score:.2f} {mark}".strip())
-    return (f'<figure style="margin:4px;display:inline-block;text-align:center;line-height:18px"><img src="{uri}" alt="{text}" '
-            f'title="{text}" style="border:4px solid {colour};border-radius:4px;height:150px;width:auto;max-width:'
-            f'150px;object-fit:contain"><figcaption style="font-size:12px;margin:0">{rank} · {score:.2f} {mark}</figcaption>'
-            "</figure>")
+    return (f'<figure style="margin:4px;display:inline-block;text-align:center;line-height:18px"><img src="{uri}" '
+            f'alt="{text}" title="{text}" style="border:4px solid {colour};border-radius:4px;height:150px;width:auto;'
+            f'max-width:150px;object-fit:contain"><figcaption style="font-size:12px;margin:0">{rank} · {score:.2f} '
+            f"{mark}</figcaption></figure>")
 
 
 def hit_strip(images: Sequence[np.ndarray], scores: Sequence[float], labels: Sequence[str],
@@ -118,8 +119,8 @@ def shaded(uri: str, shares: np.ndarray | None, label: str, height: int = 320) -
                 f'repeat({columns},1fr)">')
         cells = "".join(f'<div title="{share:.4f}" style="background:rgba({HEAT},{opacity:.3f})"></div>'
                         for share, opacity in zip(shares.flat, opacities(shares).flat, strict=True)) + "</div>"
-    return (f'<div style="position:relative"><img src="{uri}" style="display:block;height:{height}px;width:auto;'
-            f'max-width:none" alt="{html.escape(label)}">{grid}{cells}</div>')
+    return (f'<div style="position:relative;align-self:flex-start"><img src="{uri}" style="display:block;height:'
+            f'{height}px;width:auto;max-width:none" alt="{html.escape(label)}">{grid}{cells}</div>')
 
 
 def word_bars(effects: Sequence[tuple[str, float]]) -> str:
@@ -300,7 +301,7 @@ class RetrievalDemo:
     def relevance(self, name: str, hit: Hit) -> np.ndarray:
         """(rows, columns): where in a hit's picture its similarity to the present query comes from, in a gallery."""
         model = self.galleries[name].model
-        pixels = torch.from_numpy(resize(hit.image(), model.image_size))[None]
+        pixels = torch.tensor(resize(hit.image(), model.image_size))[None]
         direction = torch.from_numpy(self.asked.vectors[name])[None].to(model.device)
         return image_relevance(model, normalize(pixels), direction)[0].cpu().numpy()
 
@@ -342,12 +343,12 @@ class RetrievalDemo:
         if asked.text:
             self.query.value = asked.text
         self.examples.value = asked.text if asked.text in dict(self.examples.options).values() else ""
-        if asked.label not in self.history:
-            for label in list(self.history)[: len(self.history) + 1 - KEPT]:
-                del self.history[label]
-            self.history[asked.label] = asked
-            self.earlier.options = [(label[:110], label) for label in reversed(self.history)]
+        new = asked.label not in self.history
         self.history[asked.label] = asked
+        if new:
+            if len(self.history) > KEPT:
+                del self.history[next(iter(self.history))]
+            self.earlier.options = [(label[:110], label) for label in reversed(self.history)]
         self.earlier.value = asked.label
 
     def _ask_new(self, text: str) -> None:
@@ -406,7 +407,8 @@ class _Card:
             button.style.font_size = "12px"
         self.map.on_click(lambda _: demo.explain(self.hit))
         self.more.on_click(lambda _: demo.ask(self.hit))
-        self.widget = widgets.VBox([self.picture, self.map, self.more], layout=widgets.Layout(align_items="center", margin="0 0 8px"))
+        self.widget = widgets.VBox([self.picture, self.map, self.more],
+                                   layout=widgets.Layout(align_items="center", margin="0 0 8px"))
 
     def fill(self, rank: int, hit: Hit, right: bool | None) -> None:
         self.hit = hit

@@ -254,7 +254,7 @@ class Gallery:
             if len(vector) != size or not np.isfinite(length) or not length:
                 raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
             return (vector / length).astype(np.float32)
-        pixels = torch.from_numpy(resize(_picture(vector), self.model.image_size))[None]
+        pixels = torch.tensor(resize(_picture(vector), self.model.image_size))[None]
         return encode_images(self.model, pixels)[0].cpu().numpy()
 
     def remarks(self, text: str) -> list[str]:

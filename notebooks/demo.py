@@ -27,8 +27,8 @@ def prepare(parameters: dict[str, Any]) -> Path:
     if gallery := parameters.get("gallery"):
         shown = gallery_demo(gallery)
     else:
-        settings = {name: value for name, value in parameters.items() if name not in ("gallery", "backbone")}
-        run = train(TrainConfig.for_backbone(parameters.get("backbone") or MINI, **settings), on_epoch=lambda row: print(
+        config = TrainConfig.for_backbone(**{"backbone": MINI, **parameters})
+        run = train(config, on_epoch=lambda row: print(
             f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s", flush=True))
         print(f"run: {run.folder}", flush=True)
         shown = run_demo(run)
@@ -58,10 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=8866)
     chosen = vars(parser.parse_args(arguments))
-    port = chosen.pop("port")
+    port, given = chosen.pop("port"), {name: value for name, value in chosen.items() if value}
+    for name in ("gallery", "data_root"):
+        if name in given and "://" not in given[name]:
+            given[name] = os.path.abspath(given[name])
     os.chdir(ROOT)
     try:
-        notebook = prepare({name: value for name, value in chosen.items() if value not in (None, "")})
+        notebook = prepare(given)
     except CSKTError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
