@@ -342,7 +342,7 @@ class RetrievalDemo:
     def _remember(self, asked: Asked) -> None:
         if asked.text:
             self.query.value = asked.text
-        self.examples.value = asked.text if asked.text in dict(self.examples.options).values() else ""
+        self.examples.value = asked.text if asked.text in [value for _, value in self.examples.options] else ""
         new = asked.label not in self.history
         self.history[asked.label] = asked
         if new:
