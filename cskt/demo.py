@@ -37,7 +37,7 @@ STYLE = """<style>
 .cskt-demo .cskt-panel, .cskt-demo .cskt-said { line-height: 1.5; overflow-wrap: anywhere; white-space: normal }
 .cskt-demo .cskt-said img { height: 64px !important; vertical-align: middle; padding: 0 !important }
 .cskt-demo .cskt-words { flex: 1 1 220px; columns: 210px; column-gap: 16px; font-size: 12px }
-.cskt-demo .cskt-words > div { display: flex; gap: 6px; break-inside: avoid; line-height: 18px }
+.cskt-demo .cskt-words > div { display: flex; gap: 6px; max-width: 250px; break-inside: avoid; line-height: 18px }
 .cskt-demo .cskt-words b { flex: 1 1 70px; text-align: right; font-weight: normal; overflow-wrap: anywhere }
 .cskt-demo .cskt-words span { flex: 0 0 76px; position: relative }
 .cskt-demo .cskt-words span::after { content: ""; position: absolute; inset: 0 50%; border-left: 1px dotted }
@@ -156,6 +156,9 @@ def _plainly(act: Callable[..., None]) -> Callable[..., None]:
             act(self, *arguments)
         except CSKTError as error:
             self.say([f"Not done: {error}"])
+        except Exception as error:  # a page without a notebook would never show it
+            self.say([f"This failed and should not have: {type(error).__name__}: {error}"])
+            raise
 
     return attempt
 
@@ -260,12 +263,13 @@ class RetrievalDemo:
         picture = f'<img src="{asked.picture}" alt="the picture searched for"> ' if asked.picture else ""
         self.heading.value = (f'<div class="cskt-said">{picture}<b>{html.escape(asked.label)}</b>'
                               f"{html.escape(f' ({self.note})' if self.note else '')}</div>")
-        self.say(_by_side(remarks))
         for name, hits in found.items():
             self.views[name].fill(hits, asked.right)
         self.results.children = [self.views[name].widget for name in found]
+        self.say(_by_side(remarks))
         self.explain()
 
+    @_plainly
     def explain(self, chosen: Hit | None = None) -> None:
         """What each word adds to the similarity of a hit, in each gallery, and where in its picture the similarity
         comes from; without one, only the words, for each gallery's best hit."""

@@ -167,7 +167,8 @@ class Gallery:
         if self._model is None:
             if not self._source:
                 raise CSKTError(f"the gallery {self.uri} does not know where its model is; give the model.")
-            model = open_model(self._source)
+            with torch.inference_mode(False):  # within which a search may be: such weights would allow no gradients
+                model = open_model(self._source)
             if self.record and self._given is None and model.fingerprint() != self.record["model"]:
                 raise CSKTError(f"the model {self._source} is no longer the one that wrote the gallery {self.uri} "
                                 f"({self.record['model']}); give that model, or index into a new gallery.")

@@ -322,6 +322,13 @@ def test_a_folder_is_added_to_every_gallery(tmp_path):
         gallery.close()
 
 
+def test_a_fault_of_ours_is_not_hidden(shown, monkeypatch):
+    monkeypatch.setattr(demo, "word_differences", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        shown.ask(QUERY)
+    assert said(shown) == "This failed and should not have: ZeroDivisionError: division by zero"
+
+
 def test_a_demo_of_one_gallery_has_no_model_to_choose(galleries):
     shown = demo.RetrievalDemo({"mine": galleries["CSKT"]})
     shown.ask(QUERY)
@@ -367,4 +374,8 @@ def test_the_demo_of_a_gallery(tmp_path):
     shown = demo.gallery_demo(str(tmp_path / "g.db"))
     shown.ask(QUERY)
     assert list(shown.galleries) == ["g.db"] and said(shown) == "The gallery holds only 0 images."
+    shown.galleries["g.db"].add(IMAGES)
+    shown.show()
+    cards(shown, "g.db")[1].map.click()
+    assert "<img" in shown.views["g.db"].panel.value, "a model that a search has loaded has gradients"
     shown.galleries["g.db"].close()

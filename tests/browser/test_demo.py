@@ -112,7 +112,7 @@ def voila(serve, folder):
 
 def opened(page, address: str):
     """The page, once the demo is on it."""
-    page.goto(address, wait_until="load")
+    page.goto(address, wait_until="load", timeout=120_000)  # Voila's page is complete when the notebook has run
     page.get_by_label("Describe").wait_for(timeout=120_000)
     return page
 
@@ -124,12 +124,15 @@ def ask(page, text: str) -> None:
     page.locator(".cskt-said b").get_by_text(text).wait_for()
 
 
-def names(page, side: int = 0) -> list[str]:
-    """Of the files shown, best first."""
-    side = page.locator(".cskt-demo figure").first.locator("xpath=ancestor::div[contains(@class,'widget-vbox')][2]"
-                                                          ) if side == 0 else page
-    return [text.split(",")[1].strip() for text in side.locator("figure img").evaluate_all(
-        "images => images.map(image => image.alt)")]
+def upload(page, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Search by picture").click()
+    chooser.value.set_files(file)
+
+
+def shows(page, count: int) -> None:
+    """So many hits, once they are drawn."""
+    page.wait_for_function("count => document.querySelectorAll('.cskt-demo figure').length === count", arg=count)
 
 
 def test_a_reader_searches_and_asks_why(voila, folder, page):
@@ -138,20 +141,21 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     ask(page, "a person in red")
     figures, panels = page.locator(".cskt-demo figure"), page.locator(".cskt-panel")
     panels.nth(1).wait_for()
-    assert figures.count() == 20 and "synthetic" in page.locator(".cskt-said").last.inner_text()
+    shows(page, 20)
+    assert "synthetic" in page.locator(".cskt-said").last.inner_text()
     assert figures.get_by_text("✓ right").count() >= 1 and figures.get_by_text("✗ wrong").count() >= 10
     assert page.locator(".cskt-demo img:not([alt]), .cskt-demo img[alt='']").count() == 0
     assert page.get_by_text("zero-shot", exact=True).locator("visible=true").count() >= 1
 
     page.get_by_label("Camera").select_option("c1")
     page.get_by_text("Only 6 images fit the filter.").wait_for()
-    assert figures.count() == 12
+    shows(page, 12)
     assert all("camera c1" in alt for alt in figures.locator("img").evaluate_all("all => all.map(one => one.alt)"))
     page.get_by_label("Model").select_option("CSKT")
-    page.wait_for_function("() => document.querySelectorAll('.cskt-demo figure').length === 6")
+    shows(page, 6)
     page.get_by_label("Camera").select_option("all")
     page.get_by_label("Model").select_option("side by side")
-    page.wait_for_function("() => document.querySelectorAll('.cskt-demo figure').length === 20")
+    shows(page, 20)
 
     second = figures.nth(1).locator("img").get_attribute("alt").split(",")[1].strip()
     page.get_by_role("button", name="map").nth(1).click()
@@ -169,11 +173,11 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     page.get_by_label("Earlier").select_option(index=1)
     page.locator(".cskt-said b").get_by_text("a person in red").wait_for()
 
-    page.locator("input[type=file]").set_input_files(folder / "mine.png")
+    upload(page, folder / "mine.png")
     page.locator(".cskt-said b").get_by_text("more like mine.png").wait_for()
-    page.locator("input[type=file]").set_input_files(folder / "more" / "broken.png")
+    upload(page, folder / "more" / "broken.png")
     page.get_by_text("Not done: broken.png").wait_for()
-    page.locator("input[type=file]").set_input_files(folder / "large.bmp")  # above the server's usual limit
+    upload(page, folder / "large.bmp")  # above the server's usual limit
     page.locator(".cskt-said b").get_by_text("more like large.bmp").wait_for()
     assert figures.count() == 20
 
@@ -191,11 +195,12 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     assert page.evaluate("window.hacked") is None and page.locator("img[src=x]").count() == 0
 
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    listening = {connection.laddr.ip for process in processes for connection in process.net_connections("tcp")
-                 if connection.status == psutil.CONN_LISTEN}
+    listening = {connection.laddr.ip.removeprefix("::ffff:") for process in processes
+                 for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
-    outside = [error for error in page.errors if "Content Security Policy" not in error]
-    assert outside == [], "Voila's own style sheets on other machines are refused, and nothing else fails"
+    # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else fails.
+    refused = ("Content Security Policy", "failed: https://cdn.jsdelivr.net")
+    assert not [error for error in page.errors if not any(known in error for known in refused)]
 
 
 def test_the_app_by_keyboard_alone(voila, page):
@@ -210,8 +215,9 @@ def test_the_app_by_keyboard_alone(voila, page):
     def tab_to(what: str) -> None:
         for _ in range(60):
             page.keyboard.press("Tab")
-            if page.evaluate("""what => { const at = document.activeElement;
-                    return [at.innerText, at.labels?.[0]?.innerText, at.title].some(text => text?.trim() === what) }""", what):
+            if page.evaluate("""what => {
+                    const at = document.activeElement;
+                    return [at.innerText, at.labels?.[0]?.innerText].some(text => text?.trim() === what) }""", what):
                 return
         raise AssertionError(f"Tab never comes to {what}")
 
@@ -239,7 +245,8 @@ def test_the_demo_in_jupyterlab(folder, page):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
                f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
                "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
-               f"--LabApp.workspaces_dir={folder / '.workspaces'}", f"--LabApp.user_settings_dir={folder / '.settings'}"]
+               f"--LabApp.workspaces_dir={folder / '.workspaces'}",
+               f"--LabApp.user_settings_dir={folder / '.settings'}"]
     with running(command, folder, port):
         address = f"http://127.0.0.1:{port}"
         page.goto(f"{address}/lab/tree/two.ipynb?reset", wait_until="load")
@@ -257,8 +264,6 @@ def test_the_demo_in_jupyterlab(folder, page):
         assert page.locator(".cskt-demo figure").count() == 20
         page.get_by_role("button", name="map").nth(12).click()
         page.locator(".cskt-panel img").nth(1).wait_for()
-        if os.environ.get("SHOT"):
-            page.screenshot(path=os.environ["SHOT"])
 
 
 @pytest.mark.parametrize("arguments", [[], ["GALLERY=my.db"]])
