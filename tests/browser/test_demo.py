@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -275,6 +276,23 @@ def test_make_demo_says_where_and_what(arguments):
     assert ('--gallery "my.db"' in last) == bool(arguments)
 
 
-def test_a_missing_gallery_is_said_before_anything_is_served(serve, tmp_path, capsys):
-    assert serve.main(["--gallery", str(tmp_path / "gone.db")]) == 1
-    assert "there is no gallery at" in capsys.readouterr().err
+def test_a_missing_gallery_is_said_before_anything_is_served(serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert serve.main(["--gallery", "gone.db"]) == 1
+    assert f"there is no gallery at {tmp_path / 'gone.db'}" in capsys.readouterr().err
+
+
+def test_what_is_served_is_said_and_has_the_parameters(serve, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "demo.ipynb", tmp_path / "notebooks")
+    monkeypatch.setattr(serve, "ROOT", tmp_path)
+    monkeypatch.chdir(folder)
+    served = []
+    monkeypatch.setattr(os, "execv", lambda program, command: served.append(command))
+    serve.main(["--gallery", "zero-shot.db", "--port", "9999"])
+    (command,) = served
+    assert {"--Voila.ip=127.0.0.1", "--port=9999", str(tmp_path / "runs" / "demo.ipynb")} <= set(command)
+    said = capsys.readouterr().out
+    assert "zero-shot.db: 1" in said and "http://127.0.0.1:9999" in said
+    cells = nbformat.read(tmp_path / "runs" / "demo.ipynb", as_version=4).cells
+    assert any(str(folder / "zero-shot.db") in cell.source for cell in cells)

@@ -48,6 +48,10 @@ def test_train_then_retrieve(project):
     assert f"run {folder.name}" in text, "the finished run is used, not trained again"
     assert (project / "strip.png").stat().st_size > 10_000
     assert nbformat.read(project / "retrieval.out.ipynb", 4).metadata["widgets"], "widget states are kept for the page"
+    execute(project, "demo", **settings)
+    assert len(list(folder.glob("gallery-*.db"))) == 2, "both notebooks search the same two galleries"
+    with pytest.raises(PapermillExecutionError, match="there is no gallery at gone.db"):
+        execute(project, "demo", gallery="gone.db")
 
 
 def test_data_and_benchmarks(project):
