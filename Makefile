@@ -1,5 +1,6 @@
-# make book | test | reproduce | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1, PYTHON;
-# of reproduce: SEEDS, GRID, DATASETS (commas between), DATA (the real data's folder), BACKBONE.
+# make book | test | reproduce | demo | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1,
+# PYTHON; of reproduce: SEEDS, GRID, DATASETS (commas between), DATA (the real data's folder), BACKBONE; of demo: PORT,
+# GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
 SEED ?= 0
 SEEDS ?= 3
 GRID ?= benchmark
@@ -8,19 +9,22 @@ DATA ?=
 BACKBONE ?=
 DATASET ?= SynthPEDES-A
 QUICK ?=
+PORT ?= 8866
+GALLERY ?=
 PYTHON ?=
 export CSKT_CACHE := $(CURDIR)/.cache
 
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test reproduce lab lint
+.PHONY: help book test reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
 	@echo "make reproduce   train what the tables hold, SEEDS=3 each, and fill the tables; DATA=FOLDER takes the three"
 	@echo "                 real data sets from there (DATASETS=RSTPReid only that one, BACKBONE=... another CLIP);"
 	@echo "                 GRID=components, 'prompt length', ... for the ablations"
+	@echo "make demo   search in the browser, on this machine only (PORT=8866); GALLERY=g.db searches your own gallery"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make lint   ruff"
 
@@ -42,6 +46,10 @@ reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
 	@$(RUN) notebooks/run.py benchmarks ablations
+
+demo: .venv/.stamp
+	@$(RUN) notebooks/demo.py --port "$(PORT)" $(if $(GALLERY),--gallery "$(GALLERY)",--dataset "$(DATASET)" \
+	    --seed "$(SEED)" $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)"))
 
 lab: .venv/.stamp
 	@$(RUN) -m jupyterlab notebooks

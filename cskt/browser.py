@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from .config import CSKTError
 from .data.benchmarks import PersonRetrievalDataset
+from .demo import hit_strip, image_uri
 from .evaluation import LoadedSplit, make_folder, write_atomically
+from .gallery import MAX_QUERY
 from .model.cskt import CSKT, fit_captions
 from .model.towers import Grid, prefix_keys_values, run_tower
-from .widgets import MAX_QUERY, hit_strip, image_uri
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("tokenizer.js", "search.js", "search.css")  # of ours, copied beside the data

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -177,7 +177,8 @@ class Gallery:
         if self._model is None:
             if not self._source:
                 raise CSKTError(f"the gallery {self.uri} does not know where its model is; give the model.")
-            model = open_model(self._source)
+            with torch.inference_mode(False):  # within which a search may be: such weights would allow no gradients
+                model = open_model(self._source)
             if self.record and self._given is None and model.fingerprint() != self.record["model"]:
                 raise CSKTError(f"the model {self._source} is no longer the one that wrote the gallery {self.uri} "
                                 f"({self.record['model']}); give that model, or index into a new gallery.")
@@ -504,8 +505,8 @@ def check_description(text: str) -> str:
     return text
 
 
-def read_image(path: Path) -> Image.Image:
-    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
+def read_image(path: Path | IO[bytes]) -> Image.Image:
+    """An image file, or an open one, upright and decoded; :class:`CSKTError` with the reason for anything else."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             _check_size(image)

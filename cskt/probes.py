@@ -99,6 +99,16 @@ def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor
     return rolled[torch.arange(len(rolled)), end][:, 1 + model.num_prompts :]
 
 
+@torch.no_grad()
+def word_differences(model: CSKT, caption: str) -> Tensor:
+    """(words, D): the L2-normalised feature of a caption less that of the caption without each of its words. Its
+    product with an image's feature is what the word adds to their cosine."""
+    words = caption.split()
+    without = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+    features = model.encode_text(model.tokenize([caption, *without]), normalize=True).float()
+    return features[:1] - features[1:]
+
+
 def ground(model: CSKT, images: Tensor, captions: Sequence[str], spans: Sequence[tuple[int, int]],
            batch_size: int = 32) -> Tensor:
     """(M, rows, columns): where image m of (M, 3, H, W) uint8 answers the words ``spans[m]`` of ``captions[m]``.

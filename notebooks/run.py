@@ -36,6 +36,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "search": ("train",),
     "efficiency": ("train",),
 }
+APPS = ("demo",)  # served by Voila (make demo), no page of the book
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
 READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),

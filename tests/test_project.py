@@ -17,6 +17,9 @@ from cskt import results, speed
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BOOK = ROOT / "book"
+_spec = importlib.util.spec_from_file_location("notebooks_run", ROOT / "notebooks" / "run.py")
+RUNNER = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(RUNNER)
 
 
 def cells_of(path):
@@ -41,11 +44,9 @@ def tracked_files():
     return [path for name in listed.split("\0")[:-1] if (path := ROOT / name).is_file()]
 
 
-def test_every_notebook_is_run_and_none_is_missing():
-    spec = importlib.util.spec_from_file_location("notebooks_run", ROOT / "notebooks" / "run.py")
-    runner = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runner)
-    assert sorted(runner.UPSTREAM) == [path.stem for path in SOURCES]
+def test_every_notebook_is_run_or_served_and_none_is_missing():
+    assert sorted([*RUNNER.UPSTREAM, *RUNNER.APPS]) == [path.stem for path in SOURCES]
+    assert not [name for name in RUNNER.APPS if (BOOK / "results" / f"{name}.ipynb").exists()]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -56,7 +57,7 @@ def test_sources_are_clean(path):
     assert sum("parameters" in tags_of(cell) for cell in cells) == 1
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.stem not in RUNNER.APPS], ids=lambda path: path.stem)
 def test_executed_copies_are_of_these_sources(path):
     copy = cells_of(BOOK / "results" / path.name)
     kept = [(cell["cell_type"], source_of(cell)) for cell in copy if "injected-parameters" not in tags_of(cell)]

@@ -5,78 +5,21 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
-from cskt import CSKT, CSKTConfig, CSKTError, probes, widgets
+from cskt import CSKTConfig, CSKTError, probes, widgets
 from cskt.data.pipeline import normalize
+from tests.tiny_runs import tiny_model
+
+IMAGES = np.random.default_rng(0).integers(0, 255, (2, 32, 16, 3), dtype=np.uint8)
+HOSTILE = "a <script>alert(1)</script> blueish café 👨‍👩‍👧 coat"
 
 
-def tiny(config: CSKTConfig, patch_size: int = 16, vision_layers: int = 2, head_width: int = 16) -> CSKT:
-    torch.manual_seed(0)
-    vision = {"image_size": (32, 16), "layers": vision_layers, "width": 32, "head_width": head_width,
-              "patch_size": patch_size}
-    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
-    backbone = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
-    return CSKT(backbone.eval(), config).eval()
-
-
-@pytest.fixture(scope="module")
-def demo():
-    model = tiny(CSKTConfig().for_method("zero-shot"))
-    features = torch.nn.functional.normalize(torch.randn(20, 16), dim=-1)
-    images = np.random.default_rng(0).integers(0, 255, (20, 32, 16, 3), dtype=np.uint8)
-    return widgets.RetrievalDemo(model, features, images, [f"<b>{i}</b>" for i in range(20)], ["a red coat"])
-
-
-def test_search_ranks_by_cosine(demo):
-    order, scores = demo.search("a man in a blue coat", 20)
-    text = demo.model.encode_text(demo.model.tokenize(["a man in a blue coat"]), normalize=True)
-    expected = (demo.features @ text.T)[:, 0]
-    assert sorted(order) == list(range(20)) and scores == sorted(scores, reverse=True)
-    assert torch.allclose(expected[order], torch.tensor(scores))
-
-
-def test_a_click_shows_hits_with_alternative_text_and_escaped_labels(demo):
-    demo.query.value, demo.hits.value = "a red coat", 5
-    demo.button.click()
-    assert demo.output.value.count("<img") == 5 and demo.output.value.count("alt=") == 5
-    assert "<b>" not in demo.output.value and "&lt;b&gt;" in demo.output.value
-
-
-def test_an_example_fills_the_box_and_searches(demo):
-    demo.output.value = ""
-    demo.examples.value = "a red coat"
-    assert demo.query.value == "a red coat" and "<img" in demo.output.value
-
-
-@pytest.mark.parametrize("query", ["", "   \n ", "x" * 10_000])
-def test_bad_queries_get_a_sentence(demo, query):
-    demo.query.value = query
-    demo.button.click()
-    assert demo.output.value == "" and len(demo.message.value) > 20
-
-
-@pytest.mark.parametrize("query", ["😀🧥", "穿红衣服的女人", "<script>alert(1)</script>"])
-def test_other_scripts_and_markup_are_only_text(demo, query):
-    demo.query.value = query
-    demo.button.click()
-    assert "<script>" not in demo.output.value + demo.message.value
-
-
-def test_more_hits_than_images(demo):
-    assert len(demo.search("coat", 500)[0]) == 20
-
-
-def test_mismatched_gallery(demo):
-    with pytest.raises(CSKTError, match="20, 20 and 3"):
-        widgets.RetrievalDemo(demo.model, demo.features, demo.images, ["a", "b", "c"])
-
-
-def test_right_and_wrong_are_told_apart_by_more_than_colour(demo):
-    page = widgets.hit_strip(demo.images[:3], [0.3, 0.2, 0.1], ["a", "b", "c"], [True, False, None])
-    assert "✓ right" in page and "✗ wrong" in page
+def test_right_and_wrong_are_told_apart_by_more_than_colour():
+    page = widgets.hit_strip(IMAGES[[0, 1, 0]], [0.3, 0.2, 0.1], ["a", "b", "<b>"], [True, False, None])
+    assert page.count("✓ right") == page.count("✗ wrong") == 3  # caption, alternative text and tooltip
+    assert page.count("<img") == page.count("alt=") == 3 and "<b>" not in page
 
 
 def test_example_browser_links_in_the_browser():
@@ -87,14 +30,10 @@ def test_example_browser_links_in_the_browser():
         widgets.example_browser(["one", "two"], ["x"])
 
 
-IMAGES = np.random.default_rng(0).integers(0, 255, (2, 32, 16, 3), dtype=np.uint8)
-HOSTILE = "a <script>alert(1)</script> blueish café 👨‍👩‍👧 coat"
-
-
 @pytest.fixture(scope="module")
 def prompted():
     """Three layers and four heads in the vision tower, two of each in the text tower, prompts of unlike strength."""
-    model = tiny(CSKTConfig(prompt_length=2), patch_size=8, vision_layers=3, head_width=8)
+    model = tiny_model(CSKTConfig(prompt_length=2), patch_size=8, vision_layers=3, head_width=8)
     for parameter in model.prompts.parameters():
         torch.nn.init.normal_(parameter)
     return model
@@ -194,7 +133,7 @@ def test_what_one_tower_lacks_is_said(explorer):
 
 
 def test_one_direction_leaves_own_prompts_to_one_tower():
-    model = tiny(CSKTConfig(prompt_length=2, vision_to_text=False))
+    model = tiny_model(CSKTConfig(prompt_length=2, vision_to_text=False))
     assert widgets.prompt_names(model, "text") == ["own 1", "own 2"]
     assert widgets.prompt_names(model, "vision") == ["projected 1", "projected 2"]
     explorer = widgets.PromptExplorer(model, IMAGES, ["a coat"])
@@ -207,8 +146,8 @@ def test_prompt_names_follow_the_rows(prompted):
     assert widgets.prompt_names(prompted, "text") == own + projected
 
 
-def test_a_model_without_prompts_says_so(demo):
-    explorer = widgets.PromptExplorer(demo.model, demo.images, ["a coat"])
+def test_a_model_without_prompts_says_so():
+    explorer = widgets.PromptExplorer(tiny_model(CSKTConfig().for_method("zero-shot")), IMAGES, ["a coat"])
     assert explorer.widget.children == (explorer.picture, explorer.words) and explorer.picture.value == ""
     assert explorer.words.value == "This model has no prompts, so nothing can look at them."
 

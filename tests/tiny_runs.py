@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from cskt.config import CSKTConfig, TrainConfig
+from cskt.model.cskt import CSKT
 
 BACKBONE = "cskt-test-tiny"
 IMAGE_SIZE = (32, 16)
@@ -23,6 +24,16 @@ def register_backbone(folder: Path) -> None:
     path = folder / f"{BACKBONE}.json"
     path.write_text(json.dumps(dict(embed_dim=16, quick_gelu=True, vision_cfg=vision, text_cfg=text)))
     open_clip.add_model_config(path)
+
+
+def tiny_model(config: CSKTConfig, patch_size: int = 16, vision_layers: int = 2, head_width: int = 16) -> CSKT:
+    """A model over a backbone with random weights, always the same ones."""
+    torch.manual_seed(0)
+    vision = {"image_size": (32, 16), "layers": vision_layers, "width": 32, "head_width": head_width,
+              "patch_size": patch_size}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+    backbone = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text)
+    return CSKT(backbone.eval(), config).eval()
 
 
 def write_dataset(folder: Path, identities: int = 6, images: int = 2, size: tuple[int, int] = IMAGE_SIZE,

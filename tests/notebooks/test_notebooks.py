@@ -53,6 +53,10 @@ def test_train_then_retrieve(project):
     page = project / "book" / "_assets" / "search"
     assert "<section class=\"cskt-search\"" in text and "100.00%" in text and "SynthPEDES-A (synthetic)" in text
     assert {path.name for path in page.iterdir()} >= {"search.js", "encoder.data.js", "gallery.data.js"}
+    execute(project, "demo", **settings)
+    assert len(list(folder.glob("gallery-*.db"))) == 2, "both notebooks search the same two galleries"
+    with pytest.raises(PapermillExecutionError, match="there is no gallery at gone.db"):
+        execute(project, "demo", gallery="gone.db")
 
 
 def test_no_page_is_written_of_photographs(project, tmp_path):

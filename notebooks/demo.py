@@ -1,0 +1,76 @@
+"""Serve the search demo on this machine: ``python notebooks/demo.py`` (``make demo``).
+
+Trains the run that it shows if there is none, and fills its galleries, in the terminal, where one sees how far it is;
+then hands over to Voila, which shows ``demo.ipynb`` without code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import papermill
+
+from cskt.config import DATASETS, MINI, CSKTError, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def prepare(parameters: dict[str, Any]) -> Path:
+    """Train and index what the demo shows, and write the notebook with these parameters; returns where."""
+    from cskt.demo import gallery_demo, run_demo
+    from cskt.training import train
+
+    if gallery := parameters.get("gallery"):
+        shown = gallery_demo(gallery)
+    else:
+        config = TrainConfig.for_backbone(**{"backbone": MINI, **parameters})
+        run = train(config, on_epoch=lambda row: print(
+            f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s", flush=True))
+        print(f"run: {run.folder}", flush=True)
+        shown = run_demo(run)
+    for name, held in shown.galleries.items():
+        print(f"{name}: {len(held):,} images", flush=True)
+        held.close()  # the demo's own process is to serve it
+    copy = ROOT / "runs" / "demo.ipynb"
+    copy.parent.mkdir(exist_ok=True)
+    papermill.execute_notebook(ROOT / "notebooks" / "demo.ipynb", copy, parameters, prepare_only=True)
+    return copy
+
+
+def command(notebook: Path, port: int) -> list[str]:
+    """What serves a notebook, to this machine only."""
+    return [str(Path(sys.executable).with_name("voila")), str(notebook), "--no-browser", "--Voila.ip=127.0.0.1",
+            f"--port={port}", f"--Voila.config_file_paths={ROOT / 'notebooks'}"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status where nothing can be served."""
+    parser = argparse.ArgumentParser(description="Search in a gallery, in the browser, on this machine.")
+    parser.add_argument("--gallery", help="one made by python -m cskt index; default the test images of a run")
+    parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
+    parser.add_argument("--data-root", help="folder of a real data set")
+    parser.add_argument("--backbone", help=f"default {MINI}")
+    parser.add_argument("--pretrained", help="the backbone's weights: a tag or a file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--port", type=int, default=8866)
+    chosen = vars(parser.parse_args(arguments))
+    port, given = chosen.pop("port"), {name: value for name, value in chosen.items() if value}
+    for name in ("gallery", "data_root"):
+        if name in given and "://" not in given[name]:
+            given[name] = os.path.abspath(given[name])
+    os.chdir(ROOT)
+    try:
+        notebook = prepare(given)
+    except CSKTError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    print(f"The demo: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    os.execv(sys.executable, [sys.executable, *command(notebook, port)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""The search demo in Chromium, as a reader uses it: served by Voila as ``make demo`` does it, and in JupyterLab."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import psutil
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+import cskt
+from cskt.gallery import Gallery
+from tests.tiny_runs import COLOURS
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = '<img src=x onerror="window.hacked=1">'
+SIDE_BY_SIDE = f"""import cskt
+from cskt.demo import RetrievalDemo
+galleries = {{"CSKT": cskt.Gallery("cskt.db"), "zero-shot": cskt.Gallery("zero-shot.db")}}
+RetrievalDemo(galleries, ["a person in red", {HOSTILE!r}], {{"a person in red": [0]}}, "synthetic")"""
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """The script behind ``make demo``."""
+    spec = importlib.util.spec_from_file_location("serve_demo", ROOT / "notebooks" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two galleries of 12 images, a notebook that shows them, ``demo.ipynb`` of one of them, and images to add."""
+    folder = tmp_path_factory.mktemp("demo")
+    generator, images = np.random.default_rng(0), []
+    for colour in COLOURS.values():
+        for _ in range(2):
+            images.append(np.clip(np.array(colour) + generator.normal(0, 20, (128, 64, 3)), 0, 255).astype(np.uint8))
+    facts = [{"identity": i // 2, "camera": f"c{i % 2}", "source": f"{i}.png"} for i in range(len(images))]
+    torch.manual_seed(0)
+    cskt.load_model("cskt-mini", config=cskt.CSKTConfig.mini()).save_pretrained(folder / "model")
+    for name, model in (("cskt", folder / "model"), ("zero-shot", "cskt-mini")):
+        with Gallery(folder / f"{name}.db", model) as gallery:
+            gallery.add(np.stack(images), facts)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=[new_code_cell(SIDE_BY_SIDE)], metadata={"kernelspec": kernel}),
+                   folder / "two.ipynb")
+    papermill.execute_notebook(ROOT / "notebooks" / "demo.ipynb", folder / "demo.ipynb",
+                               {"gallery": str(folder / "cskt.db")}, prepare_only=True, progress_bar=False)
+    (folder / "more").mkdir()
+    Image.fromarray(images[0][::-1]).save(folder / "more" / f"{HOSTILE}.png")
+    (folder / "more" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.fromarray(generator.integers(0, 255, (2100, 2000, 3), dtype=np.uint8)).save(folder / "large.bmp")
+    Image.fromarray(images[4]).save(folder / "mine.png")
+    return folder
+
+
+@contextlib.contextmanager
+def running(command: list, folder: Path, port: int) -> Iterator[subprocess.Popen]:
+    """A server that answers on the port, and ends with all that it has started."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+                   "OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+                   "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        try:
+            for _ in range(240):
+                assert server.poll() is None, (folder / "log").read_text()
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.25)
+            yield server
+        finally:
+            children = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+            for child in psutil.wait_procs(children, timeout=10)[1]:
+                child.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def voila(serve, folder):
+    """(address, process) of the server of the two notebooks, started as ``make demo`` starts it."""
+    port = free_port()
+    with running(serve.command(folder, port), folder, port) as server:
+        yield f"http://127.0.0.1:{port}", server
+
+
+def opened(page, address: str):
+    """The page, once the demo is on it."""
+    page.goto(address, wait_until="load", timeout=120_000)  # Voila's page is complete when the notebook has run
+    page.get_by_label("Describe").wait_for(timeout=120_000)
+    return page
+
+
+def ask(page, text: str) -> None:
+    """Type and press Enter; the heading follows."""
+    page.get_by_label("Describe").fill(text)
+    page.get_by_label("Describe").press("Enter")
+    page.locator(".cskt-said b").get_by_text(text).wait_for()
+
+
+def upload(page, file: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Search by picture").click()
+    chooser.value.set_files(file)
+
+
+def shows(page, count: int) -> None:
+    """So many hits, once they are drawn."""
+    page.wait_for_function("count => document.querySelectorAll('.cskt-demo figure').length === count", arg=count)
+
+
+def test_a_reader_searches_and_asks_why(voila, folder, page):
+    address, server = voila
+    opened(page, f"{address}/voila/render/two.ipynb")
+    ask(page, "a person in red")
+    figures, panels = page.locator(".cskt-demo figure"), page.locator(".cskt-panel")
+    panels.nth(1).wait_for()
+    shows(page, 20)
+    assert "synthetic" in page.locator(".cskt-said").last.inner_text()
+    assert figures.get_by_text("✓ right").count() >= 1 and figures.get_by_text("✗ wrong").count() >= 10
+    assert page.locator(".cskt-demo img:not([alt]), .cskt-demo img[alt='']").count() == 0
+    assert page.get_by_text("zero-shot", exact=True).locator("visible=true").count() >= 1
+
+    page.get_by_label("Camera").select_option("c1")
+    page.get_by_text("Only 6 images fit the filter.").wait_for()
+    shows(page, 12)
+    assert all("camera c1" in alt for alt in figures.locator("img").evaluate_all("all => all.map(one => one.alt)"))
+    page.get_by_label("Model").select_option("CSKT")
+    shows(page, 6)
+    page.get_by_label("Camera").select_option("all")
+    page.get_by_label("Model").select_option("side by side")
+    shows(page, 20)
+
+    second = figures.nth(1).locator("img").get_attribute("alt").split(",")[1].strip()
+    page.get_by_role("button", name="map").nth(1).click()
+    panels.locator("img").nth(1).wait_for()
+    for panel in panels.all():
+        assert second in panel.inner_text() and panel.locator("code").count() == 4
+        assert panel.locator("[title]").count() == 32, "a cell for each of the 8 x 4 patches"
+    picture, heat = panels.first.locator("img").bounding_box(), panels.first.locator("img + div").bounding_box()
+    assert picture == heat
+
+    page.get_by_role("button", name="more like this").nth(1).click()
+    page.locator(".cskt-said b").get_by_text(f"more like {second}").wait_for()
+    page.wait_for_function("name => document.querySelector('.cskt-demo figure img').alt.includes(name)", arg=second)
+    assert "1.00" in figures.first.inner_text()
+    page.get_by_label("Earlier").select_option(index=1)
+    page.locator(".cskt-said b").get_by_text("a person in red").wait_for()
+
+    upload(page, folder / "mine.png")
+    page.locator(".cskt-said b").get_by_text("more like mine.png").wait_for()
+    upload(page, folder / "more" / "broken.png")
+    page.get_by_text("Not done: broken.png").wait_for()
+    upload(page, folder / "large.bmp")  # above the server's usual limit
+    page.locator(".cskt-said b").get_by_text("more like large.bmp").wait_for()
+    assert figures.count() == 20
+
+    page.get_by_label("Folder").fill("more")
+    page.get_by_role("button", name="Add folder").click()
+    page.get_by_text("1 images added, 0 known already, 1 files skipped.").wait_for()
+    ask(page, HOSTILE)
+    page.get_by_label("Hits").fill("20")
+    page.get_by_label("Hits").press("Enter")
+    page.get_by_text("The gallery holds only 13 images.").wait_for()
+    page.locator(f"figure img[alt*='{HOSTILE[:12]}']").first.wait_for()
+    page.get_by_label("Example").select_option(index=1)
+    page.get_by_label("Example").select_option(index=2)
+    page.locator(".cskt-said b").get_by_text(HOSTILE).wait_for()
+    assert page.evaluate("window.hacked") is None and page.locator("img[src=x]").count() == 0
+
+    processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    listening = {connection.laddr.ip.removeprefix("::ffff:") for process in processes
+                 for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
+    # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else fails.
+    refused = ("Content Security Policy", "failed: https://cdn.jsdelivr.net")
+    assert not [error for error in page.errors if not any(known in error for known in refused)]
+
+
+def test_the_app_by_keyboard_alone(voila, page):
+    """``demo.ipynb`` on a gallery of one's own: no code, Tab and Enter only."""
+    finished = []
+    page.on("requestfinished", lambda request: finished.append(request.url))
+    opened(page, f"{voila[0]}/voila/render/demo.ipynb")
+    text = page.inner_text("body")
+    assert page.locator("h1").inner_text().startswith("Find a person by a description")
+    assert "Everything stays on this machine" in text and "consent" in text and "import cskt" not in text
+
+    def tab_to(what: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("""what => {
+                    const at = document.activeElement;
+                    return [at.innerText, at.labels?.[0]?.innerText].some(text => text?.trim() === what) }""", what):
+                return
+        raise AssertionError(f"Tab never comes to {what}")
+
+    tab_to("Describe")
+    page.keyboard.type("a person in green", delay=10)
+    page.keyboard.press("Enter")
+    page.locator(".cskt-said b").get_by_text("a person in green").wait_for()
+    page.locator(".cskt-panel").wait_for()
+    tab_to("Search")
+    page.keyboard.press("Enter")
+    tab_to("map")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    page.keyboard.press("Enter")
+    page.locator(".cskt-panel img").wait_for()
+    assert outline == "solid"
+    tab_to("more like this")
+    page.keyboard.press("Space")
+    page.locator(".cskt-said b").get_by_text("more like").wait_for()
+    assert not [url for url in finished if not url.startswith((voila[0], "data:", "blob:"))]
+
+
+def test_the_demo_in_jupyterlab(folder, page):
+    """Run All, a search, a map."""
+    port = free_port()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+               "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
+               f"--LabApp.workspaces_dir={folder / '.workspaces'}",
+               f"--LabApp.user_settings_dir={folder / '.settings'}"]
+    with running(command, folder, port):
+        address = f"http://127.0.0.1:{port}"
+        page.goto(f"{address}/lab/tree/two.ipynb?reset", wait_until="load")
+        for _ in range(240):  # Run All is lost on a kernel that is not there yet
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/kernels") as answer:
+                kernels = json.load(answer)
+                if kernels and kernels[0]["execution_state"] == "idle" and kernels[0]["connections"] > 0:
+                    break
+            page.wait_for_timeout(250)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.get_by_label("Describe").wait_for(timeout=120_000)
+        ask(page, "a person in blue")
+        page.locator(".cskt-panel").nth(1).wait_for()
+        assert page.locator(".cskt-demo figure").count() == 20
+        page.get_by_role("button", name="map").nth(12).click()
+        page.locator(".cskt-panel img").nth(1).wait_for()
+
+
+@pytest.mark.parametrize("arguments", [[], ["GALLERY=my.db"]])
+def test_make_demo_says_where_and_what(arguments):
+    """The command that make would run."""
+    done = subprocess.run(["make", "-n", "demo", "PORT=9999", *arguments], cwd=ROOT, capture_output=True, text=True)
+    last = done.stdout.strip().splitlines()[-1]
+    assert done.returncode == 0 and 'notebooks/demo.py --port "9999"' in last
+    assert ('--gallery "my.db"' in last) == bool(arguments)
+
+
+def test_a_missing_gallery_is_said_before_anything_is_served(serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert serve.main(["--gallery", "gone.db"]) == 1
+    assert f"there is no gallery at {tmp_path / 'gone.db'}" in capsys.readouterr().err
+
+
+def test_what_is_served_is_said_and_has_the_parameters(serve, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "demo.ipynb", tmp_path / "notebooks")
+    monkeypatch.setattr(serve, "ROOT", tmp_path)
+    monkeypatch.chdir(folder)
+    served = []
+    monkeypatch.setattr(os, "execv", lambda program, command: served.append(command))
+    serve.main(["--gallery", "zero-shot.db", "--port", "9999"])
+    (command,) = served
+    assert {"--Voila.ip=127.0.0.1", "--port=9999", str(tmp_path / "runs" / "demo.ipynb")} <= set(command)
+    said = capsys.readouterr().out
+    assert "zero-shot.db: 1" in said and "http://127.0.0.1:9999" in said
+    cells = nbformat.read(tmp_path / "runs" / "demo.ipynb", as_version=4).cells
+    assert any(str(folder / "zero-shot.db") in cell.source for cell in cells)
