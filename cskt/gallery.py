@@ -132,7 +132,7 @@ class Gallery:
         if self.embedded:
             self._check_folder(exists=model is None)
         place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
-        self.thumbnails = Path(thumbnails or (Path(self.uri) / "thumbnails" if self.embedded else place))
+        self.thumbnails = Path(thumbnails or (Path(self.uri, "thumbnails", name) if self.embedded else place))
         self._source, self.record = self._given or "", {}
         self._connect()
         try:

@@ -339,6 +339,41 @@ def test_a_server_is_used_by_its_address(tmp_path, model):
         database.close()
 
 
+def test_vectors_computed_elsewhere(tmp_path, model):
+    vectors = features(model, pictures(6))
+    facts = [{"source": f"{i}.png", "camera": f"c{i % 2}"} for i in range(6)]
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        assert gallery.add_vectors(5 * vectors, facts) == len(gallery) == 6
+        assert gallery.add_vectors(5 * vectors, facts) == 0
+        (hit,) = gallery.search(pictures(6)[3], 1, "camera == 'c1'")
+        assert (hit.source, hit.thumbnail) == ("3.png", None) and hit.score == pytest.approx(1, abs=1e-4)
+        for bad, message in ((vectors[:2], r"\(6, 16\).*\(2, 16\)"), (vectors[:, :3], "16"),
+                             (vectors * np.nan, "finite"), (vectors * 0, "all 0")):
+            with pytest.raises(CSKTError, match=message):
+                gallery.add_vectors(bad, facts)
+        assert len(gallery) == 6
+
+
+def test_a_server_without_empty_columns_filters_alike(tmp_path, model, monkeypatch):
+    """What a Milvus before 2.5 is given: facts as dynamic fields (milvus-lite, under another version's name)."""
+    monkeypatch.setattr("pymilvus.MilvusClient.get_server_version", lambda self: "v2.3.5")
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        columns = {each["name"] for each in gallery._client.describe_collection("gallery")["fields"]}
+        assert columns == {"id", "vector", "source", "thumbnail"}
+        gallery.add(pictures(12), rows(12))
+        hits = gallery.search("a red coat", 50, "camera == 'c1' and identity < 4 and floor == 1")
+        assert {(hit.source, hit.identity, hit.camera) for hit in hits} == {("image 1", 0, "c1"), ("image 7", 3, "c1")}
+        assert gallery.values("camera") == ["c0", "c1", "c2"] and gallery.delete("identity == 0") == 2
+
+
+def test_galleries_in_one_place_are_apart(tmp_path, model):
+    with Gallery(tmp_path / "g.db", model, name="one") as one, Gallery(tmp_path / "g.db", model, name="two") as two:
+        one.add(pictures(3))
+        two.add(pictures(5))
+        assert (len(one), len(two)) == (3, 5) and one.delete("id != ''") == 3
+        assert all(hit.thumbnail.is_file() for hit in two.search("coat", 9))
+
+
 def python(tmp_path: Path, code: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
@@ -402,7 +437,7 @@ def test_index_is_killed_and_goes_on(tmp_path, command_line):
     (folder / "note.txt").write_text("no image")
     command = [sys.executable, "-m", "cskt", "index", str(folder), "--gallery", str(place)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
-    while process.poll() is None and len(list(place.glob("thumbnails/*/*.jpg"))) < 200:
+    while process.poll() is None and len(list(place.rglob("*.jpg"))) < 200:
         time.sleep(0.01)
     process.kill()
     process.communicate()
