@@ -226,11 +226,8 @@ def index(
     from cskt.gallery import Gallery, read_metadata  # Milvus' client takes a second, which other commands save
 
     facts = read_metadata(metadata) if metadata else None
-    if model is None and not Gallery.exists(gallery, name, token):
-        trained = Path("runs", training.run_name(TrainConfig.mini()))
-        model = str(trained) if (trained / evaluation.METRICS).is_file() else MINI
-        typer.echo(f"model: {model} (name another with --model)", err=True)
     with Gallery(gallery, model, name=name, token=token, index=kind, shards=shards) as held:
+        typer.echo(f"model: {held.record['source']} (a new gallery may name another with --model)", err=True)
         done = held.add(folder, facts)
         for file, why in done.skipped.items():
             typer.echo(f"skipped {file}: {why}")
@@ -255,7 +252,7 @@ def search(
 
     if (description is None) == (image is None):
         raise CSKTError("give a description or --image, one of the two.")
-    with Gallery(gallery, model, name=name, token=token) as held:
+    with Gallery(gallery, model, name=name, create=False, token=token) as held:
         hits, size = held.search(image if description is None else description, k, where), len(held)
         remarks = held.remarks(description) if description else []
         if len(hits) < k:

@@ -474,5 +474,5 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
 
 def gallery_demo(uri: str) -> RetrievalDemo:
     """The demo of a gallery that ``python -m cskt index`` has made; :class:`CSKTError` where there is none."""
-    gallery = Gallery(uri)
+    gallery = Gallery(uri, create=False)
     return RetrievalDemo({Path(uri).name: gallery}, note=f"{len(gallery):,} images of {uri}")

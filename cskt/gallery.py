@@ -34,10 +34,10 @@ from pymilvus.exceptions import MilvusException
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import CSKTError, cache_dir
+from .config import MINI, CSKTError, TrainConfig, cache_dir
 from .data.benchmarks import Split
 from .data.pipeline import resize
-from .evaluation import encode_images, open_model, ready
+from .evaluation import METRICS, encode_images, open_model, ready
 from .model.cskt import CSKT
 
 for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):  # they log a traceback for what is raised here as a sentence
@@ -110,16 +110,17 @@ class Gallery:
     """Images that can be searched, kept at ``uri``: a folder (made if missing), or ``http://host:19530`` of a server.
 
     ``model`` encodes: a :class:`CSKT`, the folder of a run or of a saved model, or ``"cskt-mini"``. A gallery knows its
-    model and refuses another; without ``model`` the one noted in it is loaded when needed. ``index`` is one of
-    :data:`INDEXES` and, like ``shards``, counts when the gallery is made. One place holds several galleries by
-    ``name``. ``token`` is a server's. ``thumbnails``: their folder, by default in the gallery's own, for a server in
-    the cache.
+    model and refuses another; without ``model`` the one noted in it is loaded when needed, and a new one takes
+    :func:`default_model`. ``create=False`` makes none. ``index`` is one of :data:`INDEXES` and, like ``shards``, counts
+    when the gallery is made. One place holds several galleries by ``name``. ``token`` is a server's. ``thumbnails``:
+    their folder, by default in the gallery's own, for a server in the cache.
 
     :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that does not answer.
     """
 
     def __init__(self, uri: str | Path, model: CSKT | str | Path | None = None, *, name: str = "gallery",
-                 index: str = "FLAT", shards: int = 1, token: str = "", thumbnails: str | Path | None = None) -> None:
+                 create: bool = True, index: str = "FLAT", shards: int = 1, token: str = "",
+                 thumbnails: str | Path | None = None) -> None:
         self.uri, self.name, self.embedded, self._token = str(uri), name, "://" not in str(uri), token
         if index not in INDEXES:
             raise CSKTError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
@@ -130,46 +131,38 @@ class Gallery:
         if self._given and os.path.isdir(self._given):
             self._given = os.path.abspath(self._given)
         if self.embedded:
-            self._check_folder(exists=model is None)
+            self._check_folder(create)
         place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
         self.thumbnails = Path(thumbnails or (Path(self.uri, "thumbnails", name) if self.embedded else place))
         self._source, self.record = self._given or "", {}
         self._connect()
         try:
             with self._writing():  # of two processes that make a gallery at once, the second finds it made
-                self._open(made=model is None, index=index, shards=shards)
+                self._open(create, index, shards)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, made: bool, index: str, shards: int) -> None:
-        """Read the gallery's record and compare it with the model, or make the gallery unless it must be ``made``."""
+    def _open(self, create: bool, index: str, shards: int) -> None:
+        """Read the gallery's record and compare it with the model that was given, if one was, or make the gallery."""
         if self._call("has_collection"):
             self.record = self._read_record()
-            if not made and (found := self.model.fingerprint()) != self.record["model"]:
+            if (self._model or self._given) and (found := self.model.fingerprint()) != self.record["model"]:
                 raise CSKTError(f"the gallery {self.uri} was written by another model ({self.record['model']}, "
                                 f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors "
                                 "cannot be compared. Open it with that model, or index into a new gallery.")
             self._source = self._given or self.record["source"]
-        elif made:
+        elif not create:
             raise CSKTError(f"{self.uri} holds no gallery {self.name!r}; make one: python -m cskt index FOLDER "
                             f"--gallery {self.uri}")
         else:
+            if self._model is None:
+                self._source = self._given = self._given or default_model()
             self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source, "index": index,
                            "dimension": str(self.model.dimension)}
             self._create(shards)
         columns = {each["name"] for each in self._call("describe_collection")["fields"]}
         self._shown = ["$meta", *(name for name in FIELDS if name in columns)]  # all but the vector
-
-    @staticmethod
-    def exists(uri: str | Path, name: str = "gallery", token: str = "") -> bool:
-        """Whether there is a gallery; :class:`CSKTError` where a server does not answer."""
-        if "://" not in str(uri):
-            return Path(uri, "collections", name).is_dir()
-        try:
-            return MilvusClient(str(uri), token=token).has_collection(name)
-        except MilvusException as error:
-            raise CSKTError(f"the Milvus server {uri} does not answer ({_reason(error)}); is it running?") from error
 
     @property
     def model(self) -> CSKT:
@@ -393,14 +386,14 @@ class Gallery:
 
     # ---- Milvus
 
-    def _check_folder(self, exists: bool) -> None:
+    def _check_folder(self, create: bool) -> None:
         path = Path(self.uri)
         if path.is_file():
             raise CSKTError(f"{path} is a file; a gallery of this version is a folder (earlier versions of milvus-lite "
                             "wrote files, which cannot be read any more): index the images into a new gallery.")
         if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
             raise CSKTError(f"{path} is a folder but no gallery; name another place for it.")
-        if exists and not path.is_dir():
+        if not create and not path.is_dir():
             raise CSKTError(f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}")
 
     def _connect(self) -> None:
@@ -493,6 +486,14 @@ class Gallery:
 
 class _BusyError(Exception):
     """The folder is open in a process that cannot be reached yet."""
+
+
+def default_model() -> str:
+    """The folder of the default run where it has been trained, else ``"cskt-mini"``, the backbone as it comes."""
+    from .training import run_name  # whose imports take a second
+
+    trained = Path("runs", run_name(TrainConfig.mini()))
+    return os.path.abspath(trained) if (trained / METRICS).is_file() else MINI
 
 
 def check_description(text: str) -> str:
