@@ -25,7 +25,7 @@ import typer
 from pymilvus import MilvusClient
 from typer import Option
 
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import MINI, CSKTConfig, CSKTError
 from cskt.evaluation import environment, make_folder, write_json
 from cskt.gallery import INDEXES, Gallery
 from cskt.model import CSKT, load_model
@@ -72,10 +72,10 @@ def folder_mb(folder: Path) -> float:
 
 
 def wait_for_index(gallery: Gallery) -> None:
-    """Until a server has written out and indexed what it was given."""
+    """Until a server has written out and indexed what it was given; it goes on to merge what it wrote."""
     client = gallery._client
     client.flush(gallery.name)
-    while client.describe_index(gallery.name, "vector").get("pending_index_rows", 0):
+    while (state := client.describe_index(gallery.name, "vector"))["indexed_rows"] < state["total_rows"]:
         time.sleep(0.5)
     client.release_collection(gallery.name)  # and reads the index: until then it searches what is new in another way
     client.load_collection(gallery.name)
@@ -137,7 +137,7 @@ def main(
     output: Annotated[Path | None, Option(help="File for the figures as json.")] = None,
     sizes: Annotated[str, Option(help="Numbers of vectors, commas between.")] = "10000,1000000",
     indexes: Annotated[str, Option(help=f"Of {', '.join(INDEXES)}, commas between.")] = "FLAT,HNSW",
-    backbone: Annotated[str, Option(help="Whose vectors' length.")] = "ViT-B-16-quickgelu",
+    backbone: Annotated[str, Option(help="Whose vectors' length.")] = MINI,
     server: Annotated[str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
                       ] = None,
     server_data: Annotated[Path | None, Option(help="The folder where that server keeps its data.")] = None,
