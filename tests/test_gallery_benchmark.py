@@ -27,10 +27,9 @@ def test_vectors_are_the_same_in_parts():
 def test_the_exact_neighbours_are_those_of_one_large_product(monkeypatch):
     monkeypatch.setattr(gallery, "CHUNK", 1000)
     queries, vectors = gallery.drawn(5, 16, 3000), gallery.drawn(2300, 16, 0)
-    rows, cosines = gallery.exact(queries, 2300)
-    expected = np.argsort(-(queries @ vectors.T), axis=1)[:, : gallery.K]
-    np.testing.assert_array_equal(rows, expected)
-    np.testing.assert_allclose(cosines, np.take_along_axis(queries @ vectors.T, expected, 1), rtol=1e-5)
+    rows, seconds = gallery.exact(queries, 2300)
+    np.testing.assert_array_equal(rows, np.argsort(-(queries @ vectors.T), axis=1)[:, : gallery.K])
+    assert len(seconds) == 5 and gallery.exact(queries, 4)[0].shape == (5, 4)
 
 
 def test_record_and_table_of_a_tiny_run(tmp_path):
@@ -50,7 +49,7 @@ def test_record_and_table_of_a_tiny_run(tmp_path):
     assert speed.gallery_table({}).to_dict("records") == [{"gallery": "not run here"}]
 
 
-@pytest.mark.parametrize("index, memory, nodes", [("FLAT", 1907, 40), ("IVF_SQ8", 477, 10), ("DISKANN", 59.6, 2)])
+@pytest.mark.parametrize("index, memory, nodes", [("FLAT", 1907, 40), ("IVF_SQ8", 477, 10), ("DISKANN", 429, 9)])
 def test_the_plan_on_paper(index, memory, nodes):
     plan = speed.gallery_plan([10**9], 512).set_index("index").loc[index]
     assert float(plan["memory, GiB"].replace(",", "")) == memory and plan["query nodes"] == str(nodes)
