@@ -226,11 +226,13 @@ def index(
     from cskt.gallery import Gallery, read_metadata  # Milvus' client takes a second, which other commands save
 
     facts = read_metadata(metadata) if metadata else None
+    if not folder.is_dir():
+        raise CSKTError(f"{folder} is not a folder; give one with images.")
     with Gallery(gallery, model, name=name, token=token, index=kind, shards=shards) as held:
         typer.echo(f"model: {held.record['source']} (a new gallery may name another with --model)", err=True)
         done = held.add(folder, facts)
         for file, why in done.skipped.items():
-            typer.echo(f"skipped {file}: {why}")
+            typer.echo(f"skipped {_printable(file)}: {why}")
         typer.echo(f"{gallery}: {done.added} images added, {done.known} already there, {len(done.skipped)} skipped; "
                    f"{len(held)} in all")
 
@@ -247,23 +249,27 @@ def search(
     name: GalleryName = "gallery", token: Token = "",
 ) -> None:
     """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet with --html."""
-    from cskt.gallery import Gallery
+    from cskt.gallery import MAX_HITS, Gallery
     from cskt.widgets import contact_sheet
 
     if (description is None) == (image is None):
         raise CSKTError("give a description or --image, one of the two.")
+    if html and (html.is_dir() or not html.absolute().parent.is_dir()):
+        raise CSKTError(f"--html {html} cannot be written; name a file in a folder that exists.")
     with Gallery(gallery, model, name=name, create=False, token=token) as held:
         hits, size = held.search(image if description is None else description, k, where), len(held)
         remarks = held.remarks(description) if description else []
         if len(hits) < k:
-            remarks.append(f"Only {len(hits)} of the {size} images fit the filter." if where else
+            remarks.append(f"No more than {len(hits)} images can be listed." if len(hits) == MAX_HITS else
+                           f"Only {len(hits)} of the {size} images fit the filter." if where else
                            f"The gallery holds only {size} images.")
         for remark in remarks:
             typer.echo(remark, err=True)
         typer.echo(f"{'rank':>4}  {'score':>6}  {'identity':>8}  {'camera':<8}  {'time':<19}  file")
         for rank, hit in enumerate(hits, start=1):
-            facts = ["-" if fact is None else str(fact) for fact in (hit.identity, hit.camera, hit.time)]
-            typer.echo(f"{rank:>4}  {hit.score:>6.3f}  {facts[0]:>8}  {facts[1]:<8}  {facts[2]:<19}  {hit.source}")
+            facts = ["-" if fact is None else _printable(str(fact)) for fact in (hit.identity, hit.camera, hit.time)]
+            typer.echo(f"{rank:>4}  {hit.score:>6.3f}  {facts[0]:>8}  {facts[1]:<8}  {facts[2]:<19}  "
+                       f"{_printable(hit.source)}")
         if html:
             page = contact_sheet(description or f"images like {image}", hits, remarks)
             evaluation.write_atomically(html, page)
@@ -308,6 +314,11 @@ def pretrain_mini(
     """Pre-train the embedded cskt-mini backbone on the generic corpus; calling it again resumes."""
     given = {name: value for name, value in context.params.items() if value is not None}
     typer.echo(pretraining.pretrain_mini(**given, environment=evaluation.environment("cpu")))
+
+
+def _printable(text: str) -> str:
+    """A name as a terminal may have it: what is no letter or mark, or no text at all, as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:

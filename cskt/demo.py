@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import html
@@ -64,8 +65,9 @@ def small_uri(picture: Image.Image, size: tuple[int, int] = THUMBNAIL) -> str:
 
 def hit_picture(hit: Hit) -> str:
     """A hit's picture as a data address; an empty grey one where both file and thumbnail are gone."""
-    if hit.thumbnail is not None:
-        return image_uri(hit.thumbnail)
+    with contextlib.suppress(OSError):  # another process may delete it
+        if hit.thumbnail is not None:
+            return image_uri(hit.thumbnail)
     try:
         return small_uri(hit.image())
     except CSKTError:
@@ -167,13 +169,14 @@ class RetrievalDemo:
     """Search by description or picture in one gallery, or in several over the same images side by side.
 
     ``truth``: the identities that are right for a description, where known. ``note`` stands above the results.
+    ``growing``: whether folders can be added.
 
     Every action is a method: :meth:`ask`, :meth:`ask_picture`, :meth:`explain`, :meth:`add` and :meth:`show`. None of
     them raises :class:`CSKTError`: ``message`` says what is wrong, and what was shown stays.
     """
 
     def __init__(self, galleries: Mapping[str, Gallery], examples: Iterable[str] = (),
-                 truth: Mapping[str, Collection[int]] | None = None, note: str = "") -> None:
+                 truth: Mapping[str, Collection[int]] | None = None, note: str = "", growing: bool = True) -> None:
         if not galleries:
             raise CSKTError("the demo needs at least one gallery.")
         self.galleries, self.note, names = dict(galleries), note, list(galleries)
@@ -213,7 +216,7 @@ class RetrievalDemo:
         self.widget = widgets.VBox([
             widgets.HTML(STYLE), *[self.examples] * bool(texts), row(self.query, self.button),
             row(self.hits, self.camera, *[self.sides] * (len(names) > 1), self.upload), self.earlier,
-            row(self.folder, self.adder), self.message, self.heading, self.results])
+            *[row(self.folder, self.adder)] * growing, self.message, self.heading, self.results])
         self.widget.add_class("cskt-demo")
         self._list_cameras()
         self.button.on_click(lambda _: self.ask(self.query.value))
@@ -446,11 +449,13 @@ def example_browser(queries: Sequence[str], pages: Sequence[str]) -> widgets.VBo
     return widgets.VBox([chooser, stack])
 
 
-def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8) -> RetrievalDemo:
+def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8, growing: bool = False
+             ) -> RetrievalDemo:
     """The demo of a run: its model and the one before training, side by side over the test images of a data set (None:
     the run's own), with so many captions as examples and all of them as truth.
 
-    The galleries are kept in the run's folder, so that images are encoded only once.
+    The galleries are kept in the run's folder, so that images are encoded only once. Those to which folders can be
+    added (``growing``) are others than those that the book's page shows.
     """
     data = data or load_dataset(run.config.dataset, run.config.data_root)
     models: dict[str, CSKT] = {"CSKT" if run.config.method == "cskt" else run.config.method: run.load_model()}
@@ -460,7 +465,9 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
     for name, model in models.items():
         model.to(resolve_device(run.config.device)).eval()
         place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}.db"
-        galleries[name] = Gallery(place, model)
+        galleries[name] = Gallery(place, model, name="grown" if growing else "test")
+        if len(galleries[name]) > len(test.image_paths) and not growing:
+            galleries[name].delete("id != ''")  # whatever is in there besides, a page must not show it
         if len(galleries[name]) < len(test.image_paths):
             galleries[name].add(test)
     truth: dict[str, set[int]] = {}
@@ -469,7 +476,7 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
     fit = [caption for caption in truth if len(caption) <= MAX_QUERY]
     picked = np.random.default_rng(run.config.seed + 1).permutation(len(fit))[:examples]
     note = f"{len(test.image_paths):,} test images of {data.name}{', synthetic' if data.synthetic else ''}"
-    return RetrievalDemo(galleries, [fit[index] for index in picked], truth, note)
+    return RetrievalDemo(galleries, [fit[index] for index in picked], truth, note, growing)
 
 
 def gallery_demo(uri: str) -> RetrievalDemo:

@@ -100,9 +100,11 @@ def embed_texts(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch
 def ready(model: CSKT, precision: str = "auto") -> Iterator[CSKT]:
     """Within the block, the model fused for inference in ``precision`` (see :func:`resolve_precision`)."""
     bf16, was_training = resolve_precision(precision, model.device.type) == "bf16", model.training
-    with model.fused(torch.bfloat16 if bf16 else None):
-        yield model
-    model.train(was_training)
+    try:
+        with model.fused(torch.bfloat16 if bf16 else None):
+            yield model
+    finally:
+        model.train(was_training)
 
 
 def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int) -> Tensor:

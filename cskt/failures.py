@@ -90,7 +90,8 @@ def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int
         f"people; {100 * np.mean(missing == 1):.1f}% lack one thing."]
     table = failure_table(data, similarity, seed).query("failed >= 30").rename(columns={"by chance": "chance"})
     for what, rows in (("Missed less often than by chance", table[table["high"] < 0]),
-                       ("Not told from chance", table[table["high"] >= 0])):
+                       ("Not told from chance", table[(table["low"] <= 0) & (table["high"] >= 0)]),
+                       ("Missed more often than by chance", table[table["low"] > 0])):
         parts = [f"{row.part} ({row.missed:.0f}% against {row.chance:.0f}%)" for row in rows.itertuples()]
         said += [f"{what}: {', '.join(parts)}."] if parts else []
     return said

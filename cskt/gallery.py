@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 import warnings
 import weakref
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -47,6 +49,8 @@ FORMAT = "1"  # of the collection; raise when its fields change
 MAX_HITS = 16_384  # Milvus returns no more at once
 MAX_QUERY = 500  # characters
 MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million
+READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of Pillow's formats, none that starts a program
+WORKERS = min(8, os.cpu_count() or 1)  # each holds a decoded image
 THUMBNAIL = (256, 256)
 FIELDS = ("source", "thumbnail", "identity", "camera", "time")
 # What to build and what to give a search for k hits. FLAT is exact; DISKANN is for servers only.
@@ -58,6 +62,7 @@ INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
     "DISKANN": ({}, lambda k: {"search_list": max(100, 2 * k)}),
 }
 UNAVAILABLE, PATIENCE = 2, 30.0  # pymilvus' code for a server that is gone; seconds that a new one may take
+MISREAD = (6, 1100, 65535)  # codes for a filter with a fault: milvus-lite's, and servers'
 Query = str | Path | Image.Image | np.ndarray | Tensor
 
 
@@ -81,10 +86,11 @@ class Hit:
                                                     if value is not None)])
 
     def image(self) -> Image.Image:
-        """The picture itself, or its thumbnail where that is gone; :class:`CSKTError` if both are."""
+        """The picture itself, or its thumbnail where that is gone or another by now; :class:`CSKTError` if both are."""
         for path in filter(None, (Path(self.source), self.thumbnail)):
-            with contextlib.suppress(CSKTError):
-                return read_image(path)
+            with contextlib.suppress(CSKTError, OSError):
+                if path == self.thumbnail or _digest(path) == self.id:
+                    return read_image(path)
         raise CSKTError(f"the image {self.source} and its thumbnail are gone; restore the file or index it again.")
 
 
@@ -121,22 +127,28 @@ class Gallery:
     def __init__(self, uri: str | Path, model: CSKT | str | Path | None = None, *, name: str = "gallery",
                  create: bool = True, index: str = "FLAT", shards: int = 1, token: str = "",
                  thumbnails: str | Path | None = None) -> None:
-        self.uri, self.name, self.embedded, self._token = str(uri), name, "://" not in str(uri), token
+        self.embedded, self.name, self._token = "://" not in str(uri), name, token
+        self.uri = str(Path(uri).expanduser()) if self.embedded else str(uri)
+        if re.match(r"\w\w+:", self.uri) and not urlsplit(self.uri).hostname:
+            raise CSKTError(f"{uri} is no address of a Milvus server; write it as http://host:19530.")
         if index not in INDEXES:
             raise CSKTError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
+        self._client: MilvusClient | None = None
         self._server: tuple[Any, Any] | None = None
         self._closer = weakref.finalize(self, lambda: None)
         self._model = model if isinstance(model, CSKT) else None
         self._given = None if model is None or isinstance(model, CSKT) else str(model)
         if self._given and os.path.isdir(self._given):
             self._given = os.path.abspath(self._given)
+        self._source, self.record = self._given or "", {}
         if self.embedded:
             self._check_folder(create)
+        if self._given:
+            _ = self.model  # if there is none, nothing is left behind
         place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
         self.thumbnails = Path(thumbnails or (Path(self.uri, "thumbnails", name) if self.embedded else place))
-        self._source, self.record = self._given or "", {}
-        self._connect()
         try:
+            self._connect()
             with self._writing():  # of two processes that make a gallery at once, the second finds it made
                 self._open(create, index, shards)
         except BaseException:
@@ -166,7 +178,7 @@ class Gallery:
 
     @property
     def model(self) -> CSKT:
-        """The gallery's model, in eval mode; :class:`CSKTError` if the one noted is gone or has changed."""
+        """The gallery's model; :class:`CSKTError` if the one noted is gone or has changed."""
         if self._model is None:
             if not self._source:
                 raise CSKTError(f"the gallery {self.uri} does not know where its model is; give the model.")
@@ -185,33 +197,41 @@ class Gallery:
 
         ``metadata``: for a folder a mapping from the path below it to facts, else one mapping per image. ``identity``,
         ``camera``, ``time`` and ``source`` have fields of their own; other facts can be filtered by as well. What the
-        gallery holds already, by content, is left alone: an interrupted call is continued by the same call. Files that
-        are no images, are damaged or have too many pixels are skipped and listed. ``on_batch(done, of)`` is called
-        after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server fails.
+        gallery holds already, by content, is left alone, its facts too: an interrupted call is continued by the same
+        call. Files that are no images, are damaged or have too many pixels are skipped and listed. ``on_batch(done,
+        of)`` is called after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server fails.
         """
-        items, done, seen = self._items(images, metadata), Added(), set()
-        if not items:
+        if batch_size < 1:
+            raise CSKTError(f"batch_size must be at least 1, got {batch_size}.")
+        done, seen = Added(), set()
+        items = self._items(images, metadata, done.skipped)
+        if not items and not done.skipped:
             raise CSKTError(f"there is nothing to add: {images if isinstance(images, str | Path) else 'no image'} "
                             "holds no file; give a folder with images.")
-        with (ThreadPoolExecutor(os.cpu_count()) as pool, ready(self.model),
+        with (ThreadPoolExecutor(WORKERS) as pool, ready(self.model),
               tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar):
             for first in range(0, len(items), batch_size):
                 part = items[first : first + batch_size]
                 new: dict[str, tuple[_Item, Callable[[], Image.Image]]] = {}
+                copies: list[tuple[str, _Item]] = []
                 for item, found in zip(part, pool.map(_attempt(lambda item: item.make()), part), strict=True):
                     if isinstance(found, str):
                         done.skipped[item.source] = found
                     elif found[0] in seen or found[0] in new:
-                        done.known += 1
+                        copies.append((found[0], item))
                     else:
                         new[found[0]] = item, found[1]
-                seen |= set(new)
                 held = {row["id"] for row in self._call("get", ids=list(new), output_fields=["id"])} if new else set()
                 done.known += len(held)
                 fresh = [(digest, *new[digest]) for digest in new if digest not in held]
                 decoded = list(pool.map(_attempt(lambda each: self._decode(each[2]())), fresh))
-                done.skipped.update({item.source: why for (_, item, _), why in zip(fresh, decoded, strict=True)
-                                     if isinstance(why, str)})
+                unfit = {digest: why for (digest, *_), why in zip(fresh, decoded, strict=True) if isinstance(why, str)}
+                seen |= set(new) - set(unfit)
+                for digest, item in [*((digest, new[digest][0]) for digest in unfit), *copies]:
+                    if digest in seen:
+                        done.known += 1
+                    else:
+                        done.skipped[item.source] = unfit[digest]
                 kept = [(digest, item, *got) for (digest, item, _), got in zip(fresh, decoded, strict=True)
                         if not isinstance(got, str)]
                 if kept:
@@ -247,16 +267,16 @@ class Gallery:
 
     def search(self, query: Query | Hit, k: int = 10, where: str = "") -> list[Hit]:
         """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H, W, 3) uint8 array), a
-        vector (D,) or another hit; best first, fewer where fewer fit.
+        vector (D,) or another hit; best first, fewer where fewer fit, and never more than 16,384.
 
         ``where`` filters by facts: ``"camera == 'c3' and identity in [1, 2]"``. :class:`CSKTError` for an empty or
         over-long description, an unreadable picture, a vector of another size or a filter that is not understood.
         """
         if k < 1:
             raise CSKTError(f"k must be at least 1, got {k}.")
-        vector = self.encode(query)
+        vector, k = self.encode(query), min(k, MAX_HITS)
         parameters = INDEXES[self.record.get("index", "FLAT")][1](k)
-        found = self._call("search", data=[vector], limit=min(k, MAX_HITS), filter=where, output_fields=self._shown,
+        found = self._call("search", data=[vector], limit=k, filter=where, output_fields=self._shown,
                            search_params={"metric_type": "COSINE", "params": parameters})[0]
         return [self._hit(each["id"], each["distance"], dict(each["entity"])) for each in found]
 
@@ -290,7 +310,10 @@ class Gallery:
         return said
 
     def delete(self, where: str) -> int:
-        """Remove the images that a filter names, with their thumbnails; returns how many there were."""
+        """Remove the images that a filter names, with their thumbnails; returns how many there were.
+
+        They are found no more, but Milvus marks rows before it drops them: in a folder their bytes may stay until it
+        is deleted. To erase, index what may stay into a new gallery and delete the old one."""
         if not where.strip():
             raise CSKTError("delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery.")
         removed = 0
@@ -299,7 +322,7 @@ class Gallery:
                 self._call("delete", ids=[row["id"] for row in rows])
             for row in rows:
                 with contextlib.suppress(OSError):
-                    (self.thumbnails / row["thumbnail"]).unlink()
+                    self._thumbnail(row["id"]).unlink()
             removed += len(rows)
         return removed
 
@@ -314,7 +337,8 @@ class Gallery:
 
     def close(self) -> None:
         """Write everything out and let go; another process may serve the gallery from then on."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
         self._closer()
 
     def __enter__(self) -> Gallery:
@@ -325,28 +349,27 @@ class Gallery:
 
     # ---- where the images come from
 
-    def _items(self, images: Any, metadata: Any) -> list[_Item]:
+    def _items(self, images: Any, metadata: Any, skipped: dict[str, str]) -> list[_Item]:
         if isinstance(images, str | Path):
             folder = Path(images).expanduser()
             if not folder.is_dir():
                 raise CSKTError(f"{folder} is not a folder; give one with images.")
-            own = {Path(self.uri).resolve(), self.thumbnails.resolve()}
-            paths = [path for path in sorted(folder.rglob("*"))
-                     if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-                     and path.is_file() and not own & set(path.resolve().parents)]
+            paths = _files(folder, skipped)
             facts = {os.path.normpath(name): row for name, row in (metadata or {}).items()}
             names = [str(path.relative_to(folder)) for path in paths]
             if unknown := sorted(set(facts) - set(names)):
                 raise CSKTError(f"metadata name {len(unknown)} files that are not in {folder}, such as {unknown[0]}; "
                                 "name files by their path below the folder.")
             return [_file(path, facts.get(name, {})) for path, name in zip(paths, names, strict=True)]
+        if isinstance(images, Split) and metadata is not None:
+            raise CSKTError("a split has facts of its own; add it without metadata.")
         if isinstance(images, Split):
             cameras = images.cameras or itertools.repeat(None)
             return [_file(path, {"identity": int(identity), "camera": camera}) for path, identity, camera
                     in zip(images.image_paths, images.image_identities, cameras, strict=False)]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise CSKTError(f"images must be a uint8 array (N, H, W, 3), got {images.dtype} {images.shape}.")
-        rows = list(metadata) if metadata is not None else [{}] * len(images)
+        rows = [row or {} for row in metadata] if metadata is not None else [{}] * len(images)
         if len(rows) != len(images):
             raise CSKTError(f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images.")
         return [_file(Path(image), row) if isinstance(image, str | Path) else
@@ -363,8 +386,8 @@ class Gallery:
 
     def _keep_thumbnail(self, digest: str, content: bytes) -> None:
         """Before its row: a row's thumbnail is there, whenever this is interrupted."""
-        path = self.thumbnails / _thumbnail(digest)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        path = self._thumbnail(digest)
+        temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
@@ -372,6 +395,9 @@ class Gallery:
         except OSError as error:
             raise CSKTError(f"the thumbnail {path} cannot be written ({error}); make room or choose another place, and "
                             "repeat the call: it goes on where it stopped.") from error
+
+    def _thumbnail(self, digest: str) -> Path:
+        return self.thumbnails / _thumbnail(Path(digest).name)
 
     @staticmethod
     def _row(digest: str, item: _Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
@@ -381,7 +407,8 @@ class Gallery:
 
     def _hit(self, digest: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = {name: entity.pop(name, None) for name in FIELDS}
-        thumbnail = self.thumbnails / (fields.pop("thumbnail") or "")
+        del fields["thumbnail"]  # for other clients: a row that somebody else wrote could name any file
+        thumbnail = self._thumbnail(digest)
         return Hit(digest, float(score), thumbnail=thumbnail if thumbnail.is_file() else None, extra=entity, **fields)
 
     # ---- Milvus
@@ -441,7 +468,7 @@ class Gallery:
             except MilvusException as error:
                 if error.code == UNAVAILABLE and not attempt:
                     self._connect()
-                elif arguments.get("filter") and error.code != UNAVAILABLE:
+                elif arguments.get("filter") and error.code in MISREAD:
                     raise CSKTError(f"the filter {arguments['filter']!r:.200} is not understood ({_reason(error)}); "
                                     "write it like: camera == 'c3' and identity in [1, 2]") from error
                 else:
@@ -507,16 +534,18 @@ def check_description(text: str) -> str:
 
 
 def read_image(path: Path | IO[bytes]) -> Image.Image:
-    """An image file, or an open one, upright and decoded; :class:`CSKTError` with the reason for anything else."""
+    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
             _check_size(image)
             image.load()
-            return ImageOps.exif_transpose(image)
+            return _eight_bits(ImageOps.exif_transpose(image))
     except CSKTError:
         raise
     except Image.UnidentifiedImageError:
         raise CSKTError("not an image") from None
+    except Image.DecompressionBombError as error:
+        raise CSKTError(f"too large ({_reason(error)})") from None
     except Exception as error:  # Pillow raises many unrelated types on damaged files
         raise CSKTError(f"cannot be read ({_reason(error)})") from error
 
@@ -524,11 +553,14 @@ def read_image(path: Path | IO[bytes]) -> Image.Image:
 def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with Path(path).open(encoding="utf-8-sig") as file:
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
     except Exception as error:  # of pandas: many
         raise CSKTError(f"{path} cannot be read as a csv file ({_reason(error)}).") from error
     if "file" not in table:
         raise CSKTError(f"{path} needs a column 'file' (the path below the folder), has {', '.join(table.columns)}.")
+    if table["file"].duplicated().any():
+        raise CSKTError(f"{path} names {table['file'][table['file'].duplicated()].iloc[0]} twice; keep one line of it.")
     facts = {}
     for row in table.to_dict("records"):
         name = row.pop("file")
@@ -536,33 +568,68 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     return facts
 
 
+def _files(folder: Path, skipped: dict[str, str]) -> list[Path]:
+    """Every file in a folder and below, but hidden ones and galleries; what cannot be entered is ``skipped``."""
+    found = []
+
+    def unread(error: OSError) -> None:
+        skipped[str(error.filename)] = f"cannot be entered ({error.strerror})"
+
+    for place, folders, names in os.walk(folder, onerror=unread):
+        at = Path(place)
+        if "collections" in folders and "WRITE.lock" in names:
+            folders[:] = []
+            continue
+        for name in sorted(folders):
+            if (at / name).is_symlink():
+                skipped[str(at / name)] = "a link to a folder is not followed"
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [at / name for name in sorted(names) if not name.startswith(".")]
+    return sorted(found)
+
+
 def _file(path: Path, facts: Mapping[str, Any]) -> _Item:
     def make() -> tuple[str, Callable[[], Image.Image]]:
+        if not path.is_file():  # a pipe would be waited for
+            raise CSKTError("not a file")
         path.as_posix().encode()  # a name that is no text cannot be stored
-        with warnings.catch_warnings(action="ignore"), path.open("rb") as file:
-            with Image.open(file) as image:
-                _check_size(image)
-            file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32], lambda: read_image(path)
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
+            _check_size(image)
+        return _digest(path), lambda: read_image(path)
 
     source = os.path.abspath(path)
-    return _Item(source, _checked(facts, source), make)
+    return _Item(source, _checked({**facts, "source": None}, source), make)
+
+
+def _digest(path: Path) -> str:
+    """What a file's content is known by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _checked(facts: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Facts as they are stored: those that are known, each of its field's type."""
     known = {name: value for name, value in facts.items() if value is not None and value == value}
-    for name, kind, expected in (("identity", int, "an integer"), ("camera", str, "text"), ("time", str, "text")):
-        try:
-            known.update({name: kind(known[name])} if name in known else {})
-        except (TypeError, ValueError):
-            raise CSKTError(f"the {name} of {source} must be {expected}, got {known[name]!r}.") from None
+    given = known.get("identity", 0)
+    try:
+        number = int(given)
+        if not isinstance(given, str) and number != given or abs(number) >= 2**63:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise CSKTError(f"the identity of {source} must be an integer of 64 bits, got {given!r:.80}.") from None
+    known.update({"identity": number} if "identity" in known else {})
+    for name, longest in (("camera", 256), ("time", 64)):
+        if name in known and len((text := str(known[name])).encode("utf-8", "replace")) > longest:
+            raise CSKTError(f"the {name} of {source} must have at most {longest} bytes, got {text:.80}...")
+        known.update({name: str(known[name])} if name in known else {})
+    if bad := [name for name in known if not isinstance(name, str) or name.startswith("$")]:
+        raise CSKTError(f"{source} has a fact called {bad[0]!r}; give it a name that does not start with $.")
     return known
 
 
 def _from_memory(image: Any) -> tuple[str, Callable[[], Image.Image]]:
     picture = _picture(image)
-    content = repr((picture.mode, picture.size)).encode() + picture.tobytes()
+    content = repr((picture.mode, picture.size, picture.getpalette())).encode() + picture.tobytes()
     return hashlib.sha256(content).hexdigest()[:32], lambda: picture
 
 
@@ -573,11 +640,18 @@ def _picture(image: Any) -> Image.Image:
         except CSKTError as error:
             raise CSKTError(f"{image}: {error}; give another image.") from error
     if isinstance(image, Image.Image):
-        return image
+        return _eight_bits(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return Image.fromarray(image)
     raise CSKTError(f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
                     f"{getattr(image, 'shape', '')}.")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips what is brighter than 255 of 65,535."""
+    if image.mode in ("I", "F"):
+        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, not of colours or grey values)")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
 
 
 def _check_size(image: Image.Image) -> None:

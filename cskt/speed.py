@@ -147,7 +147,8 @@ def gallery_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
         "then indexing, s": rows["building_s"].map(_short),
         "query, ms (95th percentile)": [f"{_short(row.query_ms)} ({_short(row.query_ms_95)})"
                                         for row in rows.itertuples()],
-        "filtered query, ms": rows["filtered_query_ms"].map(_short), "numpy, ms": rows["numpy_ms"].map(_short), "opening, s": rows["opening_s"].map(_short),
+        "filtered query, ms": rows["filtered_query_ms"].map(_short), "numpy, ms": rows["numpy_ms"].map(_short),
+        "opening, s": rows["opening_s"].map(_short),
         "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format), "on disk, MB": rows["disk_mb"].map(_short)})
 
 

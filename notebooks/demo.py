@@ -19,7 +19,7 @@ from cskt.config import DATASETS, MINI, CSKTError, TrainConfig
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def prepare(parameters: dict[str, Any]) -> Path:
+def prepare(parameters: dict[str, Any], port: int) -> Path:
     """Train and index what the demo shows, and write the notebook with these parameters; returns where."""
     from cskt.demo import gallery_demo, run_demo
     from cskt.training import train
@@ -31,11 +31,11 @@ def prepare(parameters: dict[str, Any]) -> Path:
         run = train(config, on_epoch=lambda row: print(
             f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s", flush=True))
         print(f"run: {run.folder}", flush=True)
-        shown = run_demo(run)
+        shown = run_demo(run, growing=True)
     for name, held in shown.galleries.items():
         print(f"{name}: {len(held):,} images", flush=True)
         held.close()  # the demo's own process is to serve it
-    copy = ROOT / "runs" / "demo.ipynb"
+    copy = ROOT / "runs" / f"demo-{port}.ipynb"
     copy.parent.mkdir(exist_ok=True)
     papermill.execute_notebook(ROOT / "notebooks" / "demo.ipynb", copy, parameters, prepare_only=True)
     return copy
@@ -44,7 +44,7 @@ def prepare(parameters: dict[str, Any]) -> Path:
 def command(notebook: Path, port: int) -> list[str]:
     """What serves a notebook, to this machine only."""
     return [str(Path(sys.executable).with_name("voila")), str(notebook), "--no-browser", "--Voila.ip=127.0.0.1",
-            f"--port={port}", f"--Voila.config_file_paths={ROOT / 'notebooks'}"]
+            f"--port={port}", "--Voila.port_retries=0", f"--Voila.config_file_paths={ROOT / 'notebooks'}"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             given[name] = os.path.abspath(given[name])
     os.chdir(ROOT)
     try:
-        notebook = prepare(given)
+        notebook = prepare(given, port)
     except CSKTError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -161,6 +162,67 @@ def test_a_folder_with_everything_in_it(tmp_path, model):
         assert page.count('<img src="data:image/jpeg') == page.count(' alt="') == 5
 
 
+def test_odd_pictures_are_seen_as_they_are(tmp_path, model):
+    """16 bits, a palette, a page with transparency, CMYK: none is clipped, confused or refused; floats are."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    ramp = np.linspace(0, 65535, 32 * 16).reshape(IMAGE_SIZE)
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / "deep.png")
+    Image.fromarray(ramp.astype(np.float32)).save(folder / "float.tiff")
+    Image.fromarray(pictures(1)[0]).convert("CMYK").save(folder / "cmyk.jpg", quality=95)
+    Image.fromarray(pictures(1, 1)[0]).convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(pictures(1, 2)[0]).save(folder / "drawing.eps")
+    first = Image.new("P", IMAGE_SIZE[::-1], 1)
+    second = first.copy()
+    first.putpalette([0, 0, 0, 255, 0, 0])
+    second.putpalette([0, 0, 0, 0, 0, 255])
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        added = gallery.add(folder)
+        reasons = {Path(name).name: why for name, why in added.skipped.items()}
+        assert reasons["drawing.eps"] == "not an image" and "pixels are of F" in reasons["float.tiff"]
+        assert added.added == 3 and len(reasons) == 2
+        grey = np.repeat((ramp / 257).round().astype(np.uint8)[..., None], 3, axis=2)
+        (deep,) = gallery.search(features(model, grey[None])[0], 1)
+        assert deep.source.endswith("deep.png") and deep.score > 0.999
+        assert gallery.add([first, second]).added == 2
+
+
+def test_what_is_no_image_of_a_folder(tmp_path, model):
+    """Other galleries, links to folders, copies of a broken file, pipes, folders that cannot be entered."""
+    folder = folder_of(tmp_path / "in", 2)
+    with Gallery(folder / "other.db", model) as other, Gallery(folder / "g.db", model) as gallery:
+        other.add(pictures(3, 4))
+        (folder / "link").symlink_to(tmp_path)
+        os.mkfifo(folder / "pipe")
+        for name in ("cut.png", "cut too.png"):
+            (folder / name).write_bytes((folder / "0000.png").read_bytes()[:900])
+        added = gallery.add(folder)
+        reasons = {Path(name).name: why for name, why in added.skipped.items()}
+        assert (added.added, added.known) == (2, 0) and reasons.keys() == {"link", "pipe", "cut.png", "cut too.png"}
+        assert reasons["cut.png"] == reasons["cut too.png"] and "not followed" in reasons["link"]
+        assert gallery.add(folder) == cskt.gallery.Added(0, 2, added.skipped)
+
+
+def test_a_replaced_file_is_not_shown_for_the_one_indexed(tmp_path, model):
+    folder = folder_of(tmp_path / "in", 1)
+    Image.new("RGB", IMAGE_SIZE[::-1], "red").save(folder / "0000.png")
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        gallery.add(folder)
+        (hit,) = gallery.search("coat", 1)
+        Image.new("RGB", IMAGE_SIZE[::-1], "blue").save(folder / "0000.png")
+        red, _, blue = np.asarray(hit.image().convert("RGB")).reshape(-1, 3).mean(0)
+        assert red > 240 and blue < 10  # the thumbnail's
+
+
+def test_deleted_rows_are_found_no_more_after_opening_again(gallery, model):
+    gallery.close()
+    with Gallery(gallery.uri, model) as again:
+        assert again.delete("identity == 3") == 2
+    with Gallery(gallery.uri, model) as again:
+        assert len(again) == 10 and not again.search("coat", 50, "identity == 3")
+        assert 3 not in {hit.identity for hit in again.search("coat", 50)}
+
+
 def test_a_split_gives_what_evaluation_gives(tmp_path, model):
     folder = folder_of(tmp_path / "in", 4, (40, 20))
     paths = tuple(sorted(folder.iterdir()))
@@ -201,7 +263,10 @@ def test_remarks_name_what_the_model_does_not_read(tmp_path):
 
 @pytest.mark.parametrize("images, metadata, message", [
     (pictures(1)[0], None, r"\(N, H, W, 3\)"), (pictures(2), [{}], "got 1 for 2"), ("nowhere", None, "not a folder"),
-    ([], None, "nothing to add"), ([3], None, "got int"), (pictures(1, 8), [{"identity": "x"}], "identity of image 0")])
+    ([], None, "nothing to add"), ([3], None, "got int"), (pictures(1, 8), [{"identity": "x"}], "identity of image 0"),
+    (pictures(1, 8), [{"identity": 7.5}], "identity of image 0"), (pictures(1, 8), [{"identity": 10**30}], "64 bits"),
+    (pictures(1, 8), [{"camera": "c" * 300}], "camera of image 0 must have at most 256"),
+    (pictures(1, 8), [{"time": "t" * 65}], "time of image 0"), (pictures(1, 8), [{"$meta": 1}], r"\$meta")])
 def test_bad_images_get_a_sentence(gallery, images, metadata, message):
     with pytest.raises(CSKTError, match=message):
         done = gallery.add(images, metadata)
@@ -217,11 +282,15 @@ def test_metadata_from_a_table(tmp_path, gallery):
     folder = folder_of(tmp_path / "in", 2)
     gallery.add(folder, facts)
     assert gallery.search("coat", 9, "colour == 'red'")[0].identity == 7
-    with pytest.raises(CSKTError, match="identity of .*0001.png must be an integer, got 'y'"):
+    with pytest.raises(CSKTError, match="identity of .*0001.png must be an integer of 64 bits, got 'y'"):
         gallery.add(folder, {"0001.png": {"identity": "y"}})
     with pytest.raises(CSKTError, match="1 files that are not in .* such as 9.png"):
         gallery.add(folder, {"9.png": {}})
-    for content, message in (("a,b\n1,2\n", "column 'file'"), ("", "csv")):
+    table.write_bytes("\ufefffile, camera\n0000.png, c1,\n".encode())
+    assert read_metadata(table) == {"0000.png": {"camera": "c1"}}
+    with pytest.raises(CSKTError, match="http"):
+        read_metadata("http://127.0.0.1:9/facts.csv")
+    for content, message in (("a,b\n1,2\n", "column 'file'"), ("", "csv"), ("file\na\na\n", "names a twice")):
         table.write_text(content)
         with pytest.raises(CSKTError, match=message):
             read_metadata(table)
@@ -235,8 +304,6 @@ def test_another_model_is_refused(gallery, model):
 
 
 def test_a_changed_model_is_refused(tmp_path, model):
-    model.save_pretrained(tmp_path / "model")
-    model.source["pretrained"] = None
     with Gallery(tmp_path / "g.db", "cskt-mini") as gallery:
         gallery.add(np.zeros((1, 8, 8, 3), np.uint8))
         assert gallery.record["source"] == "cskt-mini"
@@ -279,6 +346,11 @@ def test_places_without_a_gallery(tmp_path, model):
         Gallery(tmp_path / "none.db", model, index="B-TREE")
     with pytest.raises(CSKTError, match="is the Milvus server running"):
         Gallery("http://127.0.0.1:9", model)
+    for address in ("http://", Path("http://127.0.0.1:9")):
+        with pytest.raises(CSKTError, match="write it as http://host:19530"):
+            Gallery(address, model)
+    with pytest.raises(CSKTError, match="nowhere holds no run"):
+        Gallery(tmp_path / "none.db", "nowhere")
     assert not (tmp_path / "none.db").exists() and sorted(p.name for p in foreign.iterdir()) == ["0000.png"]
 
 
@@ -485,7 +557,20 @@ def test_the_command_line_indexes_and_searches(tmp_path, command_line):
     (["search", "--gallery", "none.db"], "give a description or --image"),
     (["index", "nowhere", "--gallery", "new.db"], "nowhere is not a folder"),
     (["index", ".", "--gallery", "new.db", "--model", "nowhere"], "nowhere holds no run"),
-    (["index", ".", "--gallery", "new.db", "--index", "TREE"], "index must be one of")])
+    (["index", ".", "--gallery", "new.db", "--index", "TREE"], "index must be one of"),
+    (["search", "a man", "--gallery", "none.db", "--html", "gone/out.html"], "name a file in a folder that exists"),
+    (["search", "a man", "--gallery", "none.db", "--html", "."], "name a file in a folder that exists")])
 def test_bad_command_lines_get_one_line(tmp_path, command_line, arguments, message):
     done = command_line(*arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_names_that_are_no_text_do_not_reach_the_terminal(tmp_path, command_line):
+    folder = folder_of(tmp_path / "in", 1)
+    shutil.copy(folder / "0000.png", os.fsencode(folder) + b"/bad\xff.png")
+    Image.fromarray(pictures(1, 3)[0]).save(folder / "red\x1b[31m\n.png")
+    done = command_line("index", folder, "--gallery", "g.db")
+    assert r"bad\udcff.png: its name is not text" in done.stdout and "2 images added" in done.stdout
+    done = command_line("search", "a man", "--gallery", "g.db")
+    assert r"red\x1b[31m\n.png" in done.stdout and "\x1b" not in done.stdout

@@ -199,6 +199,9 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     listening = {connection.laddr.ip.removeprefix("::ffff:") for process in processes
                  for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
+    asked = urllib.request.Request(address, headers={"Host": "evil.example"})  # a page whose name leads here
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(asked, timeout=60)
     # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else fails.
     refused = ("Content Security Policy", "failed: https://cdn.jsdelivr.net")
     assert not [error for error in page.errors if not any(known in error for known in refused)]
@@ -291,8 +294,8 @@ def test_what_is_served_is_said_and_has_the_parameters(serve, folder, tmp_path, 
     monkeypatch.setattr(os, "execv", lambda program, command: served.append(command))
     serve.main(["--gallery", "zero-shot.db", "--port", "9999"])
     (command,) = served
-    assert {"--Voila.ip=127.0.0.1", "--port=9999", str(tmp_path / "runs" / "demo.ipynb")} <= set(command)
+    assert {"--Voila.ip=127.0.0.1", "--port=9999", str(tmp_path / "runs" / "demo-9999.ipynb")} <= set(command)
     said = capsys.readouterr().out
     assert "zero-shot.db: 1" in said and "http://127.0.0.1:9999" in said
-    cells = nbformat.read(tmp_path / "runs" / "demo.ipynb", as_version=4).cells
+    cells = nbformat.read(tmp_path / "runs" / "demo-9999.ipynb", as_version=4).cells
     assert any(str(folder / "zero-shot.db") in cell.source for cell in cells)
