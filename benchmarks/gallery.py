@@ -83,9 +83,9 @@ def wait_for_index(gallery: Gallery) -> None:
     client.load_collection(gallery.name)
 
 
-def measure(index: str, count: int, backbone: str, uri: str, held: str) -> dict[str, Any]:
-    """Fill, search and open again one gallery at ``uri``, whose data lie in the folder ``held``."""
-    model, name, before = random_model(backbone), f"{index}_{count}", folder_mb(Path(held))
+def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
+    """Fill, search and open again one gallery at ``uri``."""
+    model, name = random_model(backbone), f"{index}_{count}"
     dimension, inserting = model.dimension, 0.0
     queries = drawn(QUERIES, dimension, 0) + 0.5 * drawn(QUERIES, dimension, count)  # near somebody, like nobody
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
@@ -120,7 +120,7 @@ def measure(index: str, count: int, backbone: str, uri: str, held: str) -> dict[
     gallery = Gallery(uri, model, name=name)
     gallery.search(queries[0], K)
     opening = time.perf_counter() - start
-    disk = round(folder_mb(Path(held)) - before, 1)
+    disk = folder_mb(Path(uri)) if gallery.embedded else None  # a server's also holds logs and what it drops later
     if not gallery.embedded:
         gallery._client.drop_collection(name)
     gallery.close()
@@ -142,7 +142,6 @@ def main(
     backbone: Annotated[str, Option(help="Whose vectors' length.")] = MINI,
     server: Annotated[str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
                       ] = None,
-    server_data: Annotated[Path | None, Option(help="The folder where that server keeps its data.")] = None,
 ) -> None:
     """Measure every index at every size, each case in a process and a folder, or collection, of its own."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -152,11 +151,10 @@ def main(
     for count in map(int, sizes.split(",")):
         for index in indexes.split(","):
             folder = tempfile.mkdtemp(prefix="cskt-gallery-")
-            held = str(server_data) if server and server_data else folder
             try:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                    rows.append(process.submit(measure, index, count, backbone, server or f"{folder}/g.db", held
-                                               ).result())
+                    uri = server or f"{folder}/g.db"
+                    rows.append(process.submit(measure, index, count, backbone, uri).result())
             finally:
                 shutil.rmtree(folder)
             typer.echo("  ".join(f"{name} {value}" for name, value in rows[-1].items()))

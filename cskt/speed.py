@@ -149,7 +149,8 @@ def gallery_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
                                         for row in rows.itertuples()],
         "filtered query, ms": rows["filtered_query_ms"].map(_short), "numpy, ms": rows["numpy_ms"].map(_short),
         "opening, s": rows["opening_s"].map(_short),
-        "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format), "on disk, MB": rows["disk_mb"].map(_short)})
+        "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format),
+        "on disk, MB": [_short(row.disk_mb) if row.where == "embedded" else "" for row in rows.itertuples()]})
 
 
 def gallery_plan(counts: Sequence[int], dimension: int = 512, node_gib: int = 64) -> pd.DataFrame:
