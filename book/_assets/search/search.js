@@ -128,13 +128,14 @@ globalThis.csktSearch = (root, config) => {
   };
 
   const search = async () => {
-    const mine = ++turn, text = box.value.trim(), truth = written.get(text)?.truth;
+    const mine = ++turn, text = box.value.trim().replace(/\s+/g, " "), truth = written.get(text)?.truth;
     pending = false;
     note([]);
     find(".words").hidden = true;
     if (!text) return tell("Type a description first, for example: a man in a grey hoodie with a red backpack.");
-    if (text.length > config.longest) {
-      return tell(`The description has ${text.length.toLocaleString("en")} characters; shorten it to ${config.longest}.`);
+    const length = [...text].length; // as Python counts
+    if (length > config.longest) {
+      return tell(`The description has ${length.toLocaleString("en")} characters; shorten it to ${config.longest}.`);
     }
     const caption = written.get(text)?.caption;
     if (!engine && truth) { // what Python found is shown at once
