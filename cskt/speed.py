@@ -140,7 +140,7 @@ def gallery_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
     frames = [pd.DataFrame(records[name]["rows"]) for name in GALLERIES if name in records]
     if not frames:
         return pd.DataFrame({"gallery": [NOT_RUN]})
-    rows = pd.concat(frames).sort_values(["vectors", "where", "index"], kind="stable")
+    rows = pd.concat(frames).sort_values(["vectors", "where", "index"], kind="stable", ignore_index=True)
     return pd.DataFrame({
         "vectors": rows["vectors"].map("{:,}".format), "where": rows["where"], "index": rows["index"],
         "numbers each": rows["dimension"], "inserted per second": rows["inserted_per_s"].map("{:,}".format),

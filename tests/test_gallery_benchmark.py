@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gallery
-from cskt import speed
+from cskt import results, speed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +46,8 @@ def test_record_and_table_of_a_tiny_run(tmp_path):
     assert "milvus-lite" in speed.describe_benchmarks(records)[-2]
     (shown,) = speed.gallery_table(records).to_dict("records")
     assert shown["vectors"] == "300" and shown["recall at 10, percent"] == "100.0" and json.dumps(row)
+    both = {"gallery-embedded": record, "gallery-server": {"rows": [{**row, "where": "server", "disk_mb": None}]}}
+    assert results.show_table(speed.gallery_table(both)).to_html().count("<tr>") == 3
     assert speed.gallery_table({}).to_dict("records") == [{"gallery": "not run here"}]
 
 
