@@ -553,7 +553,7 @@ def read_image(path: Path | IO[bytes]) -> Image.Image:
 def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
     try:
-        with Path(path).open(encoding="utf-8-sig") as file:
+        with Path(path).open(encoding="utf-8-sig") as file, warnings.catch_warnings(action="error"):
             table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
     except Exception as error:  # of pandas: many
         raise CSKTError(f"{path} cannot be read as a csv file ({_reason(error)}).") from error

@@ -286,11 +286,12 @@ def test_metadata_from_a_table(tmp_path, gallery):
         gallery.add(folder, {"0001.png": {"identity": "y"}})
     with pytest.raises(CSKTError, match="1 files that are not in .* such as 9.png"):
         gallery.add(folder, {"9.png": {}})
-    table.write_bytes("\ufefffile, camera\n0000.png, c1,\n".encode())
+    table.write_bytes("\ufefffile, camera\n0000.png, c1\n".encode())
     assert read_metadata(table) == {"0000.png": {"camera": "c1"}}
     with pytest.raises(CSKTError, match="http"):
         read_metadata("http://127.0.0.1:9/facts.csv")
-    for content, message in (("a,b\n1,2\n", "column 'file'"), ("", "csv"), ("file\na\na\n", "names a twice")):
+    for content, message in (("a,b\n1,2\n", "column 'file'"), ("", "csv"), ("file\na\na\n", "names a twice"),
+                             ("file,camera\na.png,c1,hall\n", "cannot be read as a csv file")):
         table.write_text(content)
         with pytest.raises(CSKTError, match=message):
             read_metadata(table)
