@@ -223,7 +223,8 @@ def index(
     name: GalleryName = "gallery", token: Token = "",
 ) -> None:
     """Add a folder of images to a gallery; calling it again goes on where it stopped and adds what is new."""
-    from cskt.gallery import Gallery, read_metadata  # Milvus' client takes a second, which other commands save
+    from cskt.gallery import Gallery  # Milvus' client takes a second, which other commands save
+    from cskt.pictures import read_metadata
 
     facts = read_metadata(metadata) if metadata else None
     if not folder.is_dir():

@@ -17,20 +17,18 @@ import os
 import re
 import threading
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image
 from pymilvus import DataType, MilvusClient
 from pymilvus.exceptions import MilvusException
 from torch import Tensor
@@ -41,6 +39,19 @@ from .data.benchmarks import Split
 from .data.pipeline import resize
 from .evaluation import METRICS, encode_images, open_model, ready
 from .model.cskt import CSKT
+from .pictures import (
+    Item,
+    attempt,
+    checked,
+    digest_of,
+    files_below,
+    from_file,
+    from_memory,
+    picture_of,
+    read_image,
+    reason,
+    taken_at,
+)
 
 for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):  # they log a traceback for what is raised here as a sentence
     logging.getLogger(_name).setLevel(logging.CRITICAL)
@@ -48,8 +59,6 @@ for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):  # they log a traceba
 FORMAT = "1"  # of the collection; raise when its fields change
 MAX_HITS = 16_384  # Milvus returns no more at once
 MAX_QUERY = 500  # characters
-MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million
-READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of Pillow's formats, none that starts a program
 WORKERS = min(8, os.cpu_count() or 1)  # each holds a decoded image
 THUMBNAIL = (256, 256)
 FIELDS = ("source", "thumbnail", "identity", "camera", "time")
@@ -89,7 +98,7 @@ class Hit:
         """The picture itself, or its thumbnail where that is gone or another by now; :class:`CSKTError` if both are."""
         for path in filter(None, (Path(self.source), self.thumbnail)):
             with contextlib.suppress(CSKTError, OSError):
-                if path == self.thumbnail or _digest(path) == self.id:
+                if path == self.thumbnail or digest_of(path) == self.id:
                     return read_image(path)
         raise CSKTError(f"the image {self.source} and its thumbnail are gone; restore the file or index it again.")
 
@@ -101,15 +110,6 @@ class Added:
     added: int = 0
     known: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Item:
-    """An image on its way in: ``make`` gives what identifies its content, and the way to the picture."""
-
-    source: str
-    facts: Mapping[str, Any]
-    make: Callable[[], tuple[str, Callable[[], Image.Image]]] | None
 
 
 class Gallery:
@@ -212,9 +212,9 @@ class Gallery:
               tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar):
             for first in range(0, len(items), batch_size):
                 part = items[first : first + batch_size]
-                new: dict[str, tuple[_Item, Callable[[], Image.Image]]] = {}
-                copies: list[tuple[str, _Item]] = []
-                for item, found in zip(part, pool.map(_attempt(lambda item: item.make()), part), strict=True):
+                new: dict[str, tuple[Item, Callable[[], Image.Image]]] = {}
+                copies: list[tuple[str, Item]] = []
+                for item, found in zip(part, pool.map(attempt(lambda item: item.make()), part), strict=True):
                     if isinstance(found, str):
                         done.skipped[item.source] = found
                     elif found[0] in seen or found[0] in new:
@@ -224,7 +224,7 @@ class Gallery:
                 held = {row["id"] for row in self._call("get", ids=list(new), output_fields=["id"])} if new else set()
                 done.known += len(held)
                 fresh = [(digest, *new[digest]) for digest in new if digest not in held]
-                decoded = list(pool.map(_attempt(lambda each: self._decode(each[2]())), fresh))
+                decoded = list(pool.map(attempt(lambda each: self._decode(each[2]())), fresh))
                 unfit = {digest: why for (digest, *_), why in zip(fresh, decoded, strict=True) if isinstance(why, str)}
                 seen |= set(new) - set(unfit)
                 for digest, item in [*((digest, new[digest][0]) for digest in unfit), *copies]:
@@ -260,7 +260,7 @@ class Gallery:
         for i, (vector, facts) in enumerate(zip(vectors / lengths, metadata, strict=True)):
             source = str(facts.get("source", f"vector {i}"))
             digest = hashlib.sha256(source.encode() + vector.tobytes()).hexdigest()[:32]
-            written.append(self._row(digest, _Item(source, _checked(facts, source), None), vector, None))
+            written.append(self._row(digest, Item(source, checked(facts, source), None), vector, None))
         for first in range(0, len(written), 1000):
             self._write(written[first : first + 1000])
         return len(self) - before
@@ -297,7 +297,7 @@ class Gallery:
             if len(vector) != size or not np.isfinite(length) or not length:
                 raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
             return (vector / length).astype(np.float32)
-        pixels = torch.tensor(resize(_picture(vector), self.model.image_size))[None]
+        pixels = torch.tensor(resize(picture_of(vector), self.model.image_size))[None]
         return encode_images(self.model, pixels)[0].cpu().numpy()
 
     def remarks(self, text: str) -> list[str]:
@@ -349,32 +349,32 @@ class Gallery:
 
     # ---- where the images come from
 
-    def _items(self, images: Any, metadata: Any, skipped: dict[str, str]) -> list[_Item]:
+    def _items(self, images: Any, metadata: Any, skipped: dict[str, str]) -> list[Item]:
         if isinstance(images, str | Path):
             folder = Path(images).expanduser()
             if not folder.is_dir():
                 raise CSKTError(f"{folder} is not a folder; give one with images.")
-            paths = _files(folder, skipped)
+            paths = files_below(folder, skipped)
             facts = {os.path.normpath(name): row for name, row in (metadata or {}).items()}
             names = [str(path.relative_to(folder)) for path in paths]
             if unknown := sorted(set(facts) - set(names)):
                 raise CSKTError(f"metadata name {len(unknown)} files that are not in {folder}, such as {unknown[0]}; "
                                 "name files by their path below the folder.")
-            return [_file(path, facts.get(name, {})) for path, name in zip(paths, names, strict=True)]
+            return [from_file(path, facts.get(name, {})) for path, name in zip(paths, names, strict=True)]
         if isinstance(images, Split) and metadata is not None:
             raise CSKTError("a split has facts of its own; add it without metadata.")
         if isinstance(images, Split):
             cameras = images.cameras or itertools.repeat(None)
-            return [_file(path, {"identity": int(identity), "camera": camera}) for path, identity, camera
+            return [from_file(path, {"identity": int(identity), "camera": camera}) for path, identity, camera
                     in zip(images.image_paths, images.image_identities, cameras, strict=False)]
         if isinstance(images, np.ndarray) and images.ndim != 4:
             raise CSKTError(f"images must be a uint8 array (N, H, W, 3), got {images.dtype} {images.shape}.")
         rows = [row or {} for row in metadata] if metadata is not None else [{}] * len(images)
         if len(rows) != len(images):
             raise CSKTError(f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images.")
-        return [_file(Path(image), row) if isinstance(image, str | Path) else
-                _Item(str(row.get("source", f"image {i}")), _checked(row, f"image {i}"),
-                      lambda image=image: _from_memory(image))
+        return [from_file(Path(image), row) if isinstance(image, str | Path) else
+                Item(str(row.get("source", f"image {i}")), checked(row, f"image {i}"),
+                      lambda image=image: from_memory(image))
                 for i, (image, row) in enumerate(zip(images, rows, strict=True))]
 
     def _decode(self, image: Image.Image) -> tuple[np.ndarray, str | None, bytes]:
@@ -382,7 +382,7 @@ class Gallery:
         small, buffer = image.convert("RGB"), io.BytesIO()
         small.thumbnail(THUMBNAIL)
         small.save(buffer, "JPEG", quality=88)
-        return resize(image, self.model.image_size), _taken(image), buffer.getvalue()
+        return resize(image, self.model.image_size), taken_at(image), buffer.getvalue()
 
     def _keep_thumbnail(self, digest: str, content: bytes) -> None:
         """Before its row: a row's thumbnail is there, whenever this is interrupted."""
@@ -400,7 +400,7 @@ class Gallery:
         return self.thumbnails / _thumbnail(Path(digest).name)
 
     @staticmethod
-    def _row(digest: str, item: _Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
+    def _row(digest: str, item: Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
         known = {"time": taken, **item.facts, "id": digest, "vector": vector, "source": item.source,
                  "thumbnail": _thumbnail(digest)}
         return {name: value for name, value in known.items() if value is not None}
@@ -436,7 +436,7 @@ class Gallery:
             except Exception as error:  # whose type depends on how far it got: grpc, pymilvus, a damaged file
                 gone = self.embedded and (isinstance(error, _BusyError) or getattr(error, "code", 0) == UNAVAILABLE)
                 if not gone or time.monotonic() > deadline:
-                    raise CSKTError(f"the gallery {self.uri} cannot be opened ({_reason(error)}); "
+                    raise CSKTError(f"the gallery {self.uri} cannot be opened ({reason(error)}); "
                                     + ("is it damaged, of another version, or on a disk that cannot be written?"
                                        if self.embedded else "is the Milvus server running there?")) from error
             time.sleep(0.1)
@@ -462,17 +462,17 @@ class Gallery:
 
     def _call(self, method: str, **arguments: Any) -> Any:
         """A method of the client; the second attempt is for a server that ended since the last call."""
-        for attempt in range(2):
+        for again in range(2):
             try:
                 return getattr(self._client, method)(self.name, **arguments)
             except MilvusException as error:
-                if error.code == UNAVAILABLE and not attempt:
+                if error.code == UNAVAILABLE and not again:
                     self._connect()
                 elif arguments.get("filter") and error.code in MISREAD:
-                    raise CSKTError(f"the filter {arguments['filter']!r:.200} is not understood ({_reason(error)}); "
+                    raise CSKTError(f"the filter {arguments['filter']!r:.200} is not understood ({reason(error)}); "
                                     "write it like: camera == 'c3' and identity in [1, 2]") from error
                 else:
-                    raise CSKTError(f"the gallery {self.uri} failed at {method}: {_reason(error)}") from error
+                    raise CSKTError(f"the gallery {self.uri} failed at {method}: {reason(error)}") from error
 
     def _read_record(self) -> dict[str, str]:
         held = self._call("describe_collection").get("properties", {})
@@ -533,166 +533,8 @@ def check_description(text: str) -> str:
     return text
 
 
-def read_image(path: Path | IO[bytes]) -> Image.Image:
-    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
-            _check_size(image)
-            image.load()
-            return _eight_bits(ImageOps.exif_transpose(image))
-    except CSKTError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise CSKTError("not an image") from None
-    except Image.DecompressionBombError as error:
-        raise CSKTError(f"too large ({_reason(error)})") from None
-    except Exception as error:  # Pillow raises many unrelated types on damaged files
-        raise CSKTError(f"cannot be read ({_reason(error)})") from error
-
-
-def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
-    """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file, warnings.catch_warnings(action="error"):
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
-    except Exception as error:  # of pandas: many
-        raise CSKTError(f"{path} cannot be read as a csv file ({_reason(error)}).") from error
-    if "file" not in table:
-        raise CSKTError(f"{path} needs a column 'file' (the path below the folder), has {', '.join(table.columns)}.")
-    if table["file"].duplicated().any():
-        raise CSKTError(f"{path} names {table['file'][table['file'].duplicated()].iloc[0]} twice; keep one line of it.")
-    facts = {}
-    for row in table.to_dict("records"):
-        name = row.pop("file")
-        facts[name] = {column: value for column, value in row.items() if value != ""}
-    return facts
-
-
-def _files(folder: Path, skipped: dict[str, str]) -> list[Path]:
-    """Every file in a folder and below, but hidden ones and galleries; what cannot be entered is ``skipped``."""
-    found = []
-
-    def unread(error: OSError) -> None:
-        skipped[str(error.filename)] = f"cannot be entered ({error.strerror})"
-
-    for place, folders, names in os.walk(folder, onerror=unread):
-        at = Path(place)
-        if "collections" in folders and "WRITE.lock" in names:
-            folders[:] = []
-            continue
-        for name in sorted(folders):
-            if (at / name).is_symlink():
-                skipped[str(at / name)] = "a link to a folder is not followed"
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [at / name for name in sorted(names) if not name.startswith(".")]
-    return sorted(found)
-
-
-def _file(path: Path, facts: Mapping[str, Any]) -> _Item:
-    def make() -> tuple[str, Callable[[], Image.Image]]:
-        if not path.is_file():  # a pipe would be waited for
-            raise CSKTError("not a file")
-        path.as_posix().encode()  # a name that is no text cannot be stored
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
-            _check_size(image)
-        return _digest(path), lambda: read_image(path)
-
-    source = os.path.abspath(path)
-    return _Item(source, _checked({**facts, "source": None}, source), make)
-
-
-def _digest(path: Path) -> str:
-    """What a file's content is known by."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-
-
-def _checked(facts: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Facts as they are stored: those that are known, each of its field's type."""
-    known = {name: value for name, value in facts.items() if value is not None and value == value}
-    given = known.get("identity", 0)
-    try:
-        number = int(given)
-        if not isinstance(given, str) and number != given or abs(number) >= 2**63:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise CSKTError(f"the identity of {source} must be an integer of 64 bits, got {given!r:.80}.") from None
-    known.update({"identity": number} if "identity" in known else {})
-    for name, longest in (("camera", 256), ("time", 64)):
-        if name in known and len((text := str(known[name])).encode("utf-8", "replace")) > longest:
-            raise CSKTError(f"the {name} of {source} must have at most {longest} bytes, got {text:.80}...")
-        known.update({name: str(known[name])} if name in known else {})
-    if bad := [name for name in known if not isinstance(name, str) or name.startswith("$")]:
-        raise CSKTError(f"{source} has a fact called {bad[0]!r}; give it a name that does not start with $.")
-    return known
-
-
-def _from_memory(image: Any) -> tuple[str, Callable[[], Image.Image]]:
-    picture = _picture(image)
-    content = repr((picture.mode, picture.size, picture.getpalette())).encode() + picture.tobytes()
-    return hashlib.sha256(content).hexdigest()[:32], lambda: picture
-
-
-def _picture(image: Any) -> Image.Image:
-    if isinstance(image, Path):
-        try:
-            return read_image(image)
-        except CSKTError as error:
-            raise CSKTError(f"{image}: {error}; give another image.") from error
-    if isinstance(image, Image.Image):
-        return _eight_bits(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return Image.fromarray(image)
-    raise CSKTError(f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
-                    f"{getattr(image, 'shape', '')}.")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips what is brighter than 255 of 65,535."""
-    if image.mode in ("I", "F"):
-        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, not of colours or grey values)")
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
-
-
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise CSKTError(f"too large ({image.width} x {image.height} pixels, at most {MAX_PIXELS // 10**6} million)")
-
-
-def _taken(image: Image.Image) -> str | None:
-    """When the camera says the picture was taken, ISO 8601."""
-    with contextlib.suppress(Exception):  # whatever a file claims to hold
-        exif = image.getexif()
-        stamp = exif.get_ifd(0x8769).get(0x9003) or exif.get(0x0132)
-        return time.strftime("%Y-%m-%dT%H:%M:%S", time.strptime(stamp, "%Y:%m:%d %H:%M:%S"))
-    return None
-
-
 def _thumbnail(digest: str) -> str:
     return f"{digest[:2]}/{digest}.jpg"
-
-
-def _attempt(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """``work``, which gives the reason as a str where an image cannot be used."""
-    def attempt(item: Any) -> Any:
-        try:
-            return work(item)
-        except CSKTError as error:
-            return str(error)
-        except Image.UnidentifiedImageError:
-            return "not an image"
-        except Image.DecompressionBombError as error:
-            return f"too large ({_reason(error)})"
-        except UnicodeError:
-            return "its name is not text"
-        except Exception as error:  # Pillow raises many unrelated types on damaged files
-            return f"cannot be read ({_reason(error)})"
-
-    return attempt
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "message", None) or error).split())[:300] or type(error).__name__
 
 
 def _stop(server: Any, database: Any) -> None:

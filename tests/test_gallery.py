@@ -23,7 +23,8 @@ import cskt
 from cskt import CSKTConfig, CSKTError, Gallery, widgets
 from cskt.data.benchmarks import Split
 from cskt.data.pipeline import decode_image, normalize
-from cskt.gallery import MAX_PIXELS, Hit, read_metadata
+from cskt.gallery import Hit
+from cskt.pictures import MAX_PIXELS, read_metadata
 
 from .tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone
 
