@@ -1,4 +1,4 @@
-"""How the embedded backbone cskt-mini is made: plain CLIP training on the generic corpus, in stages that resume.
+"""How the embedded backbone cskt-mini is made: plain CLIP training in fp32 on the generic corpus, in one run.
 
 In three steps of four a few random prompt rows stand in both towers, drawn anew each time, so that the backbone learns
 to tolerate rows that mean nothing yet; so few tokens (33 image rows) would otherwise drown in untrained prompts.
@@ -20,12 +20,14 @@ from tqdm import tqdm
 from .backbones import RANDOM, create_backbone, save_mini, tokenizer_for
 from .config import MINI, CSKTConfig, CSKTError, cache_dir
 from .data.pipeline import normalize
+from .data.synthetic import VERSION
 from .data.synthetic.corpus import build_corpus, corpus_caption
 from .losses import itc_loss
 from .model.cskt import CSKT
 
 log = logging.getLogger(__name__)
 
+SAMPLES, IMAGES = 320_000, 80_000  # pairs seen, images drawn: about half an hour of two cores
 BATCH_SIZE = 128
 SCALES = 1 / 0.07, 50.0  # the logit scale rises from CLIP's start to SDM's 1 / 0.02, so that the backbone fits it
 LEARNING_RATE = 1.5e-3
@@ -84,9 +86,7 @@ def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int,
     rows = np.random.default_rng((seed, 1_000_000 + epoch)).permutation(len(facts))[start:start + BATCH_SIZE]
     batch, tokens = _batch(pixels, facts, rows, rng, tokenize)
     model = _wrapped(backbone, rng)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        image_features, text_features = model.encode_image(batch), model.encode_text(tokens)
-    loss = itc_loss(image_features.float(), text_features.float(), temperature=1 / scale)
+    loss = itc_loss(model.encode_image(batch), model.encode_text(tokens), temperature=1 / scale)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
@@ -94,7 +94,7 @@ def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int,
     return loss.item(), tokens
 
 
-def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mini", images: int = 110_000,
+def pretrain_mini(samples: int = SAMPLES, output: str | Path = "runs/pretrain-mini", images: int = IMAGES,
                   seed: int = 0, stop_after: float | None = None, environment: dict | None = None) -> Path:
     """Pre-train cskt-mini on the CPU; calling it again with the same arguments resumes.
 
@@ -108,7 +108,7 @@ def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mi
         raise CSKTError(f"samples and images must be at least one batch of {BATCH_SIZE}, got {samples} and {images}.")
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    pixels, facts = build_corpus(cache_dir() / "pretraining-corpus", images)
+    pixels, facts = build_corpus(cache_dir() / f"pretraining-corpus-{VERSION}", images)
     torch.manual_seed(seed)
     backbone, tokenize = create_backbone(MINI, pretrained=RANDOM), tokenizer_for(MINI)
     optimizer, steps = _optimizer(backbone.train().requires_grad_(True)), samples // BATCH_SIZE
@@ -140,7 +140,8 @@ def pretrain_mini(samples: int = 400_000, output: str | Path = "runs/pretrain-mi
         if stop_after and time.monotonic() - started > stop_after and step + 1 < steps:
             log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
             return folder
-    record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "batch_size": BATCH_SIZE,
+    record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "data_version": VERSION,
+              "precision": "fp32", "batch_size": BATCH_SIZE,
               **settings, "steps": steps, "duration_s": round(state["spent"], 1), "history": state["history"],
               "known_tokens": int(state["seen"].sum()), **(environment or {})}
     backbone.logit_scale.data.fill_(math.log(_logit_scale(steps, steps)))

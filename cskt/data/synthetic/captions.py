@@ -39,11 +39,12 @@ LEXICON: dict[str, tuple[str, ...]] = {key: tuple(words.split(", ")) for key, wo
     "pink": "pink, light pink, pink, rose",
 }.items()}
 PLURAL = {"trousers", "jeans", "shorts", "leggings", "sneakers", "boots", "shoes", "sandals", "glasses", "sunglasses"}
-# How many pixels of a part a viewer needs to name it with its colour.
+# How many pixels of a part a viewer needs to name it with its colour, in a picture of 128 x 64.
 NAMEABLE = {"upper": 70, "inner": 18, "lower": 45, "shoes": 12, "bag": 30, "headwear": 16, "eyewear": 5, "hair": 18,
             "scarf": 12, "umbrella": 60}
 # How often a caption mentions what is visible, if not in 82 percent.
 _MENTIONED = {"hair": 0.75, "shoes": 0.7, "eyewear": 0.7, "inner": 0.6, "lower": 0.92, "upper": 0.98}
+SHORTEST, LONGEST = 20, 45  # words of a caption
 PRONOUNS = {"man": ("he", "him", "his"), "woman": ("she", "her", "her")}
 
 
@@ -98,7 +99,8 @@ def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[
 
     A backpack seen from the front is only its straps and is not named; a ponytail is not seen from the front.
     """
-    pixels, front = np.bincount(labels.ravel(), minlength=len(PART)), view == "front"
+    pixels = np.bincount(labels.ravel(), minlength=len(PART)) * (128 * 64 / labels.size)
+    front = view == "front"
     seen = {group for group, least in NAMEABLE.items() if pixels[PART[group]] >= least}
     if person.hair == "bald" and person.headwear == "none" and pixels[PART["skin"]] >= 30:
         seen.add("hair")
@@ -167,12 +169,15 @@ def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _compose(person: Identity, shown: dict[str, str], view: str, words: dict[str, Any], rng: np.random.Generator
-             ) -> str:
+def _compose(person: Identity, shown: dict[str, str], view: str, words: dict[str, Any], rng: np.random.Generator,
+             most: int) -> str:
+    """One try: sentences about at most ``most`` of the visible attribute groups."""
     phrases = Phrases(person, view, rng, words["synonym"], words["pair"])
-    keep = {group for group in shown if rng.random() < _MENTIONED.get(group, 0.82)}
-    if not keep & {"upper", "lower"}:
-        keep |= shown.keys() & {"upper", "lower"}
+    keep = [group for group in shown if rng.random() < _MENTIONED.get(group, 0.82)]
+    if not {"upper", "lower"} & set(keep):
+        keep += [group for group in ("upper", "lower") if group in shown]
+    if len(keep) > most:
+        keep = [str(group) for group in rng.permutation(keep)[:most]]
     text = {group: phrases.of(group, kind, inner="inner" in keep) for group, kind in shown.items()
             if group in keep and group != "inner"}
     seen_as = str(rng.choice(words["views"][view]))
@@ -203,11 +208,17 @@ def _compose(person: Identity, shown: dict[str, str], view: str, words: dict[str
 
 
 def caption(person: Identity, labels: np.ndarray, view: str, domain: str, rng: np.random.Generator) -> str:
-    """One caption of 20 to 45 words in the wording of ``domain`` (``"A"``, ``"B"`` or ``"C"``); a picture that shows
-    little gets a shorter one."""
-    shown, texts = visible_attributes(person, labels, view), []
-    for _ in range(6):
-        texts.append(_compose(person, shown, view, WORDINGS[domain], rng))
-        if 20 <= len(texts[-1].split()) <= 45:
-            return texts[-1]
-    return min(texts, key=lambda text: abs(len(text.split()) - 30))
+    """One caption in the wording of ``domain`` (``"A"``, ``"B"`` or ``"C"``): never more than 45 words, and at least
+    20 wherever the picture shows enough to say."""
+    shown = visible_attributes(person, labels, view)
+    texts: list[str] = []
+    for most in range(len(shown), 0, -1):  # one thing fewer each time that six tries were all too long
+        for _ in range(6):
+            text = _compose(person, shown, view, WORDINGS[domain], rng, most)
+            if SHORTEST <= len(text.split()) <= LONGEST:
+                return text
+            texts.append(text)
+        short_enough = [text for text in texts if len(text.split()) <= LONGEST]
+        if short_enough:
+            return max(short_enough, key=lambda text: len(text.split()))
+    return _compose(person, shown, view, WORDINGS[domain], rng, 0)

@@ -19,12 +19,14 @@ from tqdm import tqdm
 from .captions import PRONOUNS, WORDINGS, Phrases, join, visible_attributes
 from .figure import PART
 from .identities import Identity, sample_identity
-from .render import HEIGHT, WIDTH, Scene, Style, render
+from .render import Scene, Style, render
 
 CHUNK = 2000
 _SEED = 1_000_003
-ILLUSTRATION = Style(light=(0.85, 1.15), saturation=1.1, palette_shift=14.0, noise=2.0, blur=(0.0, 0.6), outline=0.45,
-                     folds=0.03, head=1.35, backdrop="plain", occlusion=0.05, crop=0.02, raise_arm=0.3)
+HEIGHT, WIDTH = 128, 64
+ILLUSTRATION = Style(height=HEIGHT, supersample=3, light=(0.85, 1.15), saturation=1.1, palette_shift=14.0,
+                     noise=2.0, blur=(0.0, 0.6), outline=0.45, folds=0.03, volume=0.0, head=1.35,
+                     backdrop="plain", occlusion=0.05, crop=0.02, raise_arm=0.3)
 _VIEW_ODDS = {"front": 0.4, "back": 0.2, "left": 0.2, "right": 0.2}
 
 _FRAMES = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .identities import COLOURS, HAIR_COLOURS, SKIN, Colour, Identity
+from .identities import HAIR_COLOURS, SKIN, Colour, Identity
 
 PARTS = ("background", "skin", "hair", "upper", "inner", "lower", "shoes", "bag", "headwear", "eyewear", "scarf",
          "umbrella", "occluder")
@@ -36,23 +38,49 @@ def _mirrored(points: Points) -> list[Points]:
     return [[(side * x, y) for x, y in points] for side in (-1, 1)]
 
 
-class Canvas:
-    """Paints colour and part label with the same strokes, in figure units: x right, y up, 1 = body height."""
+@dataclass(frozen=True)
+class Viewpoint:
+    """From where the camera looks at a person.
 
-    def __init__(self, background: Image.Image, centre: float, base: float, height: float) -> None:
+    ``centre`` and ``base`` are the pixel of the point between the feet, ``height`` the person's
+    height in pixels. ``pitch`` 0 is at eye level; at 0.3 the camera hangs above, so that legs look
+    short and the head large. ``roll`` is the camera's tilt in degrees.
+    """
+
+    centre: float
+    base: float
+    height: float
+    pitch: float = 0.0
+    roll: float = 0.0
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel of a point in figure units: x right of the middle, y above the ground, 1 = body height."""
+        seen_x = x * (1 + self.pitch * (y - 0.5))
+        seen_y = y - self.pitch * y * (1 - y)
+        angle = math.radians(self.roll)
+        up = seen_y - 0.5
+        turned_x = seen_x * math.cos(angle) + up * math.sin(angle)
+        turned_y = up * math.cos(angle) - seen_x * math.sin(angle) + 0.5
+        return self.centre + turned_x * self.height, self.base - turned_y * self.height
+
+
+class Canvas:
+    """Paints colour and part label with the same strokes, in the figure units of :class:`Viewpoint`."""
+
+    def __init__(self, background: Image.Image, viewpoint: Viewpoint) -> None:
         self.colour, self.label = background, Image.new("L", background.size, 0)
         self.pens = ImageDraw.Draw(self.colour), ImageDraw.Draw(self.label)
-        self.centre, self.base, self.height = centre, base, height
+        self.viewpoint = viewpoint
+        self.height = viewpoint.height
         self.palette: dict[str, Colour] = {}
 
-    def _paint(self, shape: str, points: Points, part: str, tone: Tone, *span: float) -> None:
-        pixels = [(self.centre + x * self.height, self.base - y * self.height) for x, y in points]
-        colour = tone if isinstance(tone, tuple) else to_colour(np.multiply(self.palette[part], tone))
-        for pen, fill in zip(self.pens, (colour, PART[part]), strict=True):
-            getattr(pen, shape)(pixels, *span, fill=fill)
+    def _colour(self, part: str, tone: Tone) -> Colour:
+        return tone if isinstance(tone, tuple) else to_colour(np.multiply(self.palette[part], tone))
 
     def polygon(self, points: Points, part: str, tone: Tone = 1.0) -> None:
-        self._paint("polygon", points, part, tone)
+        pixels = [self.viewpoint.place(x, y) for x, y in points]
+        for pen, fill in zip(self.pens, (self._colour(part, tone), PART[part]), strict=True):
+            pen.polygon(pixels, fill=fill)
 
     def trapezoid(self, x: float, top: float, upper: float, bottom: float, lower: float, part: str, tone: Tone = 1.0
                   ) -> None:
@@ -61,7 +89,11 @@ class Canvas:
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, part: str, tone: Tone = 1.0, start: float = 0) -> None:
         """``start`` 180 draws the upper half."""
-        self._paint("pieslice", [(x - rx, y + ry), (x + rx, y - ry)], part, tone, start, 360)
+        middle_x, middle_y = self.viewpoint.place(x, y)
+        wide, tall = rx * self.height, ry * self.height
+        box = [(middle_x - wide, middle_y - tall), (middle_x + wide, middle_y + tall)]
+        for pen, fill in zip(self.pens, (self._colour(part, tone), PART[part]), strict=True):
+            pen.pieslice(box, start, 360, fill=fill)
 
     def limb(self, joints: Points, widths: float | tuple[float, ...], part: str, tone: Tone = 1.0) -> None:
         """A chain of segments with round joints, of one width or tapering."""
@@ -85,21 +117,26 @@ def _strokes(*rows: tuple[Any, ...]) -> None:
 class Figure(Canvas):
     """One identity on its canvas. ``facing`` is 0 for front and back, +1 / -1 for a walk to the right / left."""
 
-    def __init__(self, background: Image.Image, centre: float, base: float, height: float, person: Identity, view: str,
-                 rng: np.random.Generator, palette_shift: float, head: float, raise_arm: float) -> None:
-        super().__init__(background, centre, base, height)
+    def __init__(self, background: Image.Image, viewpoint: Viewpoint, person: Identity, view: str,
+                 rng: np.random.Generator, palette_shift: float, head: float, raise_arm: float,
+                 stride: tuple[float, float], cloth_colours: dict[str, Colour]) -> None:
+        super().__init__(background, viewpoint)
+        self.cloth_colours = cloth_colours
         self.person, self.front, self.back, self.head = person, view == "front", view == "back", head
         self.facing = facing = {"left": -1, "right": 1}.get(view, 0)
         self.sides = (facing,) if facing else (-1, 1)
-        self.stride = float(rng.uniform(0.2, 1.0)) * (1 if rng.random() < 0.5 else -1)
+        self.stride = float(rng.uniform(*stride)) * (1 if rng.random() < 0.5 else -1)
         self.raised = rng.random() < raise_arm
         man, girth = person.gender == "man", {"slim": 0.88, "average": 1.0, "heavy": 1.2}[person.build]
         self.shoulder = (0.112 if man else 0.098) * girth * (0.62 if facing else 1)
         self.hip = (0.084 if man else 0.092) * girth * (0.72 if facing else 1)
         clothes = ("upper", "inner", "lower", "shoes", "bag", "headwear", "scarf", "umbrella")
         colours = {"skin": SKIN[person.skin], "hair": HAIR_COLOURS[person.hair_colour],
-                   **{part: COLOURS.get(person.colour(part), (0, 0, 0)) for part in clothes}}
-        self.palette = {part: to_colour(rgb + rng.normal(0, palette_shift, 3)) for part, rgb in colours.items()}
+                   **{part: cloth_colours.get(person.colour(part), (0, 0, 0)) for part in clothes}}
+        for part, rgb in colours.items():
+            natural = part in ("skin", "hair")  # whose colours vary less than cloth's
+            shift = rng.normal(0, 0.4 * palette_shift if natural else palette_shift, 3)
+            self.palette[part] = to_colour(rgb + shift)
 
     def draw(self) -> None:
         bag, front, back, shoulder = self.person.bag, self.front, self.back, self.shoulder
@@ -166,7 +203,7 @@ class Figure(Canvas):
             (kind == "shirt" and front, self.trapezoid, 0, 0.83, 0.004, hem, 0.004, "upper", 0.7),
             *((kind == "shirt" and front, self.polygon, tip, "upper", 1.18)
               for tip in _mirrored([(0, 0.80), (0.04, 0.845), (0.045, 0.81)])),
-            (logo and front, self.ellipse, 0, 0.70, 0.042, 0.042, "upper", COLOURS[person.pattern_colour]),
+            (logo and front, self.ellipse, 0, 0.70, 0.042, 0.042, "upper", self.cloth_colours[person.pattern_colour]),
             (logo and front, self.ellipse, 0, 0.70, 0.02, 0.02, "upper"),
             (collar and self.back, self.trapezoid, 0, 0.845, 0.03, 0.825, 0.035, "upper", 0.8),
             (scarf, self.ellipse, 0, 0.845, 0.052 if self.facing else 0.062, 0.025, "scarf"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,20 @@ COLOURS: dict[str, Colour] = {
 HAIR_COLOURS: dict[str, Colour] = {"black": (26, 22, 22), "brown": (88, 56, 34), "blond": (214, 178, 104),
                                    "grey": (158, 156, 154), "red": (158, 68, 30)}
 SKIN = ((246, 214, 188), (226, 182, 146), (186, 132, 94), (122, 80, 54))
+
+
+def dyed(hue: float = 0.0, paleness: float = 0.0) -> dict[str, Colour]:
+    """:data:`COLOURS` as cloth is dyed elsewhere: hues turned by ``hue`` degrees, and a share ``paleness`` of the way
+    to white."""
+    table = {}
+    for name, rgb in COLOURS.items():
+        own_hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
+        turned = colorsys.hsv_to_rgb((own_hue + hue / 360) % 1.0, saturation, value)
+        pale = [channel + paleness * (1 - channel) for channel in turned]
+        red, green, blue = (round(255 * channel) for channel in pale)
+        table[name] = (red, green, blue)
+    return table
+
 
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "blue", "beige", "pink", "green")
 # How often each value is drawn: as in a city street, roughly.
