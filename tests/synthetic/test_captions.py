@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cskt.data.synthetic import captions
 from cskt.data.synthetic.captions import LEXICON, WORDINGS, caption, visible_attributes, with_article
 from cskt.data.synthetic.domains import DOMAINS
 from cskt.data.synthetic.figure import PART
@@ -41,13 +40,7 @@ def test_english(seed, view, domain):
     assert not re.search(r"\ba (?:\w+ )?(?:jeans|pants|trousers|shorts|leggings|boots|sneakers|shoes)\b", text), text
     assert "{" not in text and "none" not in text and "None" not in text and "  " not in text
     assert text.endswith(".") and all(sentence[0].isupper() for sentence in text.split(". "))
-    tries, again = [], np.random.default_rng(seed)
-    shown = visible_attributes(person, labels, view)
-    while len(tries) < 6 and not (tries and 20 <= len(tries[-1].split()) <= 45):
-        tries.append(captions._compose(person, shown, view, WORDINGS[domain], again))
-    # Beyond 45 words, as 7 captions of B are, only where none of six tries was within; then the nearest to 30.
-    assert text == tries[-1] if 20 <= len(tries[-1].split()) <= 45 else text == min(
-        tries, key=lambda each: abs(len(each.split()) - 30))
+    assert len(text.split()) <= 45
     other = r"\b(he|him|his)\b" if person.gender == "woman" else r"\b(she|her)\b"
     assert not re.search(other, text, re.IGNORECASE), text
 
@@ -97,6 +90,17 @@ def test_the_three_wordings_differ_in_their_words():
         vocabularies.append(set(re.findall(r"[a-z-]+", " ".join(texts).lower())))
     for first, second in ((0, 1), (0, 2), (1, 2)):
         assert len(vocabularies[first] - vocabularies[second]) >= 5
+
+
+@pytest.mark.parametrize("domain", ["A", "B", "C"])
+def test_a_picture_with_much_to_say_is_still_described_in_45_words(domain):
+    """Everything there is, in long words: the grammar leaves something out."""
+    for seed in range(30):
+        person, labels = shot(
+            seed, "front", domain, upper="coat", pattern="plain", lower="trousers", bag="shoulder bag", headwear="cap",
+            eyewear="sunglasses", scarf_colour="navy", umbrella_colour="navy", upper_colour="navy",
+            lower_colour="navy", shoes="sneakers", hair="long")
+        assert len(caption(person, labels, "front", domain, np.random.default_rng(seed)).split()) <= 45
 
 
 def test_most_captions_have_20_to_45_words():

@@ -33,7 +33,7 @@ def test_written_and_read_back(domain, tmp_path):
         assert all(len(set(np.array(split.cameras)[split.image_identities == identity])) == 4
                    for identity in np.unique(split.image_identities))
     assert data.train.image_identities.min() == 0
-    assert Image.open(data.test.image_paths[0]).size == (64, 128)
+    assert Image.open(data.test.image_paths[0]).size == (128, 256)
 
 
 def test_byte_identical_between_runs_and_different_by_seed(tmp_path):

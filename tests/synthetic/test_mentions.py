@@ -38,7 +38,7 @@ def test_every_domain_s_captions_are_understood(domain, tmp_path):
     parts = {mention.part for mention in mentions}
     assert {"upper", "lower", "shoes", "hair"} <= parts and len(mentions) > 2 * len(images)
     for mention in mentions:
-        assert mention.mask.shape == (128, 64) and mention.mask.any()
+        assert mention.mask.shape == (256, 128) and mention.mask.any()
         assert mention.identity == data.test.image_identities[mention.image]
         assert mention.caption in data.test.captions and 0 <= mention.span[0] < mention.span[1]
     upper = {m.image for m in mentions if m.part == "upper"}

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from cskt.data.synthetic.domains import DOMAINS
-from cskt.data.synthetic.figure import PART, PARTS
-from cskt.data.synthetic.identities import COLOURS, sample_identity
+from cskt.data.synthetic.figure import PART, PARTS, Viewpoint
+from cskt.data.synthetic.identities import COLOURS, dyed, sample_identity
 from cskt.data.synthetic.render import HEIGHT, WIDTH, Scene, Style, render
 
-CLEAN = Style(light=(1.0, 1.0), palette_shift=0.0, noise=0.0, blur=(0.0, 0.0), outline=0.0, folds=0.0, occlusion=0.0)
+CLEAN = Style(light=(1.0, 1.0), palette_shift=0.0, noise=0.0, blur=(0.0, 0.0), outline=0.0, folds=0.0, volume=0.0,
+              occlusion=0.0)
 
 
 def person(seed=0, **attributes):
@@ -36,7 +37,7 @@ def test_the_mask_covers_pixels_of_the_garment_s_colour(colour, part):
     who = person(lower="trousers", **{f"{part}_colour": colour})
     image, labels = render(who, Scene("front", 0, 3), CLEAN)
     mask = labels == PART[part]
-    assert mask.sum() > 150
+    assert mask.sum() > 600
     assert np.abs(np.median(image[mask], axis=0) - COLOURS[colour]).max() < 45
 
 
@@ -45,7 +46,7 @@ def test_views_hide_what_they_should(view, sees_backpack, sees_glasses):
     who = person(bag="backpack", eyewear="sunglasses", headwear="none")
     _, labels = render(who, Scene(view, 0, 3), CLEAN)
     bag, torso = (labels == PART["bag"]).sum(), (labels == PART["upper"]).sum()
-    assert (bag > 200) == sees_backpack and (bag < 0.5 * torso or sees_backpack)
+    assert (bag > 800) == sees_backpack and (bag < 0.5 * torso or sees_backpack)
     assert bool((labels == PART["eyewear"]).any()) == sees_glasses
 
 
@@ -68,3 +69,38 @@ def test_domains_keep_colours_apart():
                 means[colour] = image[labels == PART["upper"]].mean(axis=0)
             assert means["red"][0] > means["red"][2] + 20, (domain, camera)
             assert means["blue"][2] > means["blue"][0] + 20, (domain, camera)
+
+
+def test_a_camera_above_shortens_the_legs():
+    lengths = []
+    for pitch in (0.0, 0.4):
+        style = dataclasses.replace(CLEAN, pitch=(pitch, pitch), zoom=(0.85, 0.85))
+        _, labels = render(person(lower="trousers"), Scene("front", 0, 3), style)
+        rows = np.flatnonzero((labels == PART["lower"]).any(axis=1))
+        lengths.append(rows[-1] - rows[0])
+    assert lengths[1] < 0.9 * lengths[0]
+
+
+def test_a_tilted_camera_turns_the_person():
+    shifts = []
+    for roll in (0.0, 8.0):
+        viewpoint = Viewpoint(centre=64.0, base=250.0, height=200.0, roll=roll)
+        top, bottom = viewpoint.place(0.0, 1.0), viewpoint.place(0.0, 0.0)
+        shifts.append(top[0] - bottom[0])
+    assert shifts[0] == pytest.approx(0.0)
+    assert shifts[1] == pytest.approx(200.0 * np.sin(np.radians(8.0)))
+
+
+def test_dyed_cloth():
+    assert dyed() == COLOURS
+    pale, turned = dyed(paleness=0.5), dyed(hue=120.0)
+    assert pale["black"] == tuple(round(255 * (0.5 + 0.5 * channel / 255)) for channel in COLOURS["black"])
+    assert turned["red"][1] == max(turned["red"])  # red turned by a third of the circle is green
+
+
+def test_days_are_bright():
+    """No domain is kept hard by darkness: the mean of its pictures is that of a photograph in daylight."""
+    for domain, style in DOMAINS.items():
+        pictures = [render(sample_identity(np.random.default_rng(seed)), Scene("front", seed, seed), style)[0]
+                    for seed in range(5)]
+        assert 110 < np.mean(pictures) < 190, domain

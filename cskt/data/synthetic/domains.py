@@ -87,7 +87,7 @@ def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[in
 
 
 def label_map(domain: str, row: dict[str, Any]) -> np.ndarray:
-    """The part labels (128, 64) uint8 of one row of ``attributes.json``, rebuilt by rendering it again."""
+    """The part labels (256, 128) uint8 of one row of ``attributes.json``, rebuilt by rendering it again."""
     scene = Scene(row["view"], row["camera"], row["scene_seed"])
     return render(Identity(**row["attributes"]), scene, DOMAINS[domain])[1]
 

@@ -25,7 +25,7 @@ _DESCRIBING |= {"striped", "checked", "plaid", "checkered", "long", "short", "bl
 @dataclass(frozen=True)
 class Mention:
     """Words ``span`` = (first, behind last) of ``caption.split()`` name ``part`` of test image ``image``; ``mask``
-    (128, 64) bool is true where it is."""
+    (256, 128) bool is true where it is."""
 
     image: int
     identity: int
