@@ -67,7 +67,7 @@ def test_the_corpus_shares_no_style_and_no_person_with_the_domains(monkeypatch, 
     monkeypatch.setattr(domains, "_shots", lambda *_: iter(()))
     for domain in DOMAINS:
         domains.write_dataset(domain, tmp_path)
-    assert len(people) == 3 * 650
+    assert len(people) == 3 * sum(domains.IDENTITIES)
     corpus_people = [sample_identity(np.random.default_rng((corpus._SEED, index))) for index in range(300)]
     assert [dataclasses.asdict(who) for who in corpus_people[:3]] == [corpus_item(i)[1]["person"] for i in range(3)]
     assert not set(map(drawn_of, corpus_people)) & set(map(drawn_of, people))
