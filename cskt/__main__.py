@@ -294,8 +294,8 @@ def verify_data(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(DATASETS)}.")],
     root: Annotated[Path, typer.Argument(help="Folder of the data set, or its parent.")],
     as_json: Annotated[bool, Option("--json", help="One json object with everything instead of the table.")] = False,
-    deep: Annotated[bool, Option("--deep", help="Decode every image too, on all cores, and check the "
-                                 "cache of decoded images.")] = False,
+    deep: Annotated[bool, Option("--deep", help="Decode every image too, on all cores, and check "
+                                 "the cache of decoded images.")] = False,
 ) -> None:
     """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on a fault."""
     # disable=None: a bar on a terminal only

@@ -70,8 +70,9 @@ class LoadedSplit:
 
 
 def load_split(model: CSKT, split: Split) -> LoadedSplit:
-    """Decode (see :func:`load_images`, which caches) and tokenise ``split`` once, at the image size of ``model``."""
-    return LoadedSplit(split, load_images(split, model.image_size), model.tokenize(list(split.captions)))
+    """Decode (cached) and tokenise ``split``, at the image size of ``model``."""
+    images = load_images(split, model.image_size)
+    return LoadedSplit(split, images, model.tokenize(list(split.captions)))
 
 
 def embed_images(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:

@@ -1,4 +1,4 @@
-"""From files to arrays: one reader for data sets and galleries, and a cache that is never stale or in parts."""
+"""From files to arrays: one reader for data sets and galleries, and a cache never stale or in parts."""
 
 import dataclasses
 import io

@@ -35,8 +35,8 @@ class Split:
     """One split: N images and M captions, each caption of one image.
 
     ``image_identities`` (N,) int64, from 0 without gaps in train, as annotated elsewhere; ``caption_images`` (M,)
-    int64, the index of each caption's image; ``cameras`` only where every record of the split names one;
-    ``fingerprint`` is the data set's, "" for a split made by hand.
+    int64, the index of each caption's image; ``cameras`` only where every record of the split names
+    one; ``fingerprint`` is the data set's, "" for a split made by hand.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Split:
 class PersonRetrievalDataset:
     """A benchmark with its three splits.
 
-    ``fingerprint`` is a SHA-256 (hex), the same wherever the data lie: of the annotation file and of every
-    image's size in bytes, or, of SynthPEDES, of its recipe and of every record's split and identity, so
-    that another Pillow's JPEG files change nothing. ``version`` is that of the recipe, None for real
-    data. Where a layout has no val, ``val`` *is* ``test`` and ``notes`` says so.
+    ``fingerprint`` is a SHA-256 (hex), the same wherever the data lie: of the annotation file and
+    of every image's size in bytes, or, of SynthPEDES, of its recipe and of every record's split and
+    identity, so that another Pillow's JPEG files change nothing. ``version`` is that of the recipe,
+    None for real data. Where a layout has no val, ``val`` *is* ``test`` and ``notes`` says so.
     """
 
     name: str
@@ -124,8 +124,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
         notes = (f"{name} has no val split; test stands in",)
     if missing := [name for name, split in splits.items() if not split]:
         raise CSKTError(f"{annotation} has no record of split {' or '.join(missing)}; obtain the complete file.")
-    return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint, notes=notes,
-                                  version=version)
+    return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint,
+                                  notes=notes, version=version)
 
 
 def subset(split: Split, fraction: float, seed: int) -> Split:
@@ -213,22 +213,25 @@ def _synthetic_fingerprint(recipe: dict[str, Any], records: list[_Record]) -> st
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:
-    """``recipe.json`` of a rendered SynthPEDES; :class:`CSKTError` unless it is of this renderer's version."""
+    """``recipe.json`` of a rendered SynthPEDES.
+
+    Raises :class:`CSKTError` where it is missing, damaged or not of this renderer's version.
+    """
     from cskt.data.synthetic import VERSION  # the renderer is needed only here
 
     path = folder / "recipe.json"
+    advice = "remove that folder, and it is rendered anew, or give another root."
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         version = recipe["version"]
     except FileNotFoundError:
-        raise CSKTError(f"{folder} holds SynthPEDES of an older version, without recipe.json; remove that folder, "
-                        "and it is rendered anew, or give another root.") from None
+        raise CSKTError(f"{folder} holds SynthPEDES of an older version, without recipe.json; "
+                        f"{advice}") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CSKTError(f"{path} cannot be read as a recipe ({error!r}); remove that folder, and it is rendered "
-                        "anew, or give another root.") from error
+        raise CSKTError(f"{path} cannot be read as a recipe ({error!r}); {advice}") from error
     if version != VERSION:
-        raise CSKTError(f"{folder} holds SynthPEDES of version {version}, and this is version {VERSION}; remove "
-                        "that folder, and it is rendered anew, or give another root.")
+        raise CSKTError(f"{folder} holds SynthPEDES of version {version}, and this is version "
+                        f"{VERSION}; {advice}")
     return recipe
 
 
@@ -240,4 +243,5 @@ def _split(name: str, records: list[_Record], fingerprint: str = "") -> Split:
     counts = np.array([len(record.captions) for record in records], dtype=np.int64)
     return Split(name, tuple(record.image for record in records), identities,
                  tuple(caption for record in records for caption in record.captions),
-                 np.repeat(np.arange(len(records)), counts), None if None in cameras else cameras, fingerprint)
+                 np.repeat(np.arange(len(records)), counts), None if None in cameras else cameras,
+                 fingerprint)

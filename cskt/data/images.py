@@ -1,4 +1,4 @@
-"""From image files to uint8 arrays: the one reader of data sets and galleries, and the cache of decoded splits."""
+"""From image files to uint8 arrays: the reader of data sets and galleries, and its cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from cskt.config import CSKTError, cache_dir
 from cskt.data.benchmarks import Split
 
-READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of Pillow's, none that starts a program
+READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that starts a program
 MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million
 _CACHE_VERSION = 2  # raise when decoding, resizing or the key changes
 
@@ -54,9 +54,10 @@ def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
 
 
 def read_image(file: Path | IO[bytes]) -> Image.Image:
-    """An image file, upright and decoded, 8 bits a channel; :class:`CSKTError` with the reason otherwise.
+    """An image file, upright and decoded, 8 bits a channel.
 
-    Of an animation or a file of several pages it is the first one.
+    Of an animation or a file of several pages it is the first one. Raises :class:`CSKTError` with
+    the reason where :func:`opened` or :func:`eight_bits` does.
     """
     with opened(file) as image:
         image.load()
@@ -69,15 +70,20 @@ def eight_bits(image: Image.Image) -> Image.Image:
     Raises :class:`CSKTError` on pixels that have no such range or no conversion to RGB.
     """
     if image.mode in ("I", "F", "LAB"):
-        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, not of colours or grey values)")
+        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, "
+                        "not of colours or grey values)")
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
 
 
 def resize(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
-    """A picture as uint8 (3, H, W), RGB, bilinear (Pillow's, which filters when it shrinks, as the release's)."""
-    resized = image.convert("RGB").resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
+    """A picture as uint8 (3, H, W), RGB, bilinear.
+
+    The filter is Pillow's, which smooths when it shrinks, as in the authors' release.
+    """
+    height, width = image_size
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized).transpose(2, 0, 1)
 
 
@@ -89,7 +95,11 @@ def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
     try:
         return resize(read_image(path), image_size)
     except Exception as error:  # the reader's, or Pillow's on converting
-        raise CSKTError(f"image {path}: {reason(error)}; restore it from the original archive.") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: Exception) -> CSKTError:
+    return CSKTError(f"image {path}: {reason(error)}; restore it from the original archive.")
 
 
 def reason(error: Exception) -> str:
@@ -102,9 +112,9 @@ def reason(error: Exception) -> str:
 def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Iterator[Any]]:
     """``work`` of every item, in order, in threads.
 
-    An error or Ctrl-C cancels what is still queued. Warnings (Pillow's, of oddities that it reads all
-    the same) are not shown; their filters, which :func:`opened` changes in several threads at once,
-    are as before afterwards.
+    An error or Ctrl-C cancels what is still queued. Warnings (Pillow's, of oddities that it reads
+    all the same) are not shown; their filters, which :func:`opened` changes in several threads at
+    once, are as before afterwards.
     """
     with (warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool,
           contextlib.closing(pool.map(work, items)) as results):
@@ -112,15 +122,15 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[I
 
 
 def load_images(split: Split, image_size: tuple[int, int]) -> Tensor:
-    """All images of a split, uint8 (N, 3, H, W), RGB, resized bilinearly to ``image_size`` = (height, width).
+    """All images of a split, uint8 (N, 3, H, W), RGB, at ``image_size`` = (height, width).
 
-    Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls map
-    into memory (writing to the tensor leaves the file alone). The file is keyed on where the images
-    lie, on the size and modification time of each, on the split and on ``image_size``: images that
+    Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls
+    map into memory (writing to the tensor leaves the file alone). The file is keyed on where the
+    images lie, on the size and modification time of each, on the split and on ``image_size``: images that
     were changed, replaced or moved are decoded anew. It appears complete or not at all, one of the
     wrong shape or length is rebuilt, and of two processes that want it one builds while the other
-    waits. Raises :class:`CSKTError` on an image that cannot be decoded (named), a full disk (with the
-    space that is missing) and a folder that cannot be written.
+    waits. Raises :class:`CSKTError` on an image that cannot be decoded (named), a full disk (with
+    the space that is missing) and a folder that cannot be written.
     """
     if not split.image_paths:
         raise CSKTError(f"split {split.name!r} has no images to load.")
@@ -133,14 +143,14 @@ def load_images(split: Split, image_size: tuple[int, int]) -> Tensor:
                 if not _is_complete(path, shape):  # another process may have built it meanwhile
                     _build_cache(path, split, image_size)
         except OSError as error:
-            raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there or set CSKT_CACHE "
-                            "to another folder.") from error
+            raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there "
+                            "or set CSKT_CACHE to another folder.") from error
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
 def stale_caches(split: Split) -> Iterator[tuple[Path, list[Path]]]:
-    """Each cache file in use for ``split``, of any image size, and the images that it holds otherwise
-    than their files: those that were replaced by files of the same size and modification time."""
+    """Each cache file in use for ``split``, of any image size, and the images that it holds
+    otherwise than their files: those that were replaced by files of the same size and time."""
     for path in sorted((cache_dir() / "images").glob("*.npy")):
         named = re.fullmatch(rf"\w+-{re.escape(split.name)}-(\d+)x(\d+)", path.stem)
         if named is None:
@@ -161,7 +171,7 @@ def stale_caches(split: Split) -> Iterator[tuple[Path, list[Path]]]:
 
 def _cache_path(split: Split, image_size: tuple[int, int]) -> Path:
     """Where the decoded images of a split are kept."""
-    # Two data sets may agree in their names, sizes and, unpacked from archives, times: the folder parts them.
+    # Data sets may agree in names, sizes and, unpacked from archives, times: the folder parts them.
     common = os.path.commonpath([path.parent for path in split.image_paths])
     digest = hashlib.sha256()
     facts = (_CACHE_VERSION, split.fingerprint, split.name, tuple(image_size),
@@ -171,7 +181,7 @@ def _cache_path(split: Split, image_size: tuple[int, int]) -> Path:
         try:
             state = path.stat()
         except OSError as error:
-            raise CSKTError(f"image {path}: {reason(error)}; restore it from the original archive.") from error
+            raise _unusable(path, error) from error
         entry = (os.path.relpath(path, common), state.st_size, state.st_mtime_ns)
         digest.update(repr(entry).encode("utf-8", "surrogateescape"))
     name = f"{digest.hexdigest()[:24]}-{split.name}-{image_size[0]}x{image_size[1]}.npy"
@@ -180,23 +190,29 @@ def _cache_path(split: Split, image_size: tuple[int, int]) -> Path:
 
 def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
     try:
-        array = np.load(path, mmap_mode="r")  # raises where the file is shorter than its header says
-        return array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == array.offset + array.nbytes
+        array = np.load(path, mmap_mode="r")  # raises on a file shorter than its header says
+        whole = path.stat().st_size == array.offset + array.nbytes
+        return whole and array.shape == shape and array.dtype == np.uint8
     except (OSError, ValueError, EOFError, AttributeError):
         return False
 
 
 def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.image_paths), 3, *image_size)}
+    shape = (len(split.image_paths), 3, *image_size)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     decode = functools.partial(decode_image, image_size=image_size)
-    temporary, size = path.with_name(f"{path.name}.tmp"), math.prod(header["shape"])
+    temporary = path.with_name(f"{path.name}.tmp")
+    size = math.prod(shape)
+    free = shutil.disk_usage(path.parent).free
     try:
-        if (free := shutil.disk_usage(path.parent).free) < size:
-            raise OSError(f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of that are missing")
+        if free < size:
+            raise OSError(f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of "
+                          "that are missing")
         with temporary.open("wb") as file, on_all_cores(decode, split.image_paths) as decoded:
             np.lib.format.write_array_header_1_0(file, header)
             # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
-            for image in tqdm(decoded, f"decoding {split.name}", len(split.image_paths), leave=False, disable=None):
+            for image in tqdm(decoded, f"decoding {split.name}", len(split.image_paths),
+                              leave=False, disable=None):
                 file.write(image.tobytes())
             file.flush()
             os.fsync(file.fileno())

@@ -45,8 +45,8 @@ PUBLISHED = {
 class Finding:
     """What is wrong, ``where`` (split, record, folder or file) and, in ``message``, what to do about it.
 
-    ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption, path (listed
-    twice), image, duplicate or cache.
+    ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption, path
+    (listed twice), image, duplicate or cache.
     """
 
     kind: str
@@ -97,8 +97,8 @@ Progress = Callable[[Iterable, str, int], Iterable]
 def verify(name: str, root: str | Path, deep: bool = False, progress: Progress | None = None) -> Report:
     """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds ``name/``.
 
-    ``deep`` also decodes every image, on all cores, and compares what the image cache holds of whole splits
-    with their files. ``progress(iterable, description, total)`` wraps the long loops;
+    ``deep`` also decodes every image, on all cores, and compares what the image cache holds of
+    whole splits with their files. ``progress(iterable, description, total)`` wraps the long loops;
     tqdm fits. Raises :class:`CSKTError` where there is nothing to check: an unknown name, an annotation file that is
     missing or is not a JSON list.
     """
@@ -171,7 +171,8 @@ def _check_caches(name: str, folder: Path) -> Checks:
                 if different:
                     told = _some(os.path.relpath(file, folder) for file in different)
                     yield True, Finding("cache", split.name, (
-                        f"{path} holds other pixels than the files: {len(different):,} ({told}); remove it"))
+                        f"{path} holds other pixels than the files: {len(different):,} ({told}); "
+                        "remove it"))
         except CSKTError:  # an image that cannot be decoded, reported already
             continue
 

@@ -60,8 +60,8 @@ def _shots(person: Identity, domain: str, rng: np.random.Generator) -> Iterator[
 
 
 def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[int, int, int] = IDENTITIES) -> None:
-    """Render domain ``A``, ``B`` or ``C`` into ``folder``: annotations, ``imgs/``, ``attributes.json``,
-    and ``recipe.json``, which says what was rendered."""
+    """Render domain ``A``, ``B`` or ``C`` into ``folder``: annotations, ``imgs/``,
+    ``attributes.json`` and ``recipe.json``, which says what was rendered."""
     splits = [split for split, count in zip(("train", "val", "test"), identities, strict=True) for _ in range(count)]
     records, table = [], []
     bar = tqdm(splits, desc=f"rendering SynthPEDES-{domain}", unit="id", disable=None)  # on a terminal only
@@ -83,7 +83,8 @@ def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[in
                           "scene_seed": scene.seed, "shown": visible_attributes(person, labels, scene.view),
                           "attributes": asdict(person)})
     (folder / "attributes.json").write_text(json.dumps(table))
-    recipe = {"name": f"SynthPEDES-{domain}", "version": VERSION, "seed": seed, "identities": list(identities)}
+    recipe = {"name": f"SynthPEDES-{domain}", "version": VERSION, "seed": seed,
+              "identities": list(identities)}
     (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / ANNOTATIONS[domain]).write_text(json.dumps(records, indent=1))
 
