@@ -37,7 +37,8 @@ from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
 from cskt.backbones import RANDOM
 from cskt.config import METHODS, TrainConfig
-from cskt.data.pipeline import Augment, decode_image
+from cskt.data.images import decode_image
+from cskt.data.pipeline import Augment
 from cskt.evaluation import environment, make_folder, resolve_device, resolve_precision, write_json
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics

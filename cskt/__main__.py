@@ -155,7 +155,7 @@ def evaluate(
     data = benchmarks.load_dataset(name, data_root or root)
     model = held.load_model() if held else evaluation.open_model(run, pretrained)
     model.to(evaluation.resolve_device(held.config.device if held else "auto"))
-    metrics = evaluation.evaluate(model, getattr(data, split), data.fingerprint,
+    metrics = evaluation.evaluate(model, getattr(data, split),
                                   held.metrics["precision"] if held else "auto")
     typer.echo(json.dumps({"run": str(run), "dataset": name, "split": split, "metrics": metrics}, indent=2))
 
@@ -294,7 +294,8 @@ def verify_data(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(DATASETS)}.")],
     root: Annotated[Path, typer.Argument(help="Folder of the data set, or its parent.")],
     as_json: Annotated[bool, Option("--json", help="One json object with everything instead of the table.")] = False,
-    deep: Annotated[bool, Option("--deep", help="Decode every image too, on all cores.")] = False,
+    deep: Annotated[bool, Option("--deep", help="Decode every image too, on all cores, and check "
+                                 "the cache of decoded images.")] = False,
 ) -> None:
     """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on a fault."""
     # disable=None: a bar on a terminal only

@@ -21,11 +21,11 @@ from PIL import Image
 
 from .config import CSKTError
 from .data.benchmarks import PersonRetrievalDataset, load_dataset
-from .data.pipeline import normalize, resize
+from .data.images import read_image, resize
+from .data.pipeline import normalize
 from .evaluation import Run, build_model, resolve_device
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
-from .pictures import read_image
 from .probes import image_relevance, word_differences
 
 HEAT, STRONGEST = "213,94,0", 0.75  # Okabe and Ito's vermilion: one hue, safe for the colour-blind, on white and black

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
-from cskt.data.pipeline import load_images, normalize
+from cskt.data.images import load_images
+from cskt.data.pipeline import normalize
 from cskt.metrics import Metrics, both_directions
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
 
@@ -68,9 +69,10 @@ class LoadedSplit:
     tokens: Tensor
 
 
-def load_split(model: CSKT, split: Split, fingerprint: str) -> LoadedSplit:
-    """Decode (cached by ``fingerprint``) and tokenise ``split`` once, at the image size of ``model``."""
-    return LoadedSplit(split, load_images(split, model.image_size, fingerprint), model.tokenize(list(split.captions)))
+def load_split(model: CSKT, split: Split) -> LoadedSplit:
+    """Decode (cached) and tokenise ``split``, at the image size of ``model``."""
+    images = load_images(split, model.image_size)
+    return LoadedSplit(split, images, model.tokenize(list(split.captions)))
 
 
 def embed_images(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
@@ -113,27 +115,24 @@ def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, prec
         return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
 
 
-def embed(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
+def embed(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
           batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """:func:`embed_images` and :func:`embed_texts` of a split.
-
-    ``fingerprint`` is the data set's (see ``load_dataset``): the cache of decoded images is kept under it.
-    """
-    loaded = split if isinstance(split, LoadedSplit) else load_split(model, split, fingerprint)
+    """:func:`embed_images` and :func:`embed_texts` of a split."""
+    loaded = split if isinstance(split, LoadedSplit) else load_split(model, split)
     return tuple(encode(model, loaded, precision, batch_size) for encode in (embed_images, embed_texts))
 
 
-def evaluate(model: CSKT, split: Split | LoadedSplit, fingerprint: str = "", precision: str = "auto",
+def evaluate(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
              batch_size: int = 256) -> dict[str, Metrics]:
     """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent with 95 % intervals, ``text_to_image`` and
     ``image_to_text``."""
-    image_features, text_features = embed(model, split, fingerprint, precision, batch_size)
+    image_features, text_features = embed(model, split, precision, batch_size)
     records = split.split if isinstance(split, LoadedSplit) else split
     return both_directions(text_features, image_features, records.caption_identities, records.image_identities,
                            resamples=RESAMPLES)
 
 
-def precision_effect(run: Run, split: Split | LoadedSplit, fingerprint: str = "") -> pd.DataFrame:
+def precision_effect(run: Run, split: Split | LoadedSplit) -> pd.DataFrame:
     """Text-to-image measures of a run's model in fp32 and in bf16, and the difference, in points.
 
     Where the device has no bf16 of its own, torch computes it in software: the same rounding, only slower.
@@ -141,7 +140,7 @@ def precision_effect(run: Run, split: Split | LoadedSplit, fingerprint: str = ""
     model, measured = run.load_model().to(resolve_device(run.config.device)), {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with model.fused(dtype):
-            ranked = evaluate(model, split, fingerprint, precision="fp32")["text_to_image"]
+            ranked = evaluate(model, split, precision="fp32")["text_to_image"]
         measured[name] = {measure: ranked[measure] for measure in ("R@1", "R@5", "R@10", "mAP", "mINP")}
     table = pd.DataFrame(measured).T
     table.loc["bf16 - fp32"] = table.loc["bf16"] - table.loc["fp32"]
@@ -152,7 +151,7 @@ def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
     """The record of a run's model on the test split of another data set, of which it has seen nothing."""
     start, held = time.monotonic(), run.metrics
     model = run.load_model().to(resolve_device(run.config.device))
-    measured = evaluate(model, dataset.test, dataset.fingerprint, held["precision"])
+    measured = evaluate(model, dataset.test, held["precision"])
     return {**held, "kind": "transfer", "source": held["dataset"], "source_fingerprint": held["data_fingerprint"],
             "run": run.folder.name, "dataset": dataset.name, "synthetic": dataset.synthetic,
             "data_fingerprint": dataset.fingerprint, "metrics": measured, "val_metrics": None, "zero_shot": None,

@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from .config import MINI, CSKTError, TrainConfig, cache_dir
 from .data.benchmarks import Split
-from .data.pipeline import resize
+from .data.images import read_image, reason, resize
 from .evaluation import METRICS, encode_images, open_model, ready
 from .model.cskt import CSKT
 from .pictures import (
@@ -48,8 +48,6 @@ from .pictures import (
     from_file,
     from_memory,
     picture_of,
-    read_image,
-    reason,
     taken_at,
 )
 

@@ -10,16 +10,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .config import CSKTError
-
-MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million
-READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # of Pillow's formats, none that starts a program
+from .data.images import eight_bits, opened, read_image, reason
 
 
 @dataclass
@@ -29,23 +27,6 @@ class Item:
     source: str
     facts: Mapping[str, Any]
     make: Callable[[], tuple[str, Callable[[], Image.Image]]] | None
-
-
-def read_image(path: Path | IO[bytes]) -> Image.Image:
-    """An image file, upright and decoded; :class:`CSKTError` with the reason for anything else."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
-            _check_size(image)
-            image.load()
-            return _eight_bits(ImageOps.exif_transpose(image))
-    except CSKTError:
-        raise
-    except Image.UnidentifiedImageError:
-        raise CSKTError("not an image") from None
-    except Image.DecompressionBombError as error:
-        raise CSKTError(f"too large ({reason(error)})") from None
-    except Exception as error:  # Pillow raises many unrelated types on damaged files
-        raise CSKTError(f"cannot be read ({reason(error)})") from error
 
 
 def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -91,8 +72,8 @@ def from_file(path: Path, facts: Mapping[str, Any]) -> Item:
         if not path.is_file():  # a pipe would be waited for
             raise CSKTError("not a file")
         path.as_posix().encode()  # a name that is no text cannot be stored
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as image:
-            _check_size(image)
+        with opened(path):
+            pass  # what is no image is told before its content is read
         return digest_of(path), lambda: read_image(path)
 
     source = os.path.abspath(path)
@@ -138,23 +119,11 @@ def picture_of(image: Any) -> Image.Image:
         except CSKTError as error:
             raise CSKTError(f"{image}: {error}; give another image.") from error
     if isinstance(image, Image.Image):
-        return _eight_bits(image)
+        return eight_bits(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         return Image.fromarray(image)
     raise CSKTError(f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
                     f"{getattr(image, 'shape', '')}.")
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips what is brighter than 255 of 65,535."""
-    if image.mode in ("I", "F"):
-        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, not of colours or grey values)")
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)) if image.mode.startswith("I;16") else image
-
-
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise CSKTError(f"too large ({image.width} x {image.height} pixels, at most {MAX_PIXELS // 10**6} million)")
 
 
 def taken_at(image: Image.Image) -> str | None:
@@ -173,17 +142,9 @@ def attempt(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return work(item)
         except CSKTError as error:
             return str(error)
-        except Image.UnidentifiedImageError:
-            return "not an image"
-        except Image.DecompressionBombError as error:
-            return f"too large ({reason(error)})"
         except UnicodeError:
             return "its name is not text"
         except Exception as error:  # Pillow raises many unrelated types on damaged files
             return f"cannot be read ({reason(error)})"
 
     return tried
-
-
-def reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "message", None) or error).split())[:300] or type(error).__name__

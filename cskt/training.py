@@ -155,7 +155,7 @@ class _Trainer:
         train = dataset.train
         if config.train_fraction < 1:
             train = subset(train, config.train_fraction, config.seed)
-        data, selection = (evaluation.load_split(model, split, dataset.fingerprint)
+        data, selection = (evaluation.load_split(model, split)
                            for split in (train, getattr(dataset, config.selection_split)))
         augment = Augment(config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing).to(self.device)
         for epoch in range(self.state["epoch"], config.epochs):
@@ -254,7 +254,7 @@ class _Trainer:
                 f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set).")
 
     def _measure(self, model: nn.Module) -> dict[str, Any]:
-        return {name: evaluate(model, getattr(self.dataset, name), self.dataset.fingerprint, self.precision)
+        return {name: evaluate(model, getattr(self.dataset, name), self.precision)
                 for name in ("val", "test")}
 
     def _finish(self) -> Run:

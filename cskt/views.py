@@ -49,7 +49,7 @@ class View:
         self.name = "CSKT" if run.config.method == "cskt" else run.config.method
         self.models = {"zero-shot": bare, self.name: self.model}
         test, backbone = self.data.test, self.model.backbone
-        self.loaded = load_split(self.model, test, self.data.fingerprint)
+        self.loaded = load_split(self.model, test)
         self.blocks = {tower: len(part.transformer.resblocks) for tower, part in (
             ("vision", backbone.visual), ("text", backbone))}
         blocks = max(self.blocks.values())

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from cskt.config import CSKTError
-from cskt.data.benchmarks import load_dataset
+from cskt.data.benchmarks import load_dataset, subset
+from cskt.data.synthetic import VERSION
 
 PATH_FIELD = {"CUHK-PEDES": "file_path", "ICFG-PEDES": "file_path", "RSTPReid": "img_path"}
 FILE = {"CUHK-PEDES": "reid_raw.json", "ICFG-PEDES": "ICFG-PEDES.json", "RSTPReid": "data_captions.json"}
@@ -29,6 +30,7 @@ def records(name="CUHK-PEDES", **changes):
 def write(folder, entries, file="reid_raw.json", images="imgs"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / file).write_text(json.dumps(entries))
+    (folder / "recipe.json").write_text(json.dumps({"version": VERSION}))  # read of SynthPEDES only
     for i in range(len(SPLIT_OF)):
         path = folder / images / f"cam{i % 2}" / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,9 +176,52 @@ def test_synthetic_domains_are_rendered_when_absent_and_read_by_the_same_reader(
         rendered.append((domain, root))
         return write((root or tmp_path / "cache") / domain, records(layout, camera="c1"), FILE[layout])
 
-    monkeypatch.setitem(sys.modules, "cskt.data.synthetic", types.SimpleNamespace(synthetic_dataset=synthetic_dataset))
+    renderer = types.SimpleNamespace(synthetic_dataset=synthetic_dataset, VERSION=VERSION)
+    monkeypatch.setitem(sys.modules, "cskt.data.synthetic", renderer)
     dataset = load_dataset(name)
+    assert dataset.version == VERSION
     assert dataset.synthetic and len(dataset.train) == 4 and dataset.val.cameras == ("c1",)
     assert load_dataset(name, tmp_path / "mine").fingerprint == dataset.fingerprint
     assert load_dataset(name, tmp_path / "mine").root == tmp_path / "mine" / name
     assert rendered == [(name, None), (name, tmp_path / "mine")]  # found, not rendered, the third time
+
+
+def test_splits_carry_the_fingerprint_and_so_does_a_part(tmp_path):
+    dataset = load_dataset("CUHK-PEDES", write(tmp_path, records()))
+    assert dataset.version is None
+    for split in (dataset.train, dataset.val, dataset.test, subset(dataset.train, 0.5, 0)):
+        assert split.fingerprint == dataset.fingerprint
+
+
+def test_the_fingerprint_of_drawn_data_is_of_recipe_splits_and_identities(tmp_path):
+    """Not of what Pillow's encoder or the grammar makes of them."""
+    folder = write(tmp_path, records(), FILE["CUHK-PEDES"])
+    before = load_dataset("SynthPEDES-A", folder).fingerprint
+    for i in range(len(SPLIT_OF)):
+        Image.new("RGB", (64 + i, 80), "red").save(folder / "imgs" / f"cam{i % 2}" / f"{i}.png")
+    (folder / FILE["CUHK-PEDES"]).write_text(json.dumps(records(captions=["another"]), indent=1))
+    assert load_dataset("SynthPEDES-A", folder).fingerprint == before
+    (folder / "recipe.json").write_text(json.dumps({"version": VERSION, "seed": 1}))
+    seeded = load_dataset("SynthPEDES-A", folder).fingerprint
+    (folder / "recipe.json").write_text(json.dumps({"seed": 1, "version": VERSION}, indent=2))
+    assert load_dataset("SynthPEDES-A", folder).fingerprint == seeded != before
+    entries = records()
+    entries[0]["id"] += 1
+    (folder / FILE["CUHK-PEDES"]).write_text(json.dumps(entries))
+    assert load_dataset("SynthPEDES-A", folder).fingerprint not in (before, seeded)
+
+
+@pytest.mark.parametrize(("recipe", "message"), [
+    (None, "holds SynthPEDES of an older version, without recipe.json"),
+    (json.dumps({"version": VERSION - 1}), f"of version {VERSION - 1}, and this is version {VERSION}"),
+    ("{", "recipe.json cannot be read as a recipe"), ("[]", "recipe.json cannot be read as a recipe"),
+    ("{}", "recipe.json cannot be read as a recipe"),
+])
+def test_drawn_data_of_another_version_are_refused(tmp_path, recipe, message):
+    folder = write(tmp_path, records())
+    (folder / "recipe.json").unlink()
+    if recipe is not None:
+        (folder / "recipe.json").write_text(recipe)
+    with pytest.raises(CSKTError, match=f"{message}.*; remove that folder.* or give another root"):
+        load_dataset("SynthPEDES-A", folder)
+    assert load_dataset("CUHK-PEDES", folder).version is None

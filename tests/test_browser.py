@@ -93,7 +93,7 @@ def split(tiny, tmp_path, monkeypatch):
     """A model, its loaded test split and random features of it."""
     monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
     data, model = load_dataset("CUHK-PEDES", write_dataset(tmp_path / "data")), tiny()
-    loaded = evaluation.load_split(model, data.test, data.fingerprint)
+    loaded = evaluation.load_split(model, data.test)
     torch.manual_seed(0)
     images, texts = (torch.nn.functional.normalize(torch.randn(count, 16)) for count in (12, 12))
     (tmp_path / "encoder.onnx").write_bytes(b"an encoder")

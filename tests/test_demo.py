@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from cskt import CSKTConfig, CSKTError, demo, probes, training, widgets
-from cskt.data.pipeline import normalize, resize
+from cskt.data.images import resize
+from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
 from tests.tiny_runs import register_backbone, tiny_config, tiny_model, write_dataset
 

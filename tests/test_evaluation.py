@@ -1,5 +1,7 @@
 """Evaluation: features, ranking, and the files of a run."""
 
+import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -11,7 +13,8 @@ import torch
 from cskt import evaluation
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import load_dataset
-from cskt.data.pipeline import load_images, normalize
+from cskt.data.images import load_images
+from cskt.data.pipeline import normalize
 from cskt.evaluation import (
     Run,
     build_model,
@@ -55,18 +58,18 @@ def run(dataset, tmp_path_factory):
 
 
 def test_features_are_the_models_own_normalised_and_in_order(model, dataset):
-    images, texts = embed(model, dataset.test, dataset.fingerprint, "fp32", batch_size=5)
+    images, texts = embed(model, dataset.test, "fp32", batch_size=5)
     assert images.dtype == texts.dtype == torch.float32
     with torch.no_grad():
-        one = model.encode_image(normalize(load_images(dataset.test, IMAGE_SIZE, dataset.fingerprint)), normalize=True)
+        one = model.encode_image(normalize(load_images(dataset.test, IMAGE_SIZE)), normalize=True)
         other = model.encode_text(model.tokenize(list(dataset.test.captions)), normalize=True)
     torch.testing.assert_close(images, one, rtol=0, atol=1e-5)
     torch.testing.assert_close(texts, other, rtol=0, atol=1e-5)
 
 
 def test_evaluate_ranks_captions_against_images(model, dataset):
-    metrics = evaluate(model, dataset.test, dataset.fingerprint, "fp32")
-    images, texts = embed(model, dataset.test, dataset.fingerprint, "fp32")
+    metrics = evaluate(model, dataset.test, "fp32")
+    images, texts = embed(model, dataset.test, "fp32")
     best = (texts @ images.T).argmax(dim=1).numpy()
     hits = dataset.test.image_identities[best] == dataset.test.caption_identities
     assert metrics["text_to_image"]["R@1"] == pytest.approx(100 * hits.mean())
@@ -77,22 +80,22 @@ def test_evaluate_ranks_captions_against_images(model, dataset):
 
 
 def test_loaded_split_gives_the_same_numbers(model, dataset):
-    loaded = load_split(model, dataset.val, dataset.fingerprint)
-    assert evaluate(model, loaded, precision="fp32") == evaluate(model, dataset.val, dataset.fingerprint, "fp32")
+    loaded = load_split(model, dataset.val)
+    assert evaluate(model, loaded, precision="fp32") == evaluate(model, dataset.val, "fp32")
 
 
 def test_embedding_leaves_the_models_mode_and_gradients_alone(model, dataset):
     model.train()
-    embed(model, dataset.val, dataset.fingerprint, "bf16")
+    embed(model, dataset.val, "bf16")
     assert model.training
     model.eval()
-    embed(model, dataset.val, dataset.fingerprint)
+    embed(model, dataset.val)
     assert not model.training and all(p.grad is None for p in model.parameters())
 
 
 def test_bf16_features_are_close_and_fp32(model, dataset):
-    exact, _ = embed(model, dataset.val, dataset.fingerprint, "fp32")
-    rounded, _ = embed(model, dataset.val, dataset.fingerprint, "bf16")
+    exact, _ = embed(model, dataset.val, "fp32")
+    rounded, _ = embed(model, dataset.val, "bf16")
     assert rounded.dtype == torch.float32
     assert (exact * rounded).sum(dim=1).min() > 0.99
     torch.testing.assert_close(rounded.norm(dim=1), torch.ones(len(rounded)))
@@ -109,12 +112,29 @@ def test_new_weights_follow_from_the_seed_alone(dataset):
     assert any(not torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
 
 
+def test_figures_are_those_of_the_files_as_they_are(model, tmp_path, monkeypatch):
+    """Equal names and no fingerprint, and files replaced in place: nothing of what was there before."""
+    folders = [write_dataset(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
+    splits = []
+    for folder in folders:
+        test = load_dataset("CUHK-PEDES", folder).test
+        splits.append(dataclasses.replace(test, fingerprint=""))
+    features = [embed(model, split, precision="fp32")[0] for split in splits]
+    write_dataset(folders[0], seed=3)
+    features.append(embed(model, splits[0], precision="fp32")[0])
+    for one, other in itertools.combinations(features, 2):
+        assert not torch.allclose(one, other, atol=1e-4)
+    figures = [evaluate(model, split, precision="fp32") for split in splits]
+    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
+    assert figures == [evaluate(model, split, precision="fp32") for split in splits]
+
+
 def test_precision_effect_is_the_difference_of_two_evaluations(run, dataset):
-    table = precision_effect(run, dataset.test, dataset.fingerprint)
+    table = precision_effect(run, dataset.test)
     assert table.loc["fp32", "R@1"] == pytest.approx(run.metrics["metrics"]["text_to_image"]["R@1"])
     model = run.load_model()
     with model.fused(torch.bfloat16):  # on a machine without bf16 too
-        expected = evaluate(model, dataset.test, dataset.fingerprint, "fp32")["text_to_image"]
+        expected = evaluate(model, dataset.test, "fp32")["text_to_image"]
     assert table.loc["bf16", "mAP"] == expected["mAP"]
     assert table.loc["bf16 - fp32", "mAP"] == table.loc["bf16", "mAP"] - table.loc["fp32", "mAP"]
 

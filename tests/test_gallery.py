@@ -22,9 +22,10 @@ from PIL import Image
 import cskt
 from cskt import CSKTConfig, CSKTError, Gallery, widgets
 from cskt.data.benchmarks import Split
-from cskt.data.pipeline import decode_image, normalize
+from cskt.data.images import MAX_PIXELS, decode_image
+from cskt.data.pipeline import normalize
 from cskt.gallery import Hit
-from cskt.pictures import MAX_PIXELS, read_metadata
+from cskt.pictures import read_metadata
 
 from .tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone
 

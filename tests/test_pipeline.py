@@ -1,199 +1,24 @@
-"""The image cache (complete or absent, whatever happens), the augmentation's distribution, and the batches."""
+"""The augmentation's distribution, and the batches."""
 
-import multiprocessing
-import os
-import time
-from pathlib import Path
-from types import SimpleNamespace
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torchvision.transforms import RandomErasing
 
 from cskt.config import CSKTError
-from cskt.data import pipeline
-from cskt.data.benchmarks import Split
 from cskt.data.pipeline import (
     CLIP_MEAN,
     CLIP_STD,
     Augment,
     batches,
     erasing_boxes,
-    load_images,
     normalize,
     prefetch,
 )
 
 SIZE = (16, 8)
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-
-
-def make_split(folder, count=5):
-    paths = []
-    for i in range(count):
-        paths.append(folder / f"cam{i % 2}" / f"{i}.jpg")
-        paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 10, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(paths[-1])
-    return Split("train", tuple(paths), np.arange(count), ("a",) * count, np.arange(count))
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "images"
-
-
-def held(cache):
-    return [path for path in cache.iterdir() if path.suffix != ".lock"]
-
-
-def test_images_are_decoded_resized_and_cached_once(tmp_path, cache, monkeypatch):
-    split = make_split(tmp_path)
-    images = load_images(split, SIZE, "f")
-    assert images.shape == (5, 3, *SIZE) and images.dtype == torch.uint8
-    expected = Image.open(split.image_paths[3]).resize((8, 16), Image.Resampling.BILINEAR)
-    assert torch.equal(images[3], torch.from_numpy(np.array(expected)).permute(2, 0, 1))
-    monkeypatch.setattr(pipeline, "decode_image", None)  # a second call must not decode
-    images[0] = 0  # private to this tensor
-    assert load_images(split, SIZE, "f")[0].any()
-    assert len(held(cache)) == 1
-
-
-def test_gray_and_transparent_images_become_rgb(tmp_path, cache):
-    for mode, colour in (("L", 77), ("RGBA", (77, 77, 77, 10)), ("1", 1)):
-        Image.new(mode, (3, 3), colour).save(tmp_path / f"{mode}.png")
-    split = Split("val", tuple(tmp_path / f"{mode}.png" for mode in ("L", "RGBA", "1")), np.arange(3), (), np.arange(0))
-    assert load_images(split, SIZE, "f")[:, :, 0, 0].tolist() == [[77] * 3, [77] * 3, [255] * 3]
-
-
-def test_cache_is_keyed_on_data_split_images_and_size(tmp_path, cache):
-    split = make_split(tmp_path)
-    part = Split("train", split.image_paths[2:4], np.arange(2), (), np.arange(0))
-    other = Split("train", split.image_paths[1:3], np.arange(2), (), np.arange(0))
-    for which, size, fingerprint in ((split, SIZE, "f"), (split, SIZE, "g"), (split, (8, 8), "f"), (part, SIZE, "f"),
-                                     (other, SIZE, "f")):
-        load_images(which, size, fingerprint)
-    assert len(held(cache)) == 5
-    assert torch.equal(load_images(part, SIZE, "f"), load_images(split, SIZE, "f")[2:4])
-
-
-@pytest.mark.parametrize("damage", [
-    lambda content: content[:-1], lambda content: content + b"0", lambda content: b"", lambda content: content[:40],
-    lambda content: b"junk" + content[4:], lambda content: content.replace(b"(5, 3, 16, 8)", b"(5, 3, 8, 16)"),
-    lambda content: content.replace(b"|u1", b"|i1"),
-])
-def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
-    split = make_split(tmp_path)
-    expected = load_images(split, SIZE, "f").clone()
-    (file,) = held(cache)
-    file.write_bytes(damage(file.read_bytes()))
-    assert torch.equal(load_images(split, SIZE, "f"), expected)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", None])
-def test_a_corrupt_image_is_named_and_leaves_no_cache(tmp_path, cache, content):
-    split = make_split(tmp_path)
-    whole = split.image_paths[2].read_bytes()
-    split.image_paths[2].write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(CSKTError, match="image .*cam0/2.jpg cannot be decoded"):
-        load_images(split, SIZE, "f")
-    assert held(cache) == []
-    split.image_paths[2].write_bytes(whole)
-    assert load_images(split, SIZE, "f").shape[0] == 5
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_an_interrupted_build_leaves_nothing(tmp_path, cache, monkeypatch, error):
-    split, decode = make_split(tmp_path), pipeline.decode_image
-
-    def interrupted(path, image_size):
-        if path == split.image_paths[3]:
-            raise error
-        return decode(path, image_size)
-
-    with monkeypatch.context() as patch, pytest.raises(error):
-        patch.setattr(pipeline, "decode_image", interrupted)
-        load_images(split, SIZE, "f")
-    assert held(cache) == []
-    assert load_images(split, SIZE, "f").shape[0] == 5
-
-
-def test_the_cache_appears_only_when_it_is_whole(tmp_path, cache, monkeypatch):
-    def refused(source, target):
-        assert Path(source).stat().st_size > 5 * 3 * 16 * 8 and not Path(target).exists()
-        raise OSError("disk gone")
-
-    with monkeypatch.context() as patch, pytest.raises(CSKTError, match="cannot be written .disk gone"):
-        patch.setattr(os, "replace", refused)
-        load_images(make_split(tmp_path), SIZE, "f")
-    assert held(cache) == []
-
-
-def test_what_a_killed_build_left_is_never_used(tmp_path, cache, monkeypatch):
-    split, expected = make_split(tmp_path), load_images(make_split(tmp_path), SIZE, "f").clone()
-    (file,) = held(cache)
-    content, left = file.read_bytes()[:200], []
-
-    def killed(source, target):
-        left.append(Path(source).rename(f"{source}.left"))  # what clean-up after the error cannot reach
-        left[0].write_bytes(content)
-        raise KeyboardInterrupt
-
-    file.unlink()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(os, "replace", killed)
-        load_images(split, SIZE, "f")
-    left[0].rename(str(left[0]).removesuffix(".left"))  # under the very name its builder gave it
-    assert torch.equal(load_images(split, SIZE, "f"), expected) and file.is_file()
-
-
-def test_a_cache_that_cannot_be_written_names_the_remedy(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "file"))
-    with pytest.raises(CSKTError, match="set CSKT_CACHE to another folder"):
-        load_images(make_split(tmp_path), SIZE, "f")
-    with pytest.raises(CSKTError, match="split 'train' has no images"):
-        load_images(Split("train", (), np.arange(0), (), np.arange(0)), SIZE, "f")
-
-
-def test_a_full_disk_says_how_much_is_missing(tmp_path, cache, monkeypatch):
-    """Before anything is decoded: 5 images of 3 x 512 x 512 take 3.9 MB."""
-    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda folder: SimpleNamespace(free=932_160))
-    with pytest.raises(CSKTError, match="it takes 4 MB and 3 MB of that are missing.; free space there"):
-        load_images(make_split(tmp_path), (512, 512), "f")
-    assert held(cache) == []
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_two_processes_build_the_same_cache(tmp_path, cache, monkeypatch):
-    """Forked, so that neither imports torch again; they start together, and only one decodes."""
-    split, context = make_split(tmp_path), multiprocessing.get_context("fork")
-    meeting, replace, results, built = context.Barrier(2), os.replace, context.SimpleQueue(), context.Value("i", 0)
-
-    def replace_slowly(source, target):
-        built.value += 1
-        time.sleep(0.5)
-        replace(source, target)
-
-    def build():
-        meeting.wait(60)
-        results.put(load_images(split, SIZE, "f").numpy().tobytes())
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace_slowly)
-        builders = [context.Process(target=build) for _ in range(2)]
-        for builder in builders:
-            builder.start()
-        for builder in builders:
-            builder.join(120)
-    assert [builder.exitcode for builder in builders] == [0, 0]
-    assert {results.get(), results.get()} == {load_images(split, SIZE, "f").numpy().tobytes()}
-    assert len(held(cache)) == built.value == 1
 
 
 def test_prefetch_loads_one_ahead_in_order():

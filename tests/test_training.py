@@ -113,14 +113,14 @@ def test_best_epoch_is_the_one_kept(finished, data):
     assert finished.metrics["best_epoch"] == ranked.index(max(ranked)) + 1
     model, dataset = finished.load_model(), load_dataset("CUHK-PEDES", data)
     for split, part in ((dataset.test, "metrics"), (dataset.val, "val_metrics")):
-        assert evaluate(model, split, dataset.fingerprint, "fp32") == finished.metrics[part]
+        assert evaluate(model, split, "fp32") == finished.metrics[part]
 
 
 def test_record_holds_the_bare_backbone_on_both_splits(finished, data):
     dataset = load_dataset("CUHK-PEDES", data)
     bare = build_model(dataclasses.replace(finished.config, method="zero-shot"))
     for split, part in ((dataset.test, "zero_shot"), (dataset.val, "zero_shot_selection")):
-        assert evaluate(bare, split, dataset.fingerprint, "fp32") == finished.metrics[part]
+        assert evaluate(bare, split, "fp32") == finished.metrics[part]
 
 
 @pytest.mark.parametrize("interrupted", [None, 2, 3])

@@ -1,6 +1,7 @@
 """verify-data on small hand-made copies of every layout: a clean one, and one for each defect that it must name."""
 
 import json
+import os
 import shutil
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 from cskt.backbones import clip_tokenizer
 from cskt.config import CSKTError
 from cskt.data.benchmarks import load_dataset
+from cskt.data.images import load_images
 from cskt.data.verification import PUBLISHED, Finding, verify
 from tests.test_benchmarks import FILE, records, write
 
@@ -150,7 +152,7 @@ def test_an_image_of_zero_bytes_is_found_without_opening_the_others(copy, deep):
 @pytest.mark.parametrize(("suffix", "damage", "message"), [
     ("jpg", lambda content: content[:len(content) // 2], "cannot be read (image file is truncated"),
     ("png", lambda content: content[:len(content) // 2], "cannot be read ("),
-    ("png", lambda content: b"<html>404</html>", "is not an image"),
+    ("png", lambda content: b"<html>404</html>", "not an image"),
 ])
 def test_damaged_images_are_found_by_deep_alone(copy, suffix, damage, message):
     folder = copy(4, file_path=f"large.{suffix}")
@@ -262,6 +264,36 @@ def test_whatever_the_annotation_holds_it_is_reported_and_what_the_loader_refuse
     assert len(text.split("\n")) == 6 + len(report.faults) + len(report.notes)
     assert all(line.isprintable() for line in text.split("\n"))
     assert json.loads(json.dumps(report.to_dict()))["counts"]["train"]["images"] == report.counts["train"][0]
+
+
+def test_deep_compares_the_image_cache_with_the_files(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
+    folder = copy()
+    test = load_dataset(NAME, folder).test
+    load_images(test, (8, 4))
+    assert verify(NAME, folder, deep=True).faults == ()
+    image = test.image_paths[1]
+    state, content = image.stat(), image.read_bytes()
+    swapped = Image.new("RGB", Image.open(image).size, "black")
+    swapped.save(image)
+    image.write_bytes(image.read_bytes().ljust(len(content), b"\0"))  # after its end, which nobody reads
+    os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert image.stat().st_size == state.st_size
+    assert verify(NAME, folder).faults == ()
+    fault, = verify(NAME, folder, deep=True).faults
+    assert (fault.kind, fault.where) == ("cache", "test")
+    assert "holds other pixels than the files: 1 (imgs/cam1/5.png); remove it" in fault.message
+    image.write_bytes(b"0" * len(content))
+    os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert [kind for kind, _ in found(verify(NAME, folder, deep=True).faults)] == ["image"]
+
+
+def test_drawn_data_of_another_version_are_a_fault(tmp_path):
+    folder = write(tmp_path / "SynthPEDES-A", records())
+    assert verify("SynthPEDES-A", folder).faults == ()
+    (folder / "recipe.json").unlink()
+    fault, = verify("SynthPEDES-A", folder, deep=True).faults
+    assert fault.kind == "version" and "older version" in fault.message
 
 
 # The command

@@ -35,7 +35,8 @@ class Split:
     """One split: N images and M captions, each caption of one image.
 
     ``image_identities`` (N,) int64, from 0 without gaps in train, as annotated elsewhere; ``caption_images`` (M,)
-    int64, the index of each caption's image; ``cameras`` only where every record of the split names one.
+    int64, the index of each caption's image; ``cameras`` only where every record of the split names
+    one; ``fingerprint`` is the data set's, "" for a split made by hand.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Split:
     captions: tuple[str, ...]
     caption_images: np.ndarray
     cameras: tuple[str, ...] | None = None
+    fingerprint: str = ""
 
     @property
     def caption_identities(self) -> np.ndarray:
@@ -59,8 +61,10 @@ class Split:
 class PersonRetrievalDataset:
     """A benchmark with its three splits.
 
-    ``fingerprint`` is the SHA-256 (hex) of the annotation file and of every image's size in bytes: the same wherever
-    the data lie. Where a layout has no val, ``val`` *is* ``test`` and ``notes`` says so.
+    ``fingerprint`` is a SHA-256 (hex), the same wherever the data lie: of the annotation file and
+    of every image's size in bytes, or, of SynthPEDES, of its recipe and of every record's split and
+    identity, so that another Pillow's JPEG files change nothing. ``version`` is that of the recipe,
+    None for real data. Where a layout has no val, ``val`` *is* ``test`` and ``notes`` says so.
     """
 
     name: str
@@ -70,6 +74,7 @@ class PersonRetrievalDataset:
     test: Split
     fingerprint: str
     notes: tuple[str, ...] = ()
+    version: int | None = None
 
     @property
     def synthetic(self) -> bool:
@@ -90,7 +95,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
 
     ``root`` is its folder, or the parent that holds ``name/``. SynthPEDES needs none: where it is not found it is
     rendered, into the cache or under ``root``. Raises :class:`CSKTError` on an unknown name, a missing annotation file
-    or image, a malformed record and an empty split.
+    or image, a malformed record, an empty split and SynthPEDES of another version.
     """
     if name not in _ANNOTATIONS:
         raise CSKTError(f"data set {name!r} is unknown; choose one of {', '.join(DATASETS)}.")
@@ -104,17 +109,23 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
         looked = "" if root is None else f" (looked in {root} for {files} there and in {Path(root) / name})"
         raise CSKTError(f"{name} needs root: the folder that holds {files}, or its parent with {name}/ inside{looked}.")
     records = _read_records(annotation)
-    fingerprint = hashlib.sha256(annotation.read_bytes())
-    for record in records:
-        fingerprint.update(b"%d\n" % record.image.stat().st_size)
-    splits = {split: _split(split, [record for record in records if record.split == split]) for split in _LAST_IDENTITY}
+    if name.startswith("SynthPEDES"):
+        recipe = _read_recipe(annotation.parent)
+        version, fingerprint = recipe["version"], _synthetic_fingerprint(recipe, records)
+    else:
+        version, fingerprint = None, _fingerprint(annotation, records)
+    splits = {}
+    for split in _LAST_IDENTITY:
+        members = [record for record in records if record.split == split]
+        splits[split] = _split(split, members, fingerprint)
     notes: tuple[str, ...] = ()
     if not splits["val"] and _ANNOTATIONS[name] == _ICFG:
         splits["val"] = splits["test"]
         notes = (f"{name} has no val split; test stands in",)
     if missing := [name for name, split in splits.items() if not split]:
         raise CSKTError(f"{annotation} has no record of split {' or '.join(missing)}; obtain the complete file.")
-    return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint.hexdigest(), notes=notes)
+    return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint,
+                                  notes=notes, version=version)
 
 
 def subset(split: Split, fraction: float, seed: int) -> Split:
@@ -129,7 +140,7 @@ def subset(split: Split, fraction: float, seed: int) -> Split:
     return Split(split.name, tuple(split.image_paths[i] for i in images),
                  np.unique(split.image_identities[images], return_inverse=True)[1].astype(np.int64),
                  tuple(split.captions[i] for i in captions), place[split.caption_images[captions]],
-                 split.cameras and tuple(split.cameras[i] for i in images))
+                 split.cameras and tuple(split.cameras[i] for i in images), split.fingerprint)
 
 
 def _find_annotation(name: str, root: str | Path | None) -> Path | None:
@@ -185,7 +196,46 @@ def _field(entry: dict, where: str, name: str, holds: Callable[[Any], Any], expe
     return value
 
 
-def _split(name: str, records: list[_Record]) -> Split:
+def _fingerprint(annotation: Path, records: list[_Record]) -> str:
+    """Of real data: what is annotated, and the images as far as their sizes tell."""
+    digest = hashlib.sha256(annotation.read_bytes())
+    for record in records:
+        digest.update(b"%d\n" % record.image.stat().st_size)
+    return digest.hexdigest()
+
+
+def _synthetic_fingerprint(recipe: dict[str, Any], records: list[_Record]) -> str:
+    """Of SynthPEDES: the recipe, which decides everything, and who is in the records."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode())
+    for record in records:
+        digest.update(f"\n{record.split} {record.identity}".encode())
+    return digest.hexdigest()
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    """``recipe.json`` of a rendered SynthPEDES.
+
+    Raises :class:`CSKTError` where it is missing, damaged or not of this renderer's version.
+    """
+    from cskt.data.synthetic import VERSION  # the renderer is needed only here
+
+    path = folder / "recipe.json"
+    advice = "remove that folder, and it is rendered anew, or give another root."
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        version = recipe["version"]
+    except FileNotFoundError:
+        raise CSKTError(f"{folder} holds SynthPEDES of an older version, without recipe.json; "
+                        f"{advice}") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CSKTError(f"{path} cannot be read as a recipe ({error!r}); {advice}") from error
+    if version != VERSION:
+        raise CSKTError(f"{folder} holds SynthPEDES of version {version}, and this is version "
+                        f"{VERSION}; {advice}")
+    return recipe
+
+
+def _split(name: str, records: list[_Record], fingerprint: str = "") -> Split:
     identities = np.array([record.identity for record in records], dtype=np.int64)
     if name == "train":
         identities = np.unique(identities, return_inverse=True)[1].astype(np.int64)
@@ -193,4 +243,5 @@ def _split(name: str, records: list[_Record]) -> Split:
     counts = np.array([len(record.captions) for record in records], dtype=np.int64)
     return Split(name, tuple(record.image for record in records), identities,
                  tuple(caption for record in records for caption in record.captions),
-                 np.repeat(np.arange(len(records)), counts), None if None in cameras else cameras)
+                 np.repeat(np.arange(len(records)), counts), None if None in cameras else cameras,
+                 fingerprint)

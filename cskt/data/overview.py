@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from .benchmarks import PersonRetrievalDataset, Split
+from .images import read_image
 
 
 def dataset_statistics(data: PersonRetrievalDataset) -> pd.DataFrame:
@@ -33,7 +33,8 @@ def sample_people(split: Split, people: int, seed: int, images: int = 4
     rows, titles = [], []
     for identity in chosen:
         members = np.flatnonzero(split.image_identities == identity)[:images]
-        rows.append([np.asarray(Image.open(split.image_paths[member]).convert("RGB")) for member in members])
+        pictures = [read_image(split.image_paths[member]) for member in members]
+        rows.append([np.asarray(picture.convert("RGB")) for picture in pictures])
         titles.append([split.cameras[member] if split.cameras else "" for member in members])
     return rows, titles, [f"person {identity}" for identity in chosen]
 

@@ -1,107 +1,21 @@
-"""From image files to training batches: a decode-once cache, batched augmentation, shuffled batches, loaded ahead."""
+"""From decoded images to training batches: batched augmentation, shuffled batches, loaded ahead."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
-import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
-from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
-from PIL import Image
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from cskt.config import CSKTError, cache_dir
-from cskt.data.benchmarks import Split
+from cskt.config import CSKTError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-_CACHE_VERSION = 1  # raise when decoding or resizing changes
-
-
-def load_images(split: Split, image_size: tuple[int, int], fingerprint: str) -> Tensor:
-    """All images of a split, uint8 (N, 3, H, W), RGB, resized bilinearly to ``image_size`` = (height, width).
-
-    Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls map into memory
-    (writing to the tensor leaves the file alone). The file is keyed on the data's fingerprint, the split (its name
-    and its images) and the size; it appears complete or not at all, one of the wrong shape or length is rebuilt, and
-    of two processes that want it one builds while the other waits. Raises :class:`CSKTError` on an image that cannot
-    be decoded (named), a full disk (with the space that is missing) and a folder that cannot be written.
-    """
-    if not split.image_paths:
-        raise CSKTError(f"split {split.name!r} has no images to load.")
-    # Paths relative to their common folder: a moved data set keeps its cache, a subset of a split has its own.
-    common = os.path.commonpath([path.parent for path in split.image_paths])
-    names = [os.path.relpath(path, common) for path in split.image_paths]
-    key = repr((_CACHE_VERSION, fingerprint, split.name, tuple(image_size), names)).encode("utf-8", "surrogateescape")
-    digest = hashlib.sha256(key).hexdigest()[:24]
-    path = cache_dir() / "images" / f"{digest}-{split.name}-{image_size[0]}x{image_size[1]}.npy"
-    shape = (len(names), 3, *image_size)
-    if not _is_complete(path, shape):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not _is_complete(path, shape):  # another process may have built it meanwhile
-                    _build_cache(path, split, image_size)
-        except OSError as error:
-            raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there or set CSKT_CACHE "
-                            "to another folder.") from error
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
-
-
-def _is_complete(path: Path, shape: tuple[int, ...]) -> bool:
-    try:
-        array = np.load(path, mmap_mode="r")  # raises where the file is shorter than its header says
-        return array.shape == shape and array.dtype == np.uint8 and path.stat().st_size == array.offset + array.nbytes
-    except (OSError, ValueError, EOFError, AttributeError):
-        return False
-
-
-def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(split.image_paths), 3, *image_size)}
-    decode = functools.partial(decode_image, image_size=image_size)
-    temporary, size = path.with_name(f"{path.name}.tmp"), math.prod(header["shape"])
-    try:
-        if (free := shutil.disk_usage(path.parent).free) < size:
-            raise OSError(f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of that are missing")
-        # closing: an error or Ctrl-C cancels what is still queued instead of waiting for it
-        with (temporary.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool,
-              closing(pool.map(decode, split.image_paths)) as decoded):
-            np.lib.format.write_array_header_1_0(file, header)
-            # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
-            for image in tqdm(decoded, f"decoding {split.name}", len(split.image_paths), leave=False, disable=None):
-                file.write(image.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def decode_image(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """One image file as :func:`resize` makes it."""
-    try:
-        with Image.open(path) as image:
-            return resize(image, image_size)
-    except Exception as error:  # Pillow raises many unrelated types on damaged files
-        raise CSKTError(f"image {path} cannot be decoded ({error}); restore it from the original archive.") from error
-
-
-def resize(image: Image.Image, image_size: tuple[int, int]) -> np.ndarray:
-    """A picture as uint8 (3, H, W), RGB, bilinear (Pillow's, which filters when it shrinks, as the release's)."""
-    resized = image.convert("RGB").resize((image_size[1], image_size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(resized).transpose(2, 0, 1)
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -8,18 +8,25 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import combinations, groupby, repeat
+from functools import partial
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from cskt.backbones import clip_tokenizer
 from cskt.config import DATASETS, CSKTError
-from cskt.data.benchmarks import _ANNOTATIONS, _ICFG, _find_annotation, _read_records, _Record, _record
+from cskt.data.benchmarks import (
+    _ANNOTATIONS,
+    _ICFG,
+    _find_annotation,
+    _read_recipe,
+    _read_records,
+    _Record,
+    _record,
+    load_dataset,
+)
+from cskt.data.images import on_all_cores, read_image, reason, stale_caches
 
 CONTEXT = 77  # CLIP's text length in tokens, start and end included
 FIRST = 10  # names in one message; lines of one kind in the table
@@ -38,7 +45,8 @@ PUBLISHED = {
 class Finding:
     """What is wrong, ``where`` (split, record, folder or file) and, in ``message``, what to do about it.
 
-    ``kind``: counts, record (malformed), missing, identity, caption, path (listed twice), image or duplicate.
+    ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption, path
+    (listed twice), image, duplicate or cache.
     """
 
     kind: str
@@ -89,7 +97,8 @@ Progress = Callable[[Iterable, str, int], Iterable]
 def verify(name: str, root: str | Path, deep: bool = False, progress: Progress | None = None) -> Report:
     """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds ``name/``.
 
-    ``deep`` also decodes every image, on all cores. ``progress(iterable, description, total)`` wraps the long loops;
+    ``deep`` also decodes every image, on all cores, and compares what the image cache holds of
+    whole splits with their files. ``progress(iterable, description, total)`` wraps the long loops;
     tqdm fits. Raises :class:`CSKTError` where there is nothing to check: an unknown name, an annotation file that is
     missing or is not a JSON list.
     """
@@ -104,8 +113,11 @@ def verify(name: str, root: str | Path, deep: bool = False, progress: Progress |
     splits = {split: [record for record in records.values() if record.split == split] for split in SPLITS}
     counts = {split: (len(members), len({record.identity for record in members}),
                       sum(len(record.captions) for record in members)) for split, members in splits.items()}
-    found = [*_check_counts(name, annotation, counts), *malformed, *_check_identities(splits),
-             *_check_captions(records, progress), *_check_images(records, missing, annotation.parent, deep, progress)]
+    found = [*_check_version(name, annotation.parent), *_check_counts(name, annotation, counts),
+             *malformed, *_check_identities(splits), *_check_captions(records, progress),
+             *_check_images(records, missing, annotation.parent, deep, progress)]
+    if deep:
+        found += _check_caches(name, annotation.parent)
     faults, notes = (tuple(finding for fault, finding in found if fault is kept) for kept in (True, False))
     return Report(name, annotation, deep, counts, faults, notes)
 
@@ -137,6 +149,32 @@ def _read(annotation: Path) -> tuple[dict[int, _Record], set[Path], list[tuple[b
             f"missing images: {len(paths):,} ({_some(path.name for path in paths)}), looked for without imgs/ too; "
             "unpack the folder again"))))
     return records, {path for paths in missing.values() for path in paths}, found
+
+
+def _check_version(name: str, folder: Path) -> Checks:
+    if name.startswith("SynthPEDES"):
+        try:
+            _read_recipe(folder)
+        except CSKTError as error:
+            yield True, Finding("version", "recipe.json", str(error).removesuffix("."))
+
+
+def _check_caches(name: str, folder: Path) -> Checks:
+    try:
+        data = load_dataset(name, folder)
+    except CSKTError:  # reported already; and what cannot be loaded has no cache in use
+        return
+    splits = [data.train, data.val] + ([] if data.test is data.val else [data.test])
+    for split in splits:
+        try:
+            for path, different in stale_caches(split):
+                if different:
+                    told = _some(os.path.relpath(file, folder) for file in different)
+                    yield True, Finding("cache", split.name, (
+                        f"{path} holds other pixels than the files: {len(different):,} ({told}); "
+                        "remove it"))
+        except CSKTError:  # an image that cannot be decoded, reported already
+            continue
 
 
 def _check_counts(name: str, annotation: Path, counts: dict[str, tuple[int, int, int]]) -> Checks:
@@ -190,8 +228,7 @@ def _check_images(records: dict[int, _Record], missing: set[Path], folder: Path,
     sizes = {path: path.stat().st_size for path in listed if path not in missing}
     of_size = Counter(sizes.values())
     opened = [path for path, size in sizes.items() if deep or not size or of_size[size] > 1]
-    # closing: an error or Ctrl-C cancels what is still queued instead of waiting for it
-    with ThreadPoolExecutor(os.cpu_count()) as pool, closing(pool.map(_examine, opened, repeat(deep))) as examined:
+    with on_all_cores(partial(_examine, deep=deep), opened) as examined:
         for path, (damage, digest) in zip(opened, progress(examined, "images", len(opened)), strict=True):
             if damage:
                 yield True, Finding("image", names[path], f"{damage}; restore it from the original archive")
@@ -213,12 +250,11 @@ def _examine(path: Path, deep: bool) -> tuple[str, str]:
         if not content:
             return "has 0 bytes", ""
         if deep:
-            with Image.open(io.BytesIO(content)) as image:
-                image.convert("RGB")  # decodes all of it, as training does
-    except UnidentifiedImageError:
-        return "is not an image", ""
-    except Exception as error:  # Pillow raises many unrelated types on damaged files
-        return f"cannot be read ({error})", ""
+            read_image(io.BytesIO(content))  # decodes all of it, as training does
+    except CSKTError as error:
+        return str(error), ""
+    except OSError as error:
+        return f"cannot be read ({reason(error)})", ""
     return "", hashlib.sha256(content).hexdigest()
 
 

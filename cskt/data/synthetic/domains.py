@@ -6,7 +6,6 @@ table and what rebuilds every label map (:func:`label_map`). Deterministic by se
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from .captions import caption, visible_attributes
 from .identities import Identity, sample_identity
 from .render import Scene, Style, render
 
-VERSION = 2  # raise it when the renderer, the grammar or a domain changes: other pixels are other data
+VERSION = 2  # raise it when the renderer, the grammar or a domain changes; recipe.json and every run name it
 IDENTITIES = (300, 200, 300)
 CAPTIONS_PER_IMAGE, CAMERAS = 2, 5
 VIEWS = ("front", "back", "left", "right")  # one image each
@@ -61,7 +60,8 @@ def _shots(person: Identity, domain: str, rng: np.random.Generator) -> Iterator[
 
 
 def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[int, int, int] = IDENTITIES) -> None:
-    """Render domain ``A``, ``B`` or ``C`` into ``folder``: annotations, ``imgs/`` and ``attributes.json``."""
+    """Render domain ``A``, ``B`` or ``C`` into ``folder``: annotations, ``imgs/``,
+    ``attributes.json`` and ``recipe.json``, which says what was rendered."""
     splits = [split for split, count in zip(("train", "val", "test"), identities, strict=True) for _ in range(count)]
     records, table = [], []
     bar = tqdm(splits, desc=f"rendering SynthPEDES-{domain}", unit="id", disable=None)  # on a terminal only
@@ -83,6 +83,9 @@ def write_dataset(domain: str, folder: Path, seed: int = 0, identities: tuple[in
                           "scene_seed": scene.seed, "shown": visible_attributes(person, labels, scene.view),
                           "attributes": asdict(person)})
     (folder / "attributes.json").write_text(json.dumps(table))
+    recipe = {"name": f"SynthPEDES-{domain}", "version": VERSION, "seed": seed,
+              "identities": list(identities)}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
     (folder / ANNOTATIONS[domain]).write_text(json.dumps(records, indent=1))
 
 
@@ -92,25 +95,18 @@ def label_map(domain: str, row: dict[str, Any]) -> np.ndarray:
     return render(Identity(**row["attributes"]), scene, DOMAINS[domain])[1]
 
 
-def _recipe_digest() -> str:
-    """Identifies the renderer and grammar, so that data of another version is never taken for this one's."""
-    sources = [Path(__file__).with_name(f"{name}.py").read_bytes()
-               for name in ("identities", "figure", "render", "captions", "domains")]
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:8]
-
-
 def synthetic_dataset(name: str, root: str | Path | None = None, seed: int = 0,
                       identities: tuple[int, int, int] = IDENTITIES) -> Path:
     """The folder of ``SynthPEDES-A``, ``-B`` or ``-C``, rendered on first use.
 
-    ``root`` None keeps it in the cache, keyed by the recipe; otherwise it is ``root/name``, rendered if absent. It
+    ``root`` None keeps it in the cache, keyed by the recipe and its :data:`VERSION`; otherwise it is ``root/name``, rendered if absent. It
     appears whole or not at all, also when interrupted or when two processes render it at once.
     """
     domain = name.removeprefix("SynthPEDES-")
     if name == domain or domain not in DOMAINS:
         raise CSKTError(f"{name!r} is no synthetic dataset; choose SynthPEDES-A, SynthPEDES-B or SynthPEDES-C.")
     if root is None:
-        folder = cache_dir() / f"{name}-seed{seed}-{'-'.join(map(str, identities))}-{_recipe_digest()}"
+        folder = cache_dir() / f"{name}-seed{seed}-{'-'.join(map(str, identities))}-v{VERSION}"
     else:
         folder = Path(root) if (Path(root) / ANNOTATIONS[domain]).is_file() else Path(root) / name
     if (folder / ANNOTATIONS[domain]).is_file():
