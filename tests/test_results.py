@@ -23,7 +23,7 @@ def run_file(folder, name, dataset="SynthPEDES-A", method="cskt", seed=0, r1=30.
         return {"text_to_image": ranked, "image_to_text": ranked}
 
     record = {"kind": "train", "dataset": dataset, "synthetic": dataset.startswith("Synth"), "method": method,
-              "seed": seed, "config": {"backbone": "cskt-mini", "epochs": 3}, "selection_split": "val",
+              "seed": seed, "config": {"backbone": "cskt-mini", "epochs": 3}, "selection": "val",
               "data_fingerprint": "f" * 64, "commit": "c" * 40, "hardware": {}, "duration_s": 12.0,
               "trainable_parameters": 1000, "total_parameters": 9000, "metrics": measures(r1),
               "zero_shot": measures(zero_shot), **changes}
@@ -104,7 +104,7 @@ def test_check_parameters():
 
 
 def test_selection_on_val_and_on_test_are_never_averaged(tmp_path):
-    files = [run_file(tmp_path, f"{split}{seed}", seed=seed, r1=value + seed, selection_split=split)
+    files = [run_file(tmp_path, f"{split}{seed}", seed=seed, r1=value + seed, selection=split)
              for split, value in (("val", 30.0), ("test", 40.0)) for seed in range(2)]
     files.append(run_file(tmp_path, "bare", method="zero-shot", r1=20.0))
     table = results.summarise(results.run_table(files)).set_index("selected on")
