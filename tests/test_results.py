@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from cskt import CSKTError, TrainConfig, figures, results
-from cskt.config import METHODS
+from cskt.config import METHODS, MINI_LEARNING_RATES
 from cskt.experiments import GRIDS, grid_rows
 
 LITERATURE = Path(__file__).parents[1] / "book" / "data" / "literature.csv"
@@ -176,6 +176,16 @@ def test_a_grid_has_the_paper_s_rows():
         for row in grid_rows(grid).values():
             TrainConfig.from_dict({**TrainConfig.mini().to_dict(), **{k: v for k, v in row.items() if k != "cskt"}})
             dataclasses.replace(TrainConfig.mini().cskt, **row.get("cskt", {}))
+
+
+def test_every_trained_method_is_searched_at_three_rates_and_has_one_of_them():
+    rows = grid_rows("learning rate")
+    assert rows["CSKT, 0.01"] == {"method": "cskt", "learning_rate": 0.01}
+    assert rows["full fine-tuning, 0.0003, warm-up 2"] == {
+        "method": "full", "learning_rate": 3e-4, "warmup_epochs": 2}
+    for method in set(METHODS) - {"zero-shot"}:
+        rates = sorted({row["learning_rate"] for row in rows.values() if row["method"] == method})
+        assert len(rates) == 3 and MINI_LEARNING_RATES[method] in rates
 
 
 def test_data_sets_and_backbones_are_never_mixed(tmp_path):
