@@ -186,7 +186,7 @@ def tiny_reproduction(tmp_path, name, *options):
     """Arguments: two methods on tiny images with the embedded backbone, which a new process knows too."""
     write_dataset(tmp_path / "data" / "CUHK-PEDES")
     return ("reproduce", "--datasets", "CUHK-PEDES", "--data-root", tmp_path / "data", "--backbone", MINI,
-            "--methods", "dat,full", "--records", tmp_path / name, "--set=selection=last", "--set=epochs=2",
+            "--methods", "dat,full", "--records", tmp_path / name, "--set=selection=last", "--set=epochs=1",
             "--set=image_size=(32, 16)", "--set=batch_size=5", "--set=device=cpu", "--set=precision=fp32",
             "--set=pretrained=None", *options)
 
@@ -214,10 +214,6 @@ def test_runs_side_by_side_make_the_same_records(cskt, tmp_path, monkeypatch):
         assert first["hardware"] == second["hardware"] and second["hardware"]["threads"] == 1
         assert ({k: v for k, v in first.items() if k not in ("started", "duration_s")}
                 == {k: v for k, v in second.items() if k not in ("started", "duration_s")})
-    # What is finished is not trained again.
-    stamp = {path: path.stat().st_mtime_ns for path in tmp_path.glob("jobs2/runs/*/metrics.json")}
-    assert cskt(*command)[0] == 0
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("jobs2/runs/*/metrics.json")} == stamp
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
