@@ -1,9 +1,10 @@
 # make book | test | reproduce | demo | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1,
-# PYTHON; of reproduce: SEEDS, GRID, DATASETS (commas between), DATA (the real data's folder), BACKBONE; of demo: PORT,
-# GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
+# PYTHON; of reproduce: SEEDS, GRID, JOBS (runs at a time), DATASETS (commas between), DATA (the real data's folder),
+# BACKBONE; of demo: PORT, GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
 SEED ?= 0
 SEEDS ?= 3
 GRID ?= benchmark
+JOBS ?= 1
 DATASETS ?=
 DATA ?=
 BACKBONE ?=
@@ -23,7 +24,7 @@ help:
 	@echo "make test   the whole test suite"
 	@echo "make reproduce   train what the tables hold, SEEDS=3 each, and fill the tables; DATA=FOLDER takes the three"
 	@echo "                 real data sets from there (DATASETS=RSTPReid only that one, BACKBONE=... another CLIP);"
-	@echo "                 GRID=components, 'prompt length', ... for the ablations"
+	@echo "                 GRID=components, 'prompt length', ... for the ablations; JOBS=2 trains two runs at a time"
 	@echo "make demo   search in the browser, on this machine only (PORT=8866); GALLERY=g.db searches your own gallery"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make lint   ruff"
@@ -43,7 +44,8 @@ test: .venv/.stamp
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 reproduce: .venv/.stamp
-	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(DATASETS),--datasets "$(DATASETS)") \
+	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" --jobs "$(JOBS)" \
+	    $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
 	@$(RUN) notebooks/run.py benchmarks ablations
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
-import itertools
 import json
 import logging
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ import typer
 from tqdm import tqdm
 from typer import Option
 
-from cskt import backbones, evaluation, pretraining, publishing, training
+from cskt import backbones, evaluation, parallel, pretraining, publishing, training
 from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
 from cskt.data import benchmarks, synthetic, verification
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
@@ -24,6 +25,7 @@ from cskt.model import load_model
 from cskt.model.cskt import CONFIG_FILE
 from cskt.model.reference import foreign_backbone, reference_config, reference_parameters
 
+log = logging.getLogger(__name__)
 app = typer.Typer(help="Cross-modal person retrieval with CSKT.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)
 REAL, SYNTHETIC = DATASETS[:3], DATASETS[3:]
@@ -47,7 +49,7 @@ def train_config(values: dict[str, Any], options: dict[str, Any], settings: list
             raise CSKTError(f"--set {name} must be --set NAME=VALUE, such as batch_size=64.")
         try:
             given[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):  # a word, as in selection_split=test
+        except (ValueError, SyntaxError):  # a word, as in selection=test
             given[name] = value
     given.update((name, value) for name, value in options.items() if value is not None)
     backbone, method = ({**values, **given}.get(name) for name in ("backbone", "method"))
@@ -62,14 +64,15 @@ def train_config(values: dict[str, Any], options: dict[str, Any], settings: list
     return TrainConfig.from_dict(config)
 
 
-def _train(config: TrainConfig, overwrite: bool = False) -> evaluation.Run:
-    """Train and say how it goes."""
+def _train(config: TrainConfig, overwrite: bool = False, prefix: str = "",
+           progress: bool | None = None) -> evaluation.Run:
+    """Train and say how it goes; ``prefix`` tells runs side by side apart."""
     run = training.train(config, on_epoch=lambda row: typer.echo(
-        f"epoch {row['epoch']}: loss {row['loss']:.4f}, {row['split']} R@1 {row['R@1']:.2f}, mAP {row['mAP']:.2f}, "
-        f"{row['seconds']:.0f} s"), overwrite=overwrite)
+        f"{prefix}epoch {row['epoch']}: loss {row['loss']:.4f}, val R@1 {row['val R@1']:.2f}, "
+        f"test R@1 {row['test R@1']:.2f}, {row['seconds']:.0f} s"), overwrite=overwrite, progress=progress)
     after, before = run.metrics["metrics"]["text_to_image"], run.metrics["zero_shot"]["text_to_image"]
     typer.echo(f"{run.folder}: test R@1 {after['R@1']:.2f} (zero-shot {before['R@1']:.2f}), mAP {after['mAP']:.2f}, "
-               f"best epoch {run.metrics['best_epoch']}")
+               f"epoch {run.metrics['best_epoch']} kept (selection: {run.metrics['selection']})")
     return run
 
 
@@ -85,7 +88,7 @@ def train(
     overwrite: Annotated[bool, Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
     settings: Settings = None,
 ) -> None:
-    """Train, or continue an interrupted run; keep the best epoch; evaluate it on test."""
+    """Train, or continue an interrupted run; keep the epoch that selection chooses; evaluate it on test."""
     options = {k: v for k, v in context.params.items() if k not in ("config", "overwrite", "settings")}
     _train(train_config(evaluation.read_yaml(config) if config else {}, options, settings), overwrite)
 
@@ -101,9 +104,12 @@ def reproduce(
     backbone: Annotated[str | None, Option(help=f"Default {MINI} for SynthPEDES, the paper's for real data.")] = None,
     pretrained: Pretrained = None, settings: Settings = None,
     records: Annotated[Path, Option(help="Each run's record is copied here.")] = Path("book/results/runs"),
+    jobs: Annotated[int, Option(min=1, help="Runs at a time; more than one: in processes of one thread each.")] = 1,
 ) -> None:
     """Train every row of a grid on every data set; finished runs are kept, interrupted ones continue.
 
+    All rows of one seed come before the next seed, so that an interrupted call leaves whole seeds. Each run's record
+    is written as it finishes, and how each query ranked beside it (.npz). A run that fails does not stop the others.
     The benchmark on real data is run twice, the epoch chosen on val and, as the release does it, on test. ``transfer``
     trains the benchmark's rows and tests each model on the other data sets.
     """
@@ -117,23 +123,70 @@ def reproduce(
         labels = {changes.get("method", "cskt"): row for row, changes in rows.items()}
         rows = {labels.get(method, method): {"method": method} for method in methods.split(",")}
     configs, loaded = [], {name: benchmarks.load_dataset(name, data_root) for name in names}
-    for (dataset, data), (row, changes) in itertools.product(loaded.items(), rows.items()):
-        both = (grid == BENCHMARK and not data.synthetic and data.val is not data.test
-                and not any(setting.startswith("selection_split") for setting in settings or ()))
-        for split, seed in itertools.product(("val", "test") if both else (None,), range(seeds)):
-            if changes.get("method") != "zero-shot" or (seed, split) in ((0, None), (0, "val")):
-                options = dict(common, dataset=dataset, seed=seed, selection_split=split)
-                configs.append((row, train_config(changes, options, settings)))
+    given = any(setting.startswith("selection=") for setting in settings or ())
+    for seed in range(seeds):
+        for dataset, data in loaded.items():
+            both = grid == BENCHMARK and not given and not data.synthetic and data.val is not data.test
+            for row, changes in rows.items():
+                once = changes.get("method") == "zero-shot"  # neither a seed nor an epoch changes it
+                if once and seed:
+                    continue
+                for selection in ("val", "test") if both and not once else ("val",) if both else (None,):
+                    options = dict(common, dataset=dataset, seed=seed, selection=selection)
+                    configs.append((row, train_config(changes, options, settings)))
     target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
-    for row, config in configs:
-        run = _train(config)
-        made = {run.folder.name: run.metrics}
-        if grid == TRANSFER:
-            made = {f"{run.folder.name}-on-{other}": evaluation.transfer(run, loaded[other])
-                    for other in names if other != config.dataset}
-        for name, record in made.items():
-            place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
-            evaluation.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
+    # The data sets that each trained model is tested on besides its own.
+    others = {name: [data for other, data in loaded.items() if other != name] if grid == TRANSFER else None
+              for name in loaded}
+    arguments = [(config, others[config.dataset], jobs > 1) for _, config in configs]
+    failures, lost = [], 0
+    with contextlib.closing(parallel.completed(_reproduce_run, arguments, jobs)) as outcomes:
+        for index, made in outcomes:
+            row, config = configs[index]
+            if isinstance(made, BrokenProcessPool):
+                lost += 1
+            elif isinstance(made, Exception):
+                failures.append(_sentence(training.run_name(config), made))
+            else:
+                place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
+                _write_records(target, *made, place)
+    if lost:
+        failures.append(f"{lost} were cut off when a worker process was ended from outside (too little memory for "
+                        f"--jobs {jobs}?), call again to continue")
+    if failures:
+        raise CSKTError(f"{len(failures) + max(0, lost - 1)} of {len(configs)} runs failed: {'; '.join(failures)}.")
+
+
+def _reproduce_run(config: TrainConfig, others: list[benchmarks.PersonRetrievalDataset] | None,
+                   beside: bool) -> tuple[evaluation.Run, dict[str, dict[str, Any]] | None]:
+    """Train; the run, and the records on ``others`` by name (None: no transfer is asked for). ``beside``: in a process
+    beside others."""
+    if beside:
+        _log_to_stderr()
+    prefix = f"{training.run_name(config)}: " if beside else ""
+    run = _train(config, prefix=prefix, progress=False if beside else None)
+    if others is None:
+        return run, None
+    return run, {f"{run.folder.name}-on-{data.name}": evaluation.transfer(run, data) for data in others}
+
+
+def _sentence(name: str, error: Exception) -> str:
+    """What went wrong with a run; of a fault in the code the log has the traceback."""
+    if isinstance(error, CSKTError):
+        return f"{name}: {str(error).rstrip('.')}"
+    log.error("%s failed.", name, exc_info=error)
+    return f"{name}: {type(error).__name__}: {' '.join(str(error).split())}".rstrip(".")
+
+
+def _write_records(target: Path, run: evaluation.Run, transfers: dict[str, dict[str, Any]] | None,
+                   place: dict[str, str]) -> None:
+    """The run's record and its queries into ``target``, or the records of its transfers in their place."""
+    if transfers is None:
+        transfers = {run.folder.name: run.metrics}
+        queries = (run.folder / evaluation.QUERIES).read_bytes()
+        evaluation.write_atomically(target / f"{run.folder.name}.npz", queries)
+    for name, record in transfers.items():
+        evaluation.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
 
 
 @app.command()
@@ -323,10 +376,14 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
+def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    _log_to_stderr()
     try:
         app(prog_name="cskt")
     except CSKTError as error:

@@ -11,12 +11,14 @@ import os
 import platform
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -28,14 +30,16 @@ from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.images import load_images
 from cskt.data.pipeline import normalize
-from cskt.metrics import Metrics, both_directions
+from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
 
 log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
+QUERIES = "queries.npz"
+MEASURES = ("R@1", "R@5", "R@10", "mAP", "mINP")
 SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalPrompts.spectrum
-HISTORY_TYPES = {"epoch": int, "lr": float, "loss": float, "split": str,
-                 **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds", *SPECTRUM), float)}
+MEASURED = tuple(f"{split} {measure}" for split in ("val", "test") for measure in MEASURES)  # after each epoch
+HISTORY_TYPES = {"epoch": int, **dict.fromkeys(("lr", "loss", *MEASURED, "seconds", *SPECTRUM), float)}
 RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
 
@@ -123,13 +127,36 @@ def embed(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
 
 
 def evaluate(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
-             batch_size: int = 256) -> dict[str, Metrics]:
-    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent with 95 % intervals, ``text_to_image`` and
-    ``image_to_text``."""
+             batch_size: int = 256, resamples: int = RESAMPLES) -> dict[str, Metrics]:
+    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and ``image_to_text``, with
+    95 % intervals from ``resamples`` bootstrap samples (0: without)."""
     image_features, text_features = embed(model, split, precision, batch_size)
+    return _rank(image_features, text_features, split, resamples)
+
+
+def evaluate_queries(model: CSKT, loaded: LoadedSplit, precision: str) -> tuple[dict[str, Metrics],
+                                                                                dict[str, np.ndarray]]:
+    """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption ranked the images."""
+    image_features, text_features = embed(model, loaded, precision)
+    metrics = _rank(image_features, text_features, loaded, RESAMPLES)
+    return metrics, _queries(image_features, text_features, loaded.split)
+
+
+def _rank(image_features: Tensor, text_features: Tensor, split: Split | LoadedSplit,
+          resamples: int) -> dict[str, Metrics]:
     records = split.split if isinstance(split, LoadedSplit) else split
     return both_directions(text_features, image_features, records.caption_identities, records.image_identities,
-                           resamples=RESAMPLES)
+                           resamples=resamples)
+
+
+def _queries(image_features: Tensor, text_features: Tensor, split: Split) -> dict[str, np.ndarray]:
+    ranked = per_query(text_features, image_features, split.caption_identities, split.image_identities)
+    return {
+        "query_identities": ranked.query_identities.astype(np.int64),
+        "first_rank": ranked.first_rank.astype(np.int32),
+        "average_precision": ranked.average_precision.astype(np.float32),
+        "inverse_negative_penalty": ranked.inverse_negative_penalty.astype(np.float32),
+    }
 
 
 def precision_effect(run: Run, split: Split | LoadedSplit) -> pd.DataFrame:
@@ -154,8 +181,9 @@ def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
     measured = evaluate(model, dataset.test, held["precision"])
     return {**held, "kind": "transfer", "source": held["dataset"], "source_fingerprint": held["data_fingerprint"],
             "run": run.folder.name, "dataset": dataset.name, "synthetic": dataset.synthetic,
-            "data_fingerprint": dataset.fingerprint, "metrics": measured, "val_metrics": None, "zero_shot": None,
-            "zero_shot_selection": None, "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data_fingerprint": dataset.fingerprint, "data_version": getattr(dataset, "version", None),
+            "metrics": measured, "selected": None, "val_metrics": None, "zero_shot": None, "zero_shot_val": None,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "duration_s": round(time.monotonic() - start, 3), **environment(next(model.parameters()).device.type)}
 
 
@@ -245,7 +273,15 @@ def read_config(path: Path) -> TrainConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what was asked (``config``), what happened (``history``), what came out (``metrics``)."""
+    """A finished run: what was asked (``config``), what happened (``history``), what came out (``metrics``).
+
+    The model that is kept is that of one epoch, as ``config.selection`` says: of the epoch with the best text-to-image
+    R@1 on val (``"val"``) or on test (``"test"``; mAP decides between equal R@1, then the earlier epoch), or of the
+    last one (``"last"``). ``metrics["metrics"]`` are its figures on test. ``metrics["selected"]`` holds for each of
+    the three rules the ``epoch`` it chooses and that epoch's ``metrics`` on test, so that the gap between them is
+    known: a figure that was chosen on test is too good by it. An untrained run has epoch 0 in all three.
+    ``queries.npz`` in the folder says how each caption of test ranked the images (see :meth:`queries`).
+    """
 
     folder: Path
     config: TrainConfig
@@ -256,7 +292,7 @@ class Run:
     def load(cls, folder: str | Path) -> Run:
         """Read a finished run; a :class:`CSKTError` where ``folder`` holds none."""
         folder = Path(folder)
-        for name in (CONFIG, METRICS, HISTORY, ADAPTER):
+        for name in (CONFIG, METRICS, HISTORY, ADAPTER, QUERIES):
             if not (folder / name).is_file():
                 held = "an unfinished run" if (folder / CONFIG).is_file() else "no run"
                 raise CSKTError(f"{folder} holds {held} ({name} is missing); train it first with python -m cskt train.")
@@ -271,8 +307,18 @@ class Run:
             raise CSKTError(f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it.") from error
         return cls(folder, read_config(folder / CONFIG), history, metrics)
 
+    def queries(self) -> dict[str, np.ndarray]:
+        """The kept model's ranking of the test images for each of Q captions, arrays (Q,): ``query_identities``,
+        ``first_rank`` (from 1; 0: no match in the gallery), ``average_precision``, ``inverse_negative_penalty``."""
+        path = self.folder / QUERIES
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise CSKTError(f"{path} is not a readable npz file ({error}); train the run again.") from error
+
     def load_model(self) -> CSKT:
-        """The model at its best epoch, on the CPU, in eval mode; :class:`CSKTError` if the backbone's weights are no
+        """The model at its kept epoch, on the CPU, in eval mode; :class:`CSKTError` if the backbone's weights are no
         longer the run's."""
         held, found = self.metrics["weights_fingerprint"], weights_fingerprint(self.config)
         if held != found:

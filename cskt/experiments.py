@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cskt.config import MINI, CSKTError, TrainConfig
+from cskt.config import METHODS, MINI, CSKTError, TrainConfig
 
 Rows = dict[str, dict[str, Any]]  # a row's label -> the settings that make it
 _TWO = {"CSKT": "cskt", "full fine-tuning": "full"}
@@ -25,7 +25,26 @@ def grid_rows(grid: str, backbone: str = MINI) -> Rows:
         usual = TrainConfig.for_backbone(backbone).epochs
         return {f"{name}, {epochs} epochs": {"method": method, "epochs": epochs} for name, method in _TWO.items()
                 for epochs in (usual // 2, usual, 2 * usual)}
+    if grid == "learning rate":
+        return _learning_rates()
     return GRIDS[grid]
+
+
+def _learning_rates() -> Rows:
+    """Every trained method at three rates, and full fine-tuning with a longer warm-up: the search on val that the
+    embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
+    labels = {changes.get("method", "cskt"): label for label, changes in GRIDS["components"].items()}
+    rates = {"full": (1e-4, 3e-4, 1e-3), "lora": (1e-3, 3e-3, 1e-2)}
+    rows: Rows = {}
+    for method in METHODS:
+        if method == "zero-shot":
+            continue
+        label = "CSKT" if method == "cskt" else labels[method]
+        for rate in rates.get(method, (3e-3, 1e-2, 3e-2)):
+            rows[f"{label}, {rate:g}"] = {"method": method, "learning_rate": rate}
+    rows["full fine-tuning, 0.0003, warm-up 2"] = {
+        "method": "full", "learning_rate": 3e-4, "warmup_epochs": 2}
+    return rows
 
 
 GRIDS: dict[str, Rows] = {
@@ -37,7 +56,7 @@ GRIDS: dict[str, Rows] = {
         "DAT": {"method": "dat"}, "CSKT (BPT + DAT)": {}, "LoRA": {"method": "lora"},
         "full fine-tuning": {"method": "full"}},
     "prompt length": {str(length): {"cskt": {"prompt_length": length}} for length in (1, 2, 4, 8, 16)},
-    "prompt depth": {}, "training length": {},  # see grid_rows
+    "prompt depth": {}, "training length": {}, "learning rate": {},  # see grid_rows
     "reduction": {str(reduction): {"cskt": {"reduction": reduction}} for reduction in (4, 8, 16, 32)},
     "adapter scale": {str(scale): {"cskt": {"vision_scale": scale, "text_scale": scale}} for scale in (
         0.1, 0.5, 1.0, 2.0, 4.0)},

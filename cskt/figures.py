@@ -93,7 +93,8 @@ def attribute_shares(shares: pd.DataFrame) -> Figure:
 
 
 def training_curves(history: Sequence[dict[str, Any]], best_epoch: int, zero_shot: float | None = None) -> Figure:
-    """Loss, learning rate and selection R@1 over the epochs of one run; the kept epoch is marked."""
+    """Loss and learning rate, and R@1 and mAP on val (solid) and on test (dashed), over the epochs of one run; the
+    kept epoch is marked. ``zero_shot``: R@1 on val before training."""
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
     left.plot(epochs, [row["loss"] for row in history], marker="o", color=BLUE)
@@ -103,13 +104,15 @@ def training_curves(history: Sequence[dict[str, Any]], best_epoch: int, zero_sho
     rate.set_ylabel("learning rate", color=MUTED)
     rate.spines["right"].set_visible(True)
     rate.grid(False)
-    for name, colour in (("R@1", BLUE), ("R@5", GREEN), ("mAP", ORANGE)):
-        right.plot(epochs, [row[name] for row in history], marker="o", color=colour, label=name)
+    for measure, colour in (("R@1", BLUE), ("mAP", ORANGE)):
+        for split, style in (("val", dict(marker="o")), ("test", dict(linestyle="--", linewidth=1))):
+            name = f"{split} {measure}"
+            right.plot(epochs, [row[name] for row in history], color=colour, label=name, **style)
     if zero_shot is not None:
-        right.axhline(zero_shot, color=MUTED, linestyle="--", label="zero-shot R@1")
+        right.axhline(zero_shot, color=MUTED, linestyle=":", label="zero-shot val R@1")
     right.axvline(best_epoch, color=RED, linewidth=1, alpha=0.7, label=f"kept: epoch {best_epoch}")
-    right.set(xlabel="epoch", ylabel="percent", title=f"text to image, {history[0]['split']}", ylim=(0, None))
-    right.legend(fontsize=8, loc="lower right")
+    right.set(xlabel="epoch", ylabel="percent", title="text to image, val and test", ylim=(0, None))
+    right.legend(fontsize=7, loc="lower right", ncols=2)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
     return figure

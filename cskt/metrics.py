@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,7 @@ def rank_features(query_features: Matrix, gallery_features: Matrix, query_ids: I
 
     The features, (Q, D) and (G, D), L2-normalised for cosines, share type and device; else a :class:`CSKTError`.
     """
-    queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
-    if (queries.shape[1], queries.dtype, queries.device) != (gallery.shape[1], gallery.dtype, gallery.device):
-        raise CSKTError("query_features and gallery_features must agree in width, type and device, got " + " and ".join(
-            f"{tuple(features.shape)} of {features.dtype} on {features.device}" for features in (queries, gallery)))
+    queries, gallery = _feature_matrices(query_features, gallery_features)
     return _metrics(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids, ranks, resamples)
 
 
@@ -56,16 +54,64 @@ def both_directions(text_features: Matrix, image_features: Matrix, text_ids: Ide
             "image_to_text": rank_features(image_features, text_features, image_ids, text_ids, ranks, resamples)}
 
 
+@dataclass(frozen=True)
+class PerQuery:
+    """How each of Q queries ranked, in their order; all arrays (Q,).
+
+    ``query_identities`` int64; ``first_rank`` int32, the rank from 1 of the first relevant item, 0 where the gallery
+    holds none; ``average_precision`` and ``inverse_negative_penalty`` float32 from 0 to 1, 0 likewise.
+    """
+
+    query_identities: np.ndarray
+    first_rank: np.ndarray
+    average_precision: np.ndarray
+    inverse_negative_penalty: np.ndarray
+
+
+def per_query(query_features: Matrix, gallery_features: Matrix, query_ids: Identities,
+              gallery_ids: Identities) -> PerQuery:
+    """What :func:`rank_features` averages: the values of each query. Raises as it does, but takes a gallery without
+    any relevant item."""
+    queries, gallery = _feature_matrices(query_features, gallery_features)
+    identities, table = _query_table(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids)
+    return PerQuery(identities, table[0].astype(np.int32), *table[1:].astype(np.float32))
+
+
+def _feature_matrices(query_features: Matrix, gallery_features: Matrix) -> tuple[Tensor, Tensor]:
+    queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
+    if (queries.shape[1], queries.dtype, queries.device) != (gallery.shape[1], gallery.dtype, gallery.device):
+        raise CSKTError("query_features and gallery_features must agree in width, type and device, got " + " and ".join(
+            f"{tuple(features.shape)} of {features.dtype} on {features.device}" for features in (queries, gallery)))
+    return queries, gallery
+
+
 def _metrics(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_ids: Identities,
              gallery_ids: Identities, ranks: Sequence[int], resamples: int) -> Metrics:
     """The metrics of queries, one a row, where ``score`` turns some rows into scores of ``size`` gallery items."""
-    queries = _identities("query_ids", query_ids, len(rows), rows.device)
-    gallery = _identities("gallery_ids", gallery_ids, size, rows.device)
     if not len(ranks) or any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in ranks):
         raise CSKTError(f"ranks must be integers >= 1, got {ranks!r}.")
+    queries, table = _query_table(rows, score, size, query_ids, gallery_ids)
+    matched = table[0] > 0
+    first, precision, penalty = table[:, matched]
+    if not len(first):
+        raise CSKTError("no query identity occurs in gallery_ids; check that both come from the same split.")
+    values = {**{f"R@{k}": first <= k for k in ranks}, "mAP": precision, "mINP": penalty}
+    result: Metrics = {name: 100.0 * float(value.mean()) for name, value in values.items()}
+    if resamples:
+        ends = 100.0 * bootstrap(np.stack(list(values.values()), 1), queries[matched], resamples)
+        result["intervals"] = dict(zip(values, ends.tolist(), strict=True))
+    return result | {"queries": len(rows), "unmatched_queries": len(rows) - len(first)}
+
+
+def _query_table(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_ids: Identities,
+                 gallery_ids: Identities) -> tuple[np.ndarray, np.ndarray]:
+    """Identities (Q,) int64 of the queries, and (3, Q): first rank, average precision, inverse negative penalty of
+    each; three zeros where the gallery holds nothing relevant."""
+    queries = _identities("query_ids", query_ids, len(rows), rows.device)
+    gallery = _identities("gallery_ids", gallery_ids, size, rows.device)
     grouped, items = gallery.sort()  # a query's relevant items: items[start : start + count]
     starts, ends = (torch.searchsorted(grouped, queries, right=right) for right in (False, True))
-    table = np.zeros((3, len(rows)))  # of each query: first rank, average precision, inverse negative penalty
+    table = np.zeros((3, len(rows)))
     step = max(1, _CHUNK_SCORES // size)
     for offset in range(0, len(rows), step):
         scores = score(rows[offset : offset + step])
@@ -83,16 +129,7 @@ def _metrics(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_i
         start = end - count
         found = np.arange(1, len(place) + 1) - start.repeat(count)  # relevant items up to and with each one
         table[:, chunk] = place[start], np.add.reduceat(found / place, start) / count, count / place[end - 1]
-    matched = table[0] > 0
-    first, precision, penalty = table[:, matched]
-    if not len(first):
-        raise CSKTError("no query identity occurs in gallery_ids; check that both come from the same split.")
-    values = {**{f"R@{k}": first <= k for k in ranks}, "mAP": precision, "mINP": penalty}
-    result: Metrics = {name: 100.0 * float(value.mean()) for name, value in values.items()}
-    if resamples:
-        ends = 100.0 * bootstrap(np.stack(list(values.values()), 1), queries.cpu().numpy()[matched], resamples)
-        result["intervals"] = dict(zip(values, ends.tolist(), strict=True))
-    return result | {"queries": len(rows), "unmatched_queries": len(rows) - len(first)}
+    return queries.cpu().numpy(), table
 
 
 def bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int = 1000) -> np.ndarray:

@@ -14,6 +14,10 @@ def public_record(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "config": {**record["config"], "data_root": None, "output": None}}
 
 
+def _selection(rule: str) -> str:
+    return "The last epoch was kept." if rule == "last" else f"The epoch was selected on {rule}."
+
+
 def model_card(record: dict[str, Any]) -> str:
     """The README.md of a published model, from its run's record: front matter that the hub reads, then the story."""
     config, method = record["config"], METHOD_NAMES.get(record["method"], record["method"])
@@ -55,7 +59,7 @@ features = model.encode_text(model.tokenize(["a woman in a red coat"]), normaliz
 
 ## How it was made
 
-{describe_run(record)}. The epoch was selected on {record['selection_split']}. Every setting is in `run.json`.
+{describe_run(record)}. {_selection(record['selection'])} Every setting is in `run.json`.
 
 ## Use
 

@@ -20,7 +20,7 @@ LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPRe
 SYNTHETIC = tuple(LAYOUT_OF.values())
 METHOD_NAMES = {"zero-shot": "zero-shot", "full": "full fine-tuning", "cskt": "CSKT"}
 NOT_RUN = "not run here"
-_REQUIRED = ("dataset", "synthetic", "method", "seed", "config", "selection_split", "data_fingerprint", "commit",
+_REQUIRED = ("dataset", "synthetic", "method", "seed", "config", "selection", "data_fingerprint", "commit",
              "hardware", "duration_s", "trainable_parameters", "total_parameters", "metrics", "zero_shot")
 
 
@@ -79,8 +79,8 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
 
 def _selection(run: dict[str, Any]) -> str:
     """The split that the epoch was chosen on; a val split that is only called so is named as what it is."""
-    stands_in = run["selection_split"] == "val" and any("no val split" in note for note in run.get("notes", ()))
-    return "test (no val split)" if stands_in else run["selection_split"]
+    stands_in = run["selection"] == "val" and any("no val split" in note for note in run.get("notes", ()))
+    return "test (no val split)" if stands_in else run["selection"]
 
 
 def _spread(values: pd.Series) -> str:

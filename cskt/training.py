@@ -1,4 +1,4 @@
-"""The training loop on Lightning Fabric: schedule, validation, best epoch, resume and the record of the run.
+"""The training loop on Lightning Fabric: schedule, evaluation after every epoch, the kept epoch, resume, the record.
 
 A run folder is finished when it holds ``metrics.json``, which is written last. Until then ``state.pt`` holds all that
 is needed to continue after the last finished epoch. Every file is replaced atomically.
@@ -32,11 +32,24 @@ from cskt import evaluation
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
 from cskt.data.pipeline import Augment, batches, prefetch
-from cskt.evaluation import ADAPTER, CONFIG, HISTORY, METRICS, LoadedSplit, Run, evaluate, write_atomically
+from cskt.evaluation import (
+    ADAPTER,
+    CONFIG,
+    HISTORY,
+    MEASURES,
+    METRICS,
+    QUERIES,
+    LoadedSplit,
+    Run,
+    evaluate,
+    write_atomically,
+)
 from cskt.losses import sdm_loss
+from cskt.metrics import Metrics
 from cskt.model.towers import checkpointed, run_layer
 
 STATE = "state.pt"
+SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
 OnEpoch = Callable[[dict[str, Any]], None] | None
 
 
@@ -71,7 +84,7 @@ def run_name(config: TrainConfig) -> str:
 
 
 def train(config: TrainConfig, on_epoch: OnEpoch = None, overwrite: bool = False, progress: bool | None = None) -> Run:
-    """Train as ``config`` says, keep the best epoch on ``selection_split``, evaluate it on test; return the run.
+    """Train as ``config`` says, keep the epoch that ``selection`` chooses, evaluate it on test; return the run.
 
     The folder is ``config.output``, else ``runs/<run_name>``. A finished run of the same configuration is returned as
     it is and an interrupted one continues after its last finished epoch, to the same result; ``overwrite`` starts
@@ -110,7 +123,11 @@ def _out_of_memory(error: RuntimeError) -> bool:
 
 
 class _Trainer:
-    """One run in its folder. ``state`` is what is stored after every epoch, the best epoch's tensors included."""
+    """One run in its folder.
+
+    ``state`` is what is stored after every epoch: ``chosen`` has what each rule of :data:`SELECTIONS` would keep so
+    far (epoch, score, metrics on test), ``kept_model`` the tensors of the epoch chosen by the configuration's rule.
+    """
 
     def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
         self.config, self.folder, self.dataset, self.start = config, folder, dataset, time.monotonic()
@@ -118,7 +135,7 @@ class _Trainer:
         self.precision = evaluation.resolve_precision(config.precision, self.device)
         weights = evaluation.weights_fingerprint(config)
         self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
-        self.state: dict[str, Any] = dict(epoch=0, best=(), best_epoch=0, best_model={}, history=[], inputs=self.inputs,
+        self.state: dict[str, Any] = dict(epoch=0, chosen={}, kept_model={}, history=[], inputs=self.inputs,
                                           started=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def check_inputs(self, held: dict[str, Any]) -> None:
@@ -131,7 +148,7 @@ class _Trainer:
         # Before anything is written: a bad backbone leaves no folder behind.
         self.model = evaluation.build_model(self.config).to(self.device)
         self.folder.mkdir(exist_ok=True)
-        for name in (METRICS, STATE, ADAPTER, HISTORY) if overwrite else ():
+        for name in (METRICS, STATE, ADAPTER, HISTORY, QUERIES) if overwrite else ():
             (self.folder / name).unlink(missing_ok=True)  # METRICS first: from here on nothing is trusted
         write_atomically(self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
         if self.model.num_trainable:
@@ -155,27 +172,57 @@ class _Trainer:
         train = dataset.train
         if config.train_fraction < 1:
             train = subset(train, config.train_fraction, config.seed)
-        data, selection = (evaluation.load_split(model, split)
-                           for split in (train, getattr(dataset, config.selection_split)))
+        data = evaluation.load_split(model, train)
         augment = Augment(config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing).to(self.device)
         for epoch in range(self.state["epoch"], config.epochs):
             begin, rate = time.monotonic(), schedule.get_last_lr()[0]
             loss = self._epoch(augment, data, epoch, hidden)
             schedule.step()
-            ranked = evaluate(model, selection, precision=self.precision)["text_to_image"]
-            row = dict(epoch=epoch + 1, lr=rate, loss=loss, split=config.selection_split,
-                       **{name: ranked[name] for name in ("R@1", "R@5", "R@10", "mAP")},
+            ranked = self._evaluate(model)
+            row = dict(epoch=epoch + 1, lr=rate, loss=loss,
+                       **{f"{split} {measure}": ranked[split]["text_to_image"][measure]
+                          for split in ("val", "test") for measure in MEASURES},
                        seconds=round(time.monotonic() - begin, 3), **model.prompts.spectrum())
-            tensors, score = model.trainable_state(), (row["R@1"], row["mAP"])
-            if score > self.state["best"]:
-                self.state.update(best=score, best_epoch=epoch + 1, best_model={
-                    name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+            tensors = model.trainable_state()
+            if config.selection in self._choose(epoch + 1, ranked):
+                self.state["kept_model"] = {name: tensor.detach().cpu().clone().contiguous()
+                                            for name, tensor in tensors.items()}
             self.state.update(epoch=epoch + 1, history=[*self.state["history"], row])
             stored = dict(self.state, model=tensors, optimizer=self.optimizer.state_dict(),
                           schedule=schedule.state_dict(), elapsed=time.monotonic() - self.start)
             write_atomically(self.folder / STATE, functools.partial(torch.save, stored))
             if on_epoch is not None:
                 on_epoch(dict(row))
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, LoadedSplit]:
+        """val and test, loaded once; the same one twice where test stands in for val."""
+        dataset = self.dataset
+        test = evaluation.load_split(self.model, dataset.test)
+        if dataset.val is dataset.test:
+            return {"val": test, "test": test}
+        return {"val": evaluation.load_split(self.model, dataset.val), "test": test}
+
+    def _evaluate(self, model: nn.Module) -> dict[str, dict[str, Metrics]]:
+        """Both directions on val and on test, without intervals."""
+        splits = self._splits
+        test = evaluate(model, splits["test"], precision=self.precision, resamples=0)
+        if splits["val"] is splits["test"]:
+            return {"val": test, "test": test}
+        return {"val": evaluate(model, splits["val"], precision=self.precision, resamples=0), "test": test}
+
+    def _choose(self, epoch: int, ranked: dict[str, dict[str, Metrics]]) -> list[str]:
+        """Note ``epoch`` under every rule of :data:`SELECTIONS` that prefers it to the ones before; those rules."""
+        chosen, preferring = self.state["chosen"], []
+        for rule in SELECTIONS:
+            score = (epoch,)
+            if rule != "last":
+                measured = ranked[rule]["text_to_image"]
+                score = measured["R@1"], measured["mAP"]
+            if rule not in chosen or score > chosen[rule]["score"]:
+                chosen[rule] = {"epoch": epoch, "score": score, "metrics": _measures(ranked["test"])}
+                preferring.append(rule)
+        return preferring
 
     def _resume(self, schedule: LambdaLR) -> None:
         path = self.folder / STATE
@@ -253,29 +300,53 @@ class _Trainer:
                 f"{advice or 'not even 2 does: use smaller images or backbone'}"
                 f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set).")
 
-    def _measure(self, model: nn.Module) -> dict[str, Any]:
-        return {name: evaluate(model, getattr(self.dataset, name), self.precision)
-                for name in ("val", "test")}
+    def _measure(self, model: nn.Module) -> tuple[dict[str, dict[str, Metrics]], dict[str, np.ndarray]]:
+        """Both directions on val and on test, with intervals; and how each caption of test ranked."""
+        splits = self._splits
+        test, queries = evaluation.evaluate_queries(model, splits["test"], self.precision)
+        if splits["val"] is splits["test"]:
+            return {"val": test, "test": test}, queries
+        return {"val": evaluate(model, splits["val"], precision=self.precision), "test": test}, queries
 
     def _finish(self) -> Run:
-        """Keep and evaluate the best epoch, evaluate the bare backbone, write the record: the run is finished."""
+        """Keep and evaluate the chosen epoch, evaluate the bare backbone, write the record: the run is finished."""
         config, folder, state = self.config, self.folder, self.state
         self.model = model = evaluation.build_model(config).to(self.device)  # its frozen weights uncast
-        model.load_trainable_state(state["best_model"])
-        before = after = self._measure(model)
+        model.load_trainable_state(state["kept_model"])
+        after, queries = self._measure(model)
+        before = after
         if model.num_trainable:
             bare = evaluation.build_model(dataclasses.replace(config, method="zero-shot"))
-            before = self._measure(bare.to(self.device))
-        write_atomically(folder / ADAPTER, lambda path: save_file(state["best_model"], path))
+            before = self._measure(bare.to(self.device))[0]
+        chosen = state["chosen"] or dict.fromkeys(SELECTIONS, {"epoch": 0, "metrics": _measures(after["test"])})
+        selected = {rule: {"epoch": chosen[rule]["epoch"], "metrics": chosen[rule]["metrics"]} for rule in SELECTIONS}
+        write_atomically(folder / ADAPTER, lambda path: save_file(state["kept_model"], path))
         table = pd.DataFrame(state["history"], columns=list(evaluation.HISTORY_TYPES))
         write_atomically(folder / HISTORY, table.to_csv(index=False))
+        write_atomically(folder / QUERIES, functools.partial(_save_arrays, queries))
         evaluation.write_json(folder / METRICS, dict(
-            kind="train", dataset=self.dataset.name, synthetic=self.dataset.synthetic, **self.inputs, split="test",
-            selection_split=config.selection_split, best_epoch=state["best_epoch"], seed=config.seed,
-            method=config.method, config=config.to_dict(), **evaluation.environment(self.device),
-            precision=self.precision, started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
-            trainable_parameters=model.num_trainable, total_parameters=model.num_total, metrics=after["test"],
-            val_metrics=after["val"], zero_shot=before["test"],
-            zero_shot_selection=before[config.selection_split], notes=list(self.dataset.notes)))
+            kind="train", dataset=self.dataset.name, synthetic=self.dataset.synthetic, **self.inputs,
+            data_version=getattr(self.dataset, "version", None), split="test", selection=config.selection,
+            best_epoch=selected[config.selection]["epoch"], seed=config.seed, method=config.method,
+            config=config.to_dict(), **evaluation.environment(self.device), precision=self.precision,
+            started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
+            trainable_parameters=model.num_trainable, total_parameters=model.num_total,
+            history=[_finite(row) for row in state["history"]], metrics=after["test"], selected=selected, val_metrics=after["val"],
+            zero_shot=before["test"], zero_shot_val=before["val"], notes=list(self.dataset.notes)))
         (folder / STATE).unlink(missing_ok=True)
         return Run.load(folder)
+
+
+def _measures(ranked: dict[str, Metrics]) -> dict[str, dict[str, float]]:
+    """The five measures of both directions, without counts and intervals."""
+    return {direction: {measure: metrics[measure] for measure in MEASURES} for direction, metrics in ranked.items()}
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history without what was not measured: json knows no NaN."""
+    return {name: value for name, value in row.items() if value == value}
+
+
+def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    with path.open("wb") as file:  # numpy would add .npz to a path
+        np.savez_compressed(file, **arrays)

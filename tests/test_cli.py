@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cskt import __main__ as cli
-from cskt import results
+from cskt import results, training
 from cskt.config import METHODS, MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data import synthetic
 from cskt.evaluation import Run
@@ -101,12 +101,15 @@ def test_reproduce_trains_what_is_missing_and_copies_the_records(cskt, settings,
     changes = [f"--set={name}={values[name]}" for name in ("image_size", "cskt", "batch_size", "device", "precision")]
     command = ("reproduce", "--datasets", "CUHK-PEDES", "--methods", "zero-shot,cskt", "--data-root",
                values["data_root"], "--backbone", values["backbone"], "--pretrained", "random", "--set", "epochs=1",
-               "--records", "records/runs", "--set=selection_split=val", *changes)
+               "--records", "records/runs", "--set=selection=val", *changes)
     code, out, err = cskt(*command, "--seeds", 1)
     assert code == 0 and out.count("epoch 1: ") == 1, err
     code, out, err = cskt(*command, "--seeds", 2)
-    assert code == 0 and out.count("epoch 1: ") == 1 and out.count("test R@1") == 3, err  # seed 0 was finished
-    copies = sorted((tmp_path / "records" / "runs").iterdir())
+    assert code == 0 and out.count("epoch 1: ") == 1 and out.count("(zero-shot ") == 3, err  # seed 0 was finished
+    for path in (tmp_path / "records" / "runs").glob("*.npz"):
+        assert path.read_bytes() == (tmp_path / "runs" / path.stem / "queries.npz").read_bytes()
+    copies = sorted((tmp_path / "records" / "runs").glob("*.json"))
+    assert len(list((tmp_path / "records" / "runs").iterdir())) == 2 * len(copies)
     assert [path.stem for path in copies] == sorted(path.name for path in (tmp_path / "runs").glob("CUHK*"))
     for path in copies:
         record = json.loads((tmp_path / "runs" / path.stem / "metrics.json").read_text())
@@ -126,7 +129,7 @@ def test_grids_say_what_varies(cskt, settings, tmp_path):
                "--set", "epochs=1", "--records", "records", "--seeds", 1, *changes)
     code, _, err = cskt(*command, "--datasets", "CUHK-PEDES", "--grid", "reduction", "--set=cskt={'prompt_length': 2}")
     assert code == 0, err
-    records = [json.loads(path.read_text()) for path in (tmp_path / "records" / "reduction").iterdir()]
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records" / "reduction").glob("*.json")]
     assert {(r["row"], r["config"]["cskt"]["reduction"], r["config"]["cskt"]["prompt_length"]) for r in records} == {
         ("4", 4, 2), ("8", 8, 2), ("16", 16, 2), ("32", 32, 2)}
     code, _, err = cskt(*command, "--datasets", "CUHK-PEDES,RSTPReid", "--grid", "transfer", "--methods", "cskt")
@@ -158,20 +161,88 @@ def test_reproduce_takes_the_real_data_where_they_are(monkeypatch, tmp_path, opt
         return types.SimpleNamespace(synthetic=name in cli.SYNTHETIC, val=val,
                                      test=val if name == "ICFG-PEDES" else object())
 
-    def train(config):
+    def train(config, **options):
         asked.append(config)
-        return types.SimpleNamespace(folder=tmp_path / f"run{len(asked)}", metrics={"config": {}})
+        folder = tmp_path / f"run{len(asked)}"
+        folder.mkdir()
+        (folder / "queries.npz").write_bytes(b"")
+        return types.SimpleNamespace(folder=folder, metrics={"config": {}})
 
     monkeypatch.setattr(cli, "_train", train)
     monkeypatch.setattr(cli.benchmarks, "load_dataset", load)
     cli.reproduce(methods="cskt,zero-shot", seeds=2, records=tmp_path / "records", **options)
     assert {config.backbone for config in asked} == {backbone}
     expected = []
-    for name in datasets:  # the epoch is chosen on val and on test where these are two real splits
-        both = name in ("CUHK-PEDES", "RSTPReid")
-        expected += [(name, "cskt", split, seed) for split in ("val", "test")[: 1 + both] for seed in (0, 1)]
-        expected.append((name, "zero-shot", "val", 0))
-    assert [(c.dataset, c.method, c.selection_split, c.seed) for c in asked] == expected
+    for seed in (0, 1):  # all of seed 0 first: an interrupted call leaves whole seeds
+        for name in datasets:  # the epoch is chosen on val and on test where these are two real splits
+            both = name in ("CUHK-PEDES", "RSTPReid")
+            expected += [(name, "cskt", selection, seed) for selection in ("val", "test")[: 1 + both]]
+            if seed == 0:
+                expected.append((name, "zero-shot", "val", 0))
+    assert [(c.dataset, c.method, c.selection, c.seed) for c in asked] == expected
+
+
+def tiny_reproduction(tmp_path, name, *options):
+    """Arguments: two methods on tiny images with the embedded backbone, which a new process knows too."""
+    write_dataset(tmp_path / "data" / "CUHK-PEDES")
+    return ("reproduce", "--datasets", "CUHK-PEDES", "--data-root", tmp_path / "data", "--backbone", MINI,
+            "--methods", "dat,full", "--records", tmp_path / name, "--set=selection=last", "--set=epochs=1",
+            "--set=image_size=(32, 16)", "--set=batch_size=5", "--set=device=cpu", "--set=precision=fp32",
+            "--set=pretrained=None", *options)
+
+
+def test_runs_side_by_side_make_the_same_records(cskt, tmp_path, monkeypatch):
+    records, threads = {}, torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)  # as each of the processes
+        for jobs in (1, 2):
+            (tmp_path / f"jobs{jobs}").mkdir()
+            monkeypatch.chdir(tmp_path / f"jobs{jobs}")  # its runs are in runs/
+            command = tiny_reproduction(tmp_path, f"records{jobs}", "--seeds", 2, "--jobs", jobs, "--methods=dat")
+            code, out, err = cskt(*command)
+            assert code == 0, err
+            records[jobs] = {path.name: path for path in (tmp_path / f"records{jobs}").iterdir()}
+            assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert len(records[1]) == 4 and records[1].keys() == records[2].keys()
+    for name, path in records[1].items():
+        if path.suffix == ".npz":
+            assert path.read_bytes() == records[2][name].read_bytes()
+            continue
+        first, second = json.loads(path.read_text()), json.loads(records[2][name].read_text())
+        assert first["hardware"] == second["hardware"] and second["hardware"]["threads"] == 1
+        assert ({k: v for k, v in first.items() if k not in ("started", "duration_s")}
+                == {k: v for k, v in second.items() if k not in ("started", "duration_s")})
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_is_named_once_the_others_are_done(cskt, tmp_path, jobs):
+    """The folder of one run holds something else."""
+    command = tiny_reproduction(tmp_path, "records", "--seeds", 1, "--jobs", jobs)
+    config = cli.train_config({"method": "dat"}, {"dataset": "CUHK-PEDES", "seed": 0}, [
+        option.removeprefix("--set=") for option in map(str, command) if option.startswith("--set=")])
+    name = training.run_name(config)
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / name / "letter.txt").write_text("dear")
+    code, _, err = cskt(*command)
+    assert code == 2 and err.splitlines()[-1].startswith(f"cskt: error: 1 of 2 runs failed: {name}: runs/{name} holds")
+    assert "Traceback" not in err
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")]
+    assert [record["method"] for record in records] == ["full"]
+
+
+def test_a_fault_of_the_code_is_logged_and_does_not_stop_the_other_runs(cskt, settings, tmp_path, monkeypatch, caplog):
+    def train(config, **options):
+        if config.method == "dat":
+            raise RuntimeError("two\nlines")
+        raise CSKTError("full is wrong.")
+
+    monkeypatch.setattr(cli, "_train", train)
+    code, _, err = cskt(*tiny_reproduction(tmp_path, "records", "--seeds", 1))
+    assert code == 2 and "2 of 2 runs failed: " in err
+    assert ": RuntimeError: two lines; CUHK-PEDES-full-" in err and err.endswith(": full is wrong.\n")
+    assert caplog.records[-1].exc_info[0] is RuntimeError
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -265,9 +336,9 @@ def test_method_settings_must_be_a_mapping():
 
 
 def test_any_field_can_be_set():
-    words = ["learning_rate=3e-4", "image_size=(64, 32)", "selection_split=test", "cskt={'prompt_length': 2}"]
+    words = ["learning_rate=3e-4", "image_size=(64, 32)", "selection=test", "cskt={'prompt_length': 2}"]
     config = cli.train_config({"cskt": {"text_scale": 2.0}}, {}, words)
-    assert config == TrainConfig.mini(learning_rate=3e-4, image_size=(64, 32), selection_split="test",
+    assert config == TrainConfig.mini(learning_rate=3e-4, image_size=(64, 32), selection="test",
                                       cskt=CSKTConfig.mini(prompt_length=2, text_scale=2.0))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cskt.config import METHODS, CSKTConfig, CSKTError, TrainConfig, cache_dir
+from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, CSKTError, TrainConfig, cache_dir
 
 
 @pytest.mark.parametrize(("field", "value"), [
@@ -16,7 +16,7 @@ def test_bad_method_values_are_named(field, value):
 
 @pytest.mark.parametrize(("field", "value"), [
     ("dataset", "Market-1501"), ("image_size", (384,)), ("epochs", 0), ("batch_size", 1), ("learning_rate", 0.0),
-    ("weight_decay", -1.0), ("flip", 1.5), ("selection_split", "train"), ("precision", "fp16"), ("seed", -1),
+    ("weight_decay", -1.0), ("flip", 1.5), ("selection", "train"), ("precision", "fp16"), ("seed", -1),
 ])
 def test_bad_run_values_are_named(field, value):
     with pytest.raises(CSKTError, match=f"^{field} must be"):
@@ -36,8 +36,18 @@ def test_methods_switch_the_parts():
 def test_round_trip_and_unknown_fields():
     for config in (TrainConfig.paper(), TrainConfig.mini("SynthPEDES-B", method="dat", seed=3)):
         assert TrainConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(CSKTError, match="no field epoch;"):
-        TrainConfig.from_dict({"epoch": 3})
+    for name in ("epoch", "selection_split"):
+        with pytest.raises(CSKTError, match=f"no field {name};"):
+            TrainConfig.from_dict({name: 3})
+
+
+def test_every_method_has_a_rate_of_its_own_on_the_embedded_backbone():
+    assert set(MINI_LEARNING_RATES) == set(METHODS)
+    assert {method: TrainConfig.mini(method=method).learning_rate for method in METHODS} == MINI_LEARNING_RATES
+    assert TrainConfig.mini().learning_rate == MINI_LEARNING_RATES["cskt"]
+    assert TrainConfig.mini(method="lora", learning_rate=0.5).learning_rate == 0.5
+    with pytest.raises(CSKTError, match="method 'lora2' is unknown"):
+        TrainConfig.mini(method="lora2")
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):

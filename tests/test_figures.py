@@ -35,12 +35,14 @@ def test_right_and_wrong_hits_differ_in_frame_and_mark():
 
 
 def test_training_curves_plot_the_history():
-    history = [dict(epoch=e, lr=0.1 / e, loss=3.0 / e, split="val", **{"R@1": 10.0 * e, "R@5": 20.0, "mAP": 5.0})
-               for e in (1, 2, 3)]
+    history = [{"epoch": e, "lr": 0.1 / e, "loss": 3.0 / e, "val R@1": 10.0 * e, "val mAP": 5.0,
+                "test R@1": 8.0 * e, "test mAP": 4.0} for e in (1, 2, 3)]
     figure = figures.training_curves(history, best_epoch=3, zero_shot=7.5)
     lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
-    assert list(lines["R@1"].get_ydata()) == [10.0, 20.0, 30.0]
-    assert set(lines["zero-shot R@1"].get_ydata()) == {7.5} and "kept: epoch 3" in lines
+    assert list(lines["val R@1"].get_ydata()) == [10.0, 20.0, 30.0]
+    assert list(lines["test R@1"].get_ydata()) == [8.0, 16.0, 24.0]
+    assert (lines["val mAP"].get_linestyle(), lines["test mAP"].get_linestyle()) == ("-", "--")
+    assert set(lines["zero-shot val R@1"].get_ydata()) == {7.5} and "kept: epoch 3" in lines
     assert "val" in figure.axes[1].get_title(loc="left")
 
 

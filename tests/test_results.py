@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from cskt import CSKTError, TrainConfig, figures, results
-from cskt.config import METHODS
+from cskt.config import METHODS, MINI_LEARNING_RATES
 from cskt.experiments import GRIDS, grid_rows
 
 LITERATURE = Path(__file__).parents[1] / "book" / "data" / "literature.csv"
@@ -23,7 +23,7 @@ def run_file(folder, name, dataset="SynthPEDES-A", method="cskt", seed=0, r1=30.
         return {"text_to_image": ranked, "image_to_text": ranked}
 
     record = {"kind": "train", "dataset": dataset, "synthetic": dataset.startswith("Synth"), "method": method,
-              "seed": seed, "config": {"backbone": "cskt-mini", "epochs": 3}, "selection_split": "val",
+              "seed": seed, "config": {"backbone": "cskt-mini", "epochs": 3}, "selection": "val",
               "data_fingerprint": "f" * 64, "commit": "c" * 40, "hardware": {}, "duration_s": 12.0,
               "trainable_parameters": 1000, "total_parameters": 9000, "metrics": measures(r1),
               "zero_shot": measures(zero_shot), **changes}
@@ -104,7 +104,7 @@ def test_check_parameters():
 
 
 def test_selection_on_val_and_on_test_are_never_averaged(tmp_path):
-    files = [run_file(tmp_path, f"{split}{seed}", seed=seed, r1=value + seed, selection_split=split)
+    files = [run_file(tmp_path, f"{split}{seed}", seed=seed, r1=value + seed, selection=split)
              for split, value in (("val", 30.0), ("test", 40.0)) for seed in range(2)]
     files.append(run_file(tmp_path, "bare", method="zero-shot", r1=20.0))
     table = results.summarise(results.run_table(files)).set_index("selected on")
@@ -176,6 +176,16 @@ def test_a_grid_has_the_paper_s_rows():
         for row in grid_rows(grid).values():
             TrainConfig.from_dict({**TrainConfig.mini().to_dict(), **{k: v for k, v in row.items() if k != "cskt"}})
             dataclasses.replace(TrainConfig.mini().cskt, **row.get("cskt", {}))
+
+
+def test_every_trained_method_is_searched_at_three_rates_and_has_one_of_them():
+    rows = grid_rows("learning rate")
+    assert rows["CSKT, 0.01"] == {"method": "cskt", "learning_rate": 0.01}
+    assert rows["full fine-tuning, 0.0003, warm-up 2"] == {
+        "method": "full", "learning_rate": 3e-4, "warmup_epochs": 2}
+    for method in set(METHODS) - {"zero-shot"}:
+        rates = sorted({row["learning_rate"] for row in rows.values() if row["method"] == method})
+        assert len(rates) == 3 and MINI_LEARNING_RATES[method] in rates
 
 
 def test_data_sets_and_backbones_are_never_mixed(tmp_path):

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import shutil
+import types
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -95,21 +97,23 @@ def test_schedule_of_short_runs_stays_positive(epochs, warmup):
 
 def test_finished_run_has_the_record_of_the_contract(finished, data):
     assert sorted(path.name for path in finished.folder.iterdir()) == [
-        "adapter.safetensors", "config.yaml", "history.csv", "metrics.json"]
+        "adapter.safetensors", "config.yaml", "history.csv", "metrics.json", "queries.npz"]
     record = finished.metrics
     assert set(record) >= {
-        "kind", "dataset", "synthetic", "data_fingerprint", "split", "selection_split", "best_epoch", "seed", "method",
+        "kind", "dataset", "synthetic", "data_fingerprint", "data_version",
+        "split", "selection", "selected", "best_epoch", "seed", "method",
         "config", "commit", "dirty", "versions", "hardware", "precision", "started", "duration_s",
-        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot", "zero_shot_selection"}
+        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot", "zero_shot_val"}
     assert record["data_fingerprint"] == load_dataset("CUHK-PEDES", data).fingerprint
-    assert (record["split"], record["selection_split"], record["synthetic"]) == ("test", "val", False)
+    assert (record["split"], record["selection"], record["synthetic"]) == ("test", "val", False)
     assert TrainConfig.from_dict(record["config"]) == finished.config
     assert [row["epoch"] for row in finished.history] == [1, 2, 3]
+    assert [row["val R@1"] for row in record["history"]] == [row["val R@1"] for row in finished.history]
     assert record["metrics"] != record["zero_shot"]
 
 
 def test_best_epoch_is_the_one_kept(finished, data):
-    ranked = [(row["R@1"], row["mAP"]) for row in finished.history]
+    ranked = [(row["val R@1"], row["val mAP"]) for row in finished.history]
     assert finished.metrics["best_epoch"] == ranked.index(max(ranked)) + 1
     model, dataset = finished.load_model(), load_dataset("CUHK-PEDES", data)
     for split, part in ((dataset.test, "metrics"), (dataset.val, "val_metrics")):
@@ -119,34 +123,113 @@ def test_best_epoch_is_the_one_kept(finished, data):
 def test_record_holds_the_bare_backbone_on_both_splits(finished, data):
     dataset = load_dataset("CUHK-PEDES", data)
     bare = build_model(dataclasses.replace(finished.config, method="zero-shot"))
-    for split, part in ((dataset.test, "zero_shot"), (dataset.val, "zero_shot_selection")):
+    for split, part in ((dataset.test, "zero_shot"), (dataset.val, "zero_shot_val")):
         assert evaluate(bare, split, "fp32") == finished.metrics[part]
 
 
-@pytest.mark.parametrize("interrupted", [None, 2, 3])
-def test_earlier_best_survives_worse_epochs(data, tmp_path, monkeypatch, interrupted):
-    real, scores, kept = training.evaluate, iter([30.0, 50.0, 40.0]), {}
+def scores_per_epoch(monkeypatch, val, test):
+    """Replace the text-to-image R@1 after each epoch by known values."""
+    real, scores = training.evaluate, {"val": iter(val), "test": iter(test)}
 
-    def scored(model, split, *arguments, **options):
-        metrics = real(model, split, *arguments, **options)
-        if isinstance(split, training.LoadedSplit):
-            metrics["text_to_image"]["R@1"] = next(scores)
+    def scored(model, loaded, *arguments, **options):
+        metrics = real(model, loaded, *arguments, **options)
+        if options.get("resamples") == 0:  # without intervals: after an epoch
+            metrics["text_to_image"]["R@1"] = next(scores[loaded.split.name])
         return metrics
+
+    monkeypatch.setattr(training, "evaluate", scored)
+
+
+@pytest.mark.parametrize("interrupted", [None, 1, 2, 3])
+@pytest.mark.parametrize(("selection", "epoch"), [("val", 2), ("test", 1), ("last", 3)])
+def test_the_kept_epoch_is_the_one_of_the_rule(data, tmp_path, monkeypatch, selection, epoch, interrupted):
+    kept, config = {}, tiny_config(data, tmp_path / "run", selection=selection)
 
     def keep(row):
         kept[row["epoch"]] = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
         if row["epoch"] == interrupted:
             raise Interrupted
 
-    monkeypatch.setattr(training, "evaluate", scored)
+    scores_per_epoch(monkeypatch, val=[30.0, 50.0, 40.0], test=[60.0, 20.0, 45.0])
     if interrupted:
         with pytest.raises(Interrupted):
-            train(tiny_config(data, tmp_path / "run"), on_epoch=keep)
-    run = train(tiny_config(data, tmp_path / "run"), on_epoch=keep)
-    assert run.metrics["best_epoch"] == 2
-    assert_same_tensors(load_file(tmp_path / "run" / "adapter.safetensors"), kept[2])
-    for other in (1, 3):
-        assert any(not torch.equal(kept[other][name], kept[2][name]) for name in kept[2])
+            train(config, on_epoch=keep)
+    run = train(config, on_epoch=keep)
+    assert (run.metrics["best_epoch"], run.metrics["selection"]) == (epoch, selection)
+    assert_same_tensors(load_file(tmp_path / "run" / "adapter.safetensors"), kept[epoch])
+    for other in {1, 2, 3} - {epoch}:
+        assert any(not torch.equal(kept[other][name], kept[epoch][name]) for name in kept[epoch])
+    chosen = {rule: (values["epoch"], values["metrics"]["text_to_image"]["R@1"])
+              for rule, values in run.metrics["selected"].items()}
+    assert chosen == {"val": (2, 20.0), "test": (1, 60.0), "last": (3, 45.0)}
+    assert [(row["val R@1"], row["test R@1"]) for row in run.history] == [(30.0, 60.0), (50.0, 20.0), (40.0, 45.0)]
+
+
+def test_equal_recalls_are_decided_by_map_and_then_by_the_earlier_epoch():
+    trainer = types.SimpleNamespace(state={"chosen": {}})
+
+    def ranked(r1, precision):
+        measured = {**dict.fromkeys(training.MEASURES, 0.0), "R@1": r1, "mAP": precision}
+        return {split: {"text_to_image": measured} for split in ("val", "test")}
+
+    preferring = [training._Trainer._choose(trainer, epoch, ranked(*scores))
+                  for epoch, scores in enumerate([(50.0, 30.0), (50.0, 40.0), (50.0, 40.0), (49.0, 90.0)], 1)]
+    assert preferring == [["val", "test", "last"], ["val", "test", "last"], ["last"], ["last"]]
+
+
+def test_selected_figures_are_those_of_the_history_and_of_the_kept_model(finished):
+    record = finished.metrics
+    for values in record["selected"].values():
+        row = finished.history[values["epoch"] - 1]
+        assert values["metrics"]["text_to_image"] == {name: row[f"test {name}"] for name in training.MEASURES}
+    for direction, measured in record["selected"]["val"]["metrics"].items():
+        assert measured == {name: record["metrics"][direction][name] for name in training.MEASURES}
+    assert record["selected"]["last"]["epoch"] == 3
+
+
+def test_queries_say_what_the_metrics_average(finished, data):
+    queries, measured = finished.queries(), finished.metrics["metrics"]["text_to_image"]
+    assert {name: array.dtype for name, array in queries.items()} == {
+        "query_identities": np.int64, "first_rank": np.int32, "average_precision": np.float32,
+        "inverse_negative_penalty": np.float32}
+    test = load_dataset("CUHK-PEDES", data).test
+    assert list(queries["query_identities"]) == list(test.caption_identities)
+    matched = queries["first_rank"] > 0
+    assert matched.all()
+    for k in (1, 5, 10):
+        assert 100 * (queries["first_rank"] <= k).mean() == pytest.approx(measured[f"R@{k}"])
+    assert 100 * queries["average_precision"].mean() == pytest.approx(measured["mAP"], rel=1e-6)
+    assert 100 * queries["inverse_negative_penalty"].mean() == pytest.approx(measured["mINP"], rel=1e-6)
+
+
+def test_damaged_or_missing_queries_are_named(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    (folder / "queries.npz").write_bytes(b"damaged")
+    with pytest.raises(CSKTError, match=r"queries.npz is not a readable npz file"):
+        Run.load(folder).queries()
+    (folder / "queries.npz").unlink()
+    with pytest.raises(CSKTError, match=r"queries.npz is missing"):
+        Run.load(folder)
+
+
+def test_where_test_stands_in_for_val_it_is_evaluated_once(data, tmp_path, monkeypatch):
+    real, asked = training.evaluate, []
+
+    def counted(*arguments, **options):
+        asked.append(options)
+        return real(*arguments, **options)
+
+    def load(name, root):
+        dataset = load_dataset(name, root)
+        return dataclasses.replace(dataset, val=dataset.test)
+
+    monkeypatch.setattr(training, "evaluate", counted)
+    monkeypatch.setattr(training, "load_dataset", load)
+    run = train(tiny_config(data, tmp_path / "run", epochs=2))
+    assert len(asked) == 2  # once an epoch
+    assert run.metrics["val_metrics"] == run.metrics["metrics"]
+    assert run.metrics["zero_shot_val"] == run.metrics["zero_shot"]
+    assert [row["val mAP"] for row in run.history] == [row["test mAP"] for row in run.history]
 
 
 def test_only_the_trained_tensors_change(finished):
@@ -176,8 +259,9 @@ def test_resumed_run_equals_the_uninterrupted_one(finished, data, tmp_path, epoc
     run = train(config, on_epoch=rows.append)
     assert [row["epoch"] for row in rows] == list(range(epoch + 1, 4))
     assert without_seconds(run.history) == without_seconds(finished.history)
-    for part in ("metrics", "val_metrics", "zero_shot", "zero_shot_selection", "best_epoch"):
+    for part in ("metrics", "val_metrics", "zero_shot", "zero_shot_val", "best_epoch", "selected"):
         assert run.metrics[part] == finished.metrics[part]
+    assert (run.folder / "queries.npz").read_bytes() == (finished.folder / "queries.npz").read_bytes()
     assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
                         load_file(finished.folder / "adapter.safetensors"))
     assert not (run.folder / "state.pt").exists()
@@ -268,7 +352,10 @@ def test_zero_shot_trains_nothing(data, tmp_path):
     run = train(tiny_config(data, tmp_path / "run", method="zero-shot"))
     assert run.history == [] and run.metrics["best_epoch"] == 0 and run.metrics["trainable_parameters"] == 0
     assert run.metrics["metrics"] == run.metrics["zero_shot"]
-    assert run.metrics["val_metrics"] == run.metrics["zero_shot_selection"]
+    assert run.metrics["val_metrics"] == run.metrics["zero_shot_val"]
+    bare = {direction: {name: values[name] for name in training.MEASURES}
+            for direction, values in run.metrics["zero_shot"].items()}
+    assert run.metrics["selected"] == {rule: {"epoch": 0, "metrics": bare} for rule in ("val", "test", "last")}
     assert run.load_model().num_trainable == 0
 
 
@@ -279,11 +366,9 @@ def test_full_fine_tuning_starts_from_the_same_backbone(data, finished, tmp_path
 
 
 def test_selection_on_test(data, tmp_path):
-    run = train(tiny_config(data, tmp_path / "run", selection_split="test", epochs=2))
+    run = train(tiny_config(data, tmp_path / "run", selection="test", epochs=2))
     best = run.history[run.metrics["best_epoch"] - 1]
-    assert best["split"] == "test"
-    assert best["R@1"] == run.metrics["metrics"]["text_to_image"]["R@1"]
-    assert run.metrics["zero_shot_selection"] == run.metrics["zero_shot"]
+    assert best["test R@1"] == run.metrics["metrics"]["text_to_image"]["R@1"]
 
 
 def test_bf16_trains_fp32_weights(data, tmp_path, monkeypatch):

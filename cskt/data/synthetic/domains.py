@@ -100,7 +100,8 @@ def synthetic_dataset(name: str, root: str | Path | None = None, seed: int = 0,
     """The folder of ``SynthPEDES-A``, ``-B`` or ``-C``, rendered on first use.
 
     ``root`` None keeps it in the cache, keyed by the recipe and its :data:`VERSION`; otherwise it is
-    ``root/name``, rendered if absent. It appears whole or not at all, also when interrupted or when two processes render it at once.
+    ``root/name``, rendered if absent. It appears whole or not at all, also when interrupted or when
+    two processes render it at once.
     """
     domain = name.removeprefix("SynthPEDES-")
     if name == domain or domain not in DOMAINS:
