@@ -22,9 +22,10 @@ from PIL import Image
 from .config import CSKTError
 from .data.benchmarks import PersonRetrievalDataset, load_dataset
 from .data.pipeline import normalize, resize
-from .evaluation import Run, build_model, resolve_device
+from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
+from .numerics import resolve_device, resolve_precision
 from .pictures import read_image
 from .probes import image_relevance, word_differences
 
@@ -465,8 +466,9 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
     galleries, test = {}, data.test
     for name, model in models.items():
         model.to(resolve_device(run.config.device)).eval()
-        place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}.db"
-        galleries[name] = Gallery(place, model, name="grown" if growing else "test")
+        precision = resolve_precision(run.config.precision, model.device.type)
+        place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}-{precision}.db"
+        galleries[name] = Gallery(place, model, name="grown" if growing else "test", precision=precision)
         if len(galleries[name]) > len(test.image_paths) and not growing:
             galleries[name].delete("id != ''")  # whatever is in there besides, a page must not show it
         if len(galleries[name]) < len(test.image_paths):

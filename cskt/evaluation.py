@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -29,34 +28,14 @@ from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.pipeline import load_images, normalize
 from cskt.metrics import Metrics, both_directions
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
+from cskt.numerics import resolve_device, resolve_precision
 
-log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
 SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalPrompts.spectrum
 HISTORY_TYPES = {"epoch": int, "lr": float, "loss": float, "split": str,
                  **dict.fromkeys(("R@1", "R@5", "R@10", "mAP", "seconds", *SPECTRUM), float)}
 RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
-
-
-def resolve_device(device: str) -> str:
-    """``"auto"`` -> ``"cuda"`` where there is one, else ``"cpu"``; asking for a missing GPU is a :class:`CSKTError`."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise CSKTError("device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """``"auto"`` and ``"bf16"`` -> ``"bf16"`` where the device computes it natively (elsewhere it is slower), else
-    ``"fp32"``, which the log says where bf16 was asked for."""
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    if precision == "bf16" and not native:
-        log.warning("This %s does not compute bf16 natively: fp32 is used instead.", device)
-    return "bf16" if precision != "fp32" and native else "fp32"
 
 
 @dataclass(frozen=True)

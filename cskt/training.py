@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from cskt import evaluation
+from cskt import evaluation, numerics
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
 from cskt.data.pipeline import Augment, batches, prefetch
@@ -114,8 +114,8 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
         self.config, self.folder, self.dataset, self.start = config, folder, dataset, time.monotonic()
-        self.device = evaluation.resolve_device(config.device)
-        self.precision = evaluation.resolve_precision(config.precision, self.device)
+        self.device = numerics.resolve_device(config.device)
+        self.precision = numerics.resolve_precision(config.precision, self.device)
         weights = evaluation.weights_fingerprint(config)
         self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
         self.state: dict[str, Any] = dict(epoch=0, best=(), best_epoch=0, best_model={}, history=[], inputs=self.inputs,

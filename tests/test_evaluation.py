@@ -131,13 +131,23 @@ def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
     assert resolve_precision("fp32", "cpu") == "fp32"
 
 
-@pytest.mark.parametrize(("capabilities", "expected"), [
-    ({}, "fp32"), ({"avx512_f": True, "avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
-    ({"amx_bf16": True}, "bf16"),
+@pytest.mark.parametrize("capabilities", [
+    {}, {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"amx_bf16": True},
 ])
-def test_auto_is_bf16_on_processors_that_compute_it(monkeypatch, capabilities, expected):
+def test_auto_is_fp32_on_every_processor_and_bf16_must_be_asked_for(monkeypatch, capabilities):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("auto", "cpu") == resolve_precision("fp32", "cpu") == "fp32"
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    assert resolve_precision("bf16", "cpu") == ("bf16" if native else "fp32")
+    with pytest.raises(CSKTError, match="precision must be 'auto', 'fp32' or 'bf16', got 'fp16'"):
+        resolve_precision("fp16", "cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_on_a_gpu_that_computes_it(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
+    assert resolve_precision("auto", "cuda") == resolve_precision("bf16", "cuda") == ("bf16" if native else "fp32")
+    assert resolve_precision("fp32", "cuda") == "fp32"
 
 
 def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
@@ -146,7 +156,7 @@ def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
     assert resolve_precision("bf16", "cpu") == "fp32"
     assert [record.message for record in caplog.records] == [
         "This cpu does not compute bf16 natively: fp32 is used instead."]
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert resolve_precision("bf16", "cpu") == "bf16" and len(caplog.records) == 1
 
 

@@ -173,7 +173,7 @@ class CSKT(nn.Module):
         self.eval().unfuse()
         with torch.no_grad():
             towers = {name: self._tower(name) for name in ("vision", "text")}
-        dtype = dtype or self.backbone.visual.conv1.weight.dtype
+        dtype = self.fused_dtype = dtype or self.backbone.visual.conv1.weight.dtype
         self._fused = {name: ([FusedLayer(layer, dtype) for layer in layers], [rows.detach() for rows in prompts])
                        for name, (layers, prompts) in towers.items()}
         return self
@@ -181,6 +181,7 @@ class CSKT(nn.Module):
     def unfuse(self) -> CSKT:
         """The inverse of :meth:`fuse`."""
         self._fused, self._fronts = None, {}
+        self.fused_dtype: torch.dtype | None = None  # in which the blocks' matrices are fused; None: they are not
         return self
 
     @contextlib.contextmanager
