@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import open_clip
@@ -205,20 +205,38 @@ def check_supported(backbone: nn.Module) -> None:
                         "pooling and a causal text tower; use one such as ViT-B-16-quickgelu.")
 
 
-def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | None) -> dict[str, Tensor] | None:
-    """The state dict that ``pretrained`` stands for, None for random weights."""
+def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | str | None:
+    """Where the weights of backbone ``name`` come from: a file, a tag that open_clip knows, or None (random).
+
+    A tag wins over a local file of the same name; ``~`` stands for the home folder. :class:`CSKTError` for neither.
+    """
     if pretrained is None and name == MINI:
-        return _mini_state(config)
+        return _asset("safetensors")
     if pretrained in (None, RANDOM):
         return None
     tag, path = str(pretrained), Path(pretrained).expanduser()
-    known = get_pretrained_cfg(name, tag)
-    if not known and path.is_file():
-        return read_checkpoint(path)
-    if not known:
-        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-        raise CSKTError(f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
-                        f"at {path.absolute()}); give one of the tags or put the checkpoint file there.")
+    if get_pretrained_cfg(name, tag):
+        return tag
+    if path.is_file():
+        return path
+    tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+    raise CSKTError(f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
+                    f"at {path.absolute()}); give one of the tags or put the checkpoint file there.")
+
+
+def public_name(pretrained: str | os.PathLike | None) -> str | None:
+    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a tag as it is."""
+    return None if pretrained is None else PureWindowsPath(os.fspath(pretrained)).name
+
+
+def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | None) -> dict[str, Tensor] | None:
+    """The state dict that ``pretrained`` stands for, None for random weights."""
+    source = weights_source(name, pretrained)
+    if source is None:
+        return None
+    if isinstance(source, Path):
+        return _mini_state(config) if pretrained is None else read_checkpoint(source)
+    tag, known = source, get_pretrained_cfg(name, source)
     if known.get("quick_gelu") and not config.get("quick_gelu") and f"{name}-quickgelu" in open_clip.list_models():
         raise CSKTError(f"tag {tag!r} was trained with QuickGELU; use the backbone {name + '-quickgelu'!r}.")
     return read_checkpoint(_download(name, tag, known))

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cskt.backbones import RANDOM, weights_source
 from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.pipeline import load_images, normalize
@@ -148,9 +149,10 @@ def build_model(config: TrainConfig) -> CSKT:
 
 def weights_fingerprint(config: TrainConfig) -> str:
     """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else ``"random"``."""
-    embedded = Path(__file__).parent / "assets" / f"{MINI}.safetensors" if config.backbone == MINI else ""
-    source = Path(config.pretrained or embedded)
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if source.is_file() else config.pretrained or "random"
+    source = weights_source(config.backbone, config.pretrained)
+    if source is None:
+        return RANDOM
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if isinstance(source, Path) else source
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cskt import evaluation
+from cskt import backbones, evaluation
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import load_dataset
 from cskt.data.pipeline import load_images, normalize
@@ -243,6 +244,30 @@ def test_weights_fingerprint_follows_the_file(tmp_path):
     assert len(first) == 16 and weights_fingerprint(config) != first
     assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
     assert weights_fingerprint(TrainConfig(pretrained=None)) == "random"
+
+
+def test_weights_are_found_in_the_home_folder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainConfig(pretrained="~/weights.pt")
+    with pytest.raises(CSKTError, match="neither a tag of ViT-B-16-quickgelu .* nor an existing file"):
+        weights_fingerprint(config)
+    (tmp_path / "weights.pt").write_bytes(b"one")
+    first = weights_fingerprint(config)
+    assert first == weights_fingerprint(TrainConfig(pretrained=str(tmp_path / "weights.pt"))) and len(first) == 16
+    (tmp_path / "weights.pt").write_bytes(b"two")
+    assert weights_fingerprint(config) != first
+
+
+def test_a_tag_is_not_taken_for_a_file_of_its_name(tmp_path, monkeypatch):
+    """What is fingerprinted is what is loaded."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("openai", "laion2b_s34b_b88k", "random"):
+        (tmp_path / name).write_bytes(b"no weights")
+    assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
+    assert backbones.weights_source("ViT-B-16-quickgelu", "openai") == "openai"
+    assert weights_fingerprint(TrainConfig(pretrained="random")) == "random"
+    # A tag of other backbones only is no tag here.
+    assert backbones.weights_source("ViT-B-16-quickgelu", "laion2b_s34b_b88k") == Path("laion2b_s34b_b88k")
 
 
 def test_environment_says_where_and_with_what(monkeypatch):
