@@ -78,7 +78,7 @@ def test_a_saved_model_names_no_folder_and_finds_its_weights_again(over_a_file, 
 
 @pytest.mark.parametrize(("pretrained", "shown"), [
     (None, None), ("openai", "openai"), ("laion2b_s34b_b88k", "laion2b_s34b_b88k"), ("~/x.pt", "x.pt"),
-    ("/home/me/x.pt", "x.pt"), ("../x.pt", "x.pt"), ("C:\\Users\\me\\x.pt", "x.pt"), (Path("/a/b.bin"), "b.bin")])
+    ("/data/me/x.pt", "x.pt"), ("../x.pt", "x.pt"), ("C:\\Users\\me\\x.pt", "x.pt"), (Path("/a/b.bin"), "b.bin")])
 def test_of_a_path_the_name_is_public_and_a_tag_is_all_of_it(pretrained, shown):
     assert backbones.public_name(pretrained) == shown
 
