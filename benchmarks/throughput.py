@@ -1,8 +1,9 @@
 """How long training steps, encoding and loading take, and in how much memory: CSKT, plain CSKT, full fine-tuning.
 
 ``python benchmarks/throughput.py`` on a quiet machine; ``--backbone cskt-mini --height 128 --width 64 --minutes 1`` for
-a trial. Cases take turns, so that a drifting machine hits all of them alike; ratios are of medians within one run.
-Weights and inputs are random: no figure here depends on their values.
+a trial. bf16 is measured beside fp32 on a GPU that computes it natively, and with ``--precision bf16`` on such a CPU,
+into a file of its own. Cases take turns, so that a drifting machine hits all of them alike; ratios are of medians
+within one run. Weights and inputs are random: no figure here depends on their values.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script, or its
 from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
 from cskt.backbones import RANDOM
-from cskt.config import METHODS, TrainConfig
+from cskt.config import METHODS, CSKTError, TrainConfig
 from cskt.data.images import decode_image
 from cskt.data.pipeline import Augment
-from cskt.evaluation import environment, make_folder, resolve_device, resolve_precision, write_json
+from cskt.evaluation import environment, make_folder, write_json
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics
 from cskt.model.towers import run_layer
+from cskt.numerics import computes_bf16, resolve_device, resolve_precision
 from cskt.training import make_optimizer
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results" / "benchmarks"
@@ -300,15 +302,24 @@ def ratios_of(values: dict[tuple, float], batch: int) -> dict[str, float]:
     return ratios
 
 
+def precisions_of(precision: str, device: str) -> list[str]:
+    """What is measured: fp32 and, where it is the device's choice or asked for and computed natively, bf16."""
+    if precision == "bf16" and not computes_bf16(device):
+        raise CSKTError(f"this {device} does not compute bf16 natively, so its speed here means nothing; measure with "
+                        "precision 'fp32' or 'auto'.")
+    return ["fp32", "bf16"] if resolve_precision(precision, device) == "bf16" else ["fp32"]
+
+
 def main(backbone: str = "ViT-B-16-quickgelu", height: int = 384, width: int = 128, batch: int | None = None,
-         device: str = "auto", minutes: float = 8.0, rounds: int = 3, seed: int = 0, compile: bool = False,
-         output: Path | None = None) -> None:
+         device: str = "auto", precision: str = "auto", minutes: float = 8.0, rounds: int = 3, seed: int = 0,
+         compile: bool = False, output: Path | None = None) -> None:
     """Measure for about MINUTES, every case at least ROUNDS times after a warm-up; write OUTPUT, print a table."""
     started, begin, device = datetime.now(UTC), time.monotonic(), resolve_device(device)
     setup = Setup(backbone, (height, width), batch or (128 if device == "cuda" else 16), device, seed)
-    output, load = output or RESULTS / f"throughput-{device}.json", getattr(os, "getloadavg", lambda: None)()
+    precisions = precisions_of(precision, device)
+    name = "throughput-cpu-bf16" if device == "cpu" and "bf16" in precisions else f"throughput-{device}"
+    output, load = output or RESULTS / f"{name}.json", getattr(os, "getloadavg", lambda: None)()
     make_folder(output.parent)
-    precisions = ["fp32", "bf16"] if resolve_precision("auto", device) == "bf16" else ["fp32"]
     steps = [*itertools.product(("plain", "cskt", "full"), precisions), *((name, precisions[-1]) for name in VARIANTS)]
     values: dict[tuple, Any] = {}
     for step in steps:  # before this process is big itself
@@ -346,7 +357,8 @@ def main(backbone: str = "ViT-B-16-quickgelu", height: int = 384, width: int = 1
         "duration_s": round(time.monotonic() - begin, 3), "settings": {
             "backbone": backbone, "image_size": [height, width], "batch": setup.batch, "seed": seed,
             "captions": "random words; tokens per caption, start and end included", "tokens": (ends + 1).tolist(),
-            "minutes": minutes, "rounds": rounds, "compile": compile, "load_average_at_start": load},
+            "precisions": precisions, "minutes": minutes, "rounds": rounds,
+            "compile": compile, "load_average_at_start": load},
         "rows": rows, "ratios": ratios, "rates": rates, "scaling": scaling, **environment(device)})
     for row in rows:
         memory = row["extra_memory_mb"]

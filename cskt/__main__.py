@@ -17,7 +17,7 @@ import typer
 from tqdm import tqdm
 from typer import Option
 
-from cskt import backbones, evaluation, parallel, pretraining, publishing, training
+from cskt import backbones, evaluation, numerics, parallel, pretraining, publishing, training
 from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
 from cskt.data import benchmarks, synthetic, verification
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
@@ -207,7 +207,7 @@ def evaluate(
     root = held.config.data_root if held and name == held.config.dataset else None
     data = benchmarks.load_dataset(name, data_root or root)
     model = held.load_model() if held else evaluation.open_model(run, pretrained)
-    model.to(evaluation.resolve_device(held.config.device if held else "auto"))
+    model.to(numerics.resolve_device(held.config.device if held else "auto"))
     metrics = evaluation.evaluate(model, getattr(data, split),
                                   held.metrics["precision"] if held else "auto")
     typer.echo(json.dumps({"run": str(run), "dataset": name, "split": split, "metrics": metrics}, indent=2))

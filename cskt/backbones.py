@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import open_clip
@@ -30,6 +30,8 @@ from cskt.config import MINI, CSKTError
 ASSETS = Path(__file__).parent / "assets"
 RANDOM = "random"  # pretrained="random": untrained weights, of cskt-mini too
 _ROWS, _IDS = "token_embedding.rows", "token_embedding.ids"
+_TOKENS = "token_embedding.weight"  # the table that those two stand for
+_POSITIONS = "visual.positional_embedding"
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "visual.attn_mask")
 clip_tokenizer = functools.cache(open_clip.SimpleTokenizer)  # CLIP's byte-pair encoder
 UNUSED = ("logit_scale", "logit_bias")  # CLIP's own temperature: no feature and no loss of ours reads it
@@ -95,8 +97,8 @@ def load_clip_state(backbone: nn.Module, state: Mapping[str, Tensor], grid: tupl
     own = backbone.state_dict()
     for name in set(UNUSED) & set(own):
         state[name] = state.get(name, own[name]).reshape(own[name].shape)
-    if (positions := "visual.positional_embedding") in state:
-        state[positions] = resize_positions(state[positions], grid, backbone.visual.grid_size)
+    if _POSITIONS in state:
+        state[_POSITIONS] = resize_positions(state[_POSITIONS], grid, backbone.visual.grid_size)
     copy_state(own, state, source)
 
 
@@ -159,13 +161,26 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str)
 
 
 def fingerprint(backbone: nn.Module, weights: bool = True) -> str:
-    """16 hex digits over the names, shapes and (with ``weights``) values of a backbone but CLIP's temperature."""
+    """16 hex digits over the names, shapes and (with ``weights``) values of a backbone but CLIP's temperature.
+
+    What counts are numbers as they were shipped. Of the token table the rows that are all zeros are left out and the
+    others counted with their ids: of ``cskt-mini`` that is exactly what is shipped. Of the image positions only the
+    class token's counts: the others are resized to the image size, and each chip rounds them in its own way.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
-        if name not in UNUSED:
-            digest.update(f"{name} {tuple(tensor.shape)};".encode())
-            if weights:
-                digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy())
+        if name in UNUSED:
+            continue
+        digest.update(f"{name} {tuple(tensor.shape)};".encode())
+        if not weights:
+            continue
+        values = tensor.detach().to("cpu", torch.float32)
+        if name == _POSITIONS:
+            values = values[:1]
+        if name == _TOKENS and not (filled := values.any(dim=1)).all():
+            digest.update(filled.nonzero()[:, 0].numpy())
+            values = values[filled]
+        digest.update(values.contiguous().numpy())
     return digest.hexdigest()[:16]
 
 
@@ -173,7 +188,7 @@ def save_mini(backbone: nn.Module, token_ids: Collection[int], path: str | os.Pa
     """Writes ``cskt-mini``'s weights in fp16: the token rows named, and every other tensor whole."""
     ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int32)
     state = {name: tensor.detach().cpu().half() for name, tensor in backbone.state_dict().items()}
-    rows = state.pop("token_embedding.weight")[ids.long()]
+    rows = state.pop(_TOKENS)[ids.long()]
     save_file({name: t.contiguous() for name, t in {**state, _ROWS: rows, _IDS: ids}.items()}, path)
 
 
@@ -190,20 +205,38 @@ def check_supported(backbone: nn.Module) -> None:
                         "pooling and a causal text tower; use one such as ViT-B-16-quickgelu.")
 
 
-def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | None) -> dict[str, Tensor] | None:
-    """The state dict that ``pretrained`` stands for, None for random weights."""
+def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | str | None:
+    """Where the weights of backbone ``name`` come from: a file, a tag that open_clip knows, or None (random).
+
+    A tag wins over a local file of the same name; ``~`` stands for the home folder. :class:`CSKTError` for neither.
+    """
     if pretrained is None and name == MINI:
-        return _mini_state(config)
+        return _asset("safetensors")
     if pretrained in (None, RANDOM):
         return None
     tag, path = str(pretrained), Path(pretrained).expanduser()
-    known = get_pretrained_cfg(name, tag)
-    if not known and path.is_file():
-        return read_checkpoint(path)
-    if not known:
-        tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-        raise CSKTError(f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
-                        f"at {path.absolute()}); give one of the tags or put the checkpoint file there.")
+    if get_pretrained_cfg(name, tag):
+        return tag
+    if path.is_file():
+        return path
+    tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
+    raise CSKTError(f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
+                    f"at {path.absolute()}); give one of the tags or put the checkpoint file there.")
+
+
+def public_name(pretrained: str | os.PathLike | None) -> str | None:
+    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a tag as it is."""
+    return None if pretrained is None else PureWindowsPath(os.fspath(pretrained)).name
+
+
+def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | None) -> dict[str, Tensor] | None:
+    """The state dict that ``pretrained`` stands for, None for random weights."""
+    source = weights_source(name, pretrained)
+    if source is None:
+        return None
+    if isinstance(source, Path):
+        return _mini_state(config) if pretrained is None else read_checkpoint(source)
+    tag, known = source, get_pretrained_cfg(name, source)
     if known.get("quick_gelu") and not config.get("quick_gelu") and f"{name}-quickgelu" in open_clip.list_models():
         raise CSKTError(f"tag {tag!r} was trained with QuickGELU; use the backbone {name + '-quickgelu'!r}.")
     return read_checkpoint(_download(name, tag, known))
@@ -230,10 +263,11 @@ def _download(name: str, tag: str, known: dict[str, Any]) -> str:
 
 
 def _mini_state(config: dict[str, Any]) -> dict[str, Tensor]:
-    """The embedded weights; token rows that are not shipped follow a seeded rule: they carry no meaning."""
+    """The embedded weights; token rows that are not shipped are zeros: they carry no meaning, and no number that a
+    version of torch happens to draw may decide whether a saved model is accepted."""
     state = load_file(_asset("safetensors"))
     rows, ids = state.pop(_ROWS), state.pop(_IDS)
     shape = config["text_cfg"]["vocab_size"], rows.shape[1]
-    table = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    table = torch.zeros(shape)
     table[ids.long()] = rows.float()
-    return {**state, "token_embedding.weight": table}
+    return {**state, _TOKENS: table}

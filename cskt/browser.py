@@ -42,7 +42,7 @@ class _TextEncoder(nn.Module):
     """Token ids (1, L), start to end, L at most 77 - P -> the L2-normalised feature (1, D) of a fused ``model``.
 
     All that captions share, start token and prompts, is a constant. Tokens that the backbone never learned share one
-    row of zeros: their own rows are random, mean nothing and would be most of the file."""
+    row of zeros: theirs are zeros anyway and would be most of the file."""
 
     def __init__(self, model: CSKT) -> None:
         super().__init__()
@@ -75,9 +75,8 @@ def export_text_encoder(model: CSKT, path: str | os.PathLike) -> Path:
     """Write the text encoder as ONNX, prompts, adapters and LoRA folded in; returns ``path``.
 
     Input ``token_ids`` int64 (1, L), one caption from :meth:`CSKT.tokenize` cut by :func:`fit_captions`, from its start
-    to its end token, L from 2 to 77 - P; output ``feature`` float32 (1, D), L2-normalised. Where only some tokens are
-    learned (``model.known_tokens``), a sentence with others gives another feature than in Python: there they have
-    random rows, here zeros. Equal models give equal files.
+    to its end token, L from 2 to 77 - P; output ``feature`` float32 (1, D), L2-normalised. Equal models give equal
+    files.
 
     Raises:
         CSKTError: a model that is not float32 on the CPU.

@@ -23,9 +23,10 @@ from .config import CSKTError
 from .data.benchmarks import PersonRetrievalDataset, load_dataset
 from .data.images import read_image, resize
 from .data.pipeline import normalize
-from .evaluation import Run, build_model, resolve_device
+from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
+from .numerics import resolve_device, resolve_precision
 from .probes import image_relevance, word_differences
 
 HEAT, STRONGEST = "213,94,0", 0.75  # Okabe and Ito's vermilion: one hue, safe for the colour-blind, on white and black
@@ -465,8 +466,9 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
     galleries, test = {}, data.test
     for name, model in models.items():
         model.to(resolve_device(run.config.device)).eval()
-        place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}.db"
-        galleries[name] = Gallery(place, model, name="grown" if growing else "test")
+        precision = resolve_precision(run.config.precision, model.device.type)
+        place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}-{precision}.db"
+        galleries[name] = Gallery(place, model, name="grown" if growing else "test", precision=precision)
         if len(galleries[name]) > len(test.image_paths) and not growing:
             galleries[name].delete("id != ''")  # whatever is in there besides, a page must not show it
         if len(galleries[name]) < len(test.image_paths):

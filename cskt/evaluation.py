@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import subprocess
@@ -26,14 +25,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cskt.backbones import RANDOM, weights_source
 from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.images import load_images
 from cskt.data.pipeline import normalize
 from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
+from cskt.numerics import resolve_device, resolve_precision
 
-log = logging.getLogger(__name__)
 CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
 QUERIES = "queries.npz"
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "mINP")
@@ -42,26 +42,6 @@ MEASURED = tuple(f"{split} {measure}" for split in ("val", "test") for measure i
 HISTORY_TYPES = {"epoch": int, **dict.fromkeys(("lr", "loss", *MEASURED, "seconds", *SPECTRUM), float)}
 RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
-
-
-def resolve_device(device: str) -> str:
-    """``"auto"`` -> ``"cuda"`` where there is one, else ``"cpu"``; asking for a missing GPU is a :class:`CSKTError`."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise CSKTError("device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """``"auto"`` and ``"bf16"`` -> ``"bf16"`` where the device computes it natively (elsewhere it is slower), else
-    ``"fp32"``, which the log says where bf16 was asked for."""
-    if device == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    if precision == "bf16" and not native:
-        log.warning("This %s does not compute bf16 natively: fp32 is used instead.", device)
-    return "bf16" if precision != "fp32" and native else "fp32"
 
 
 @dataclass(frozen=True)
@@ -196,9 +176,10 @@ def build_model(config: TrainConfig) -> CSKT:
 
 def weights_fingerprint(config: TrainConfig) -> str:
     """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else ``"random"``."""
-    embedded = Path(__file__).parent / "assets" / f"{MINI}.safetensors" if config.backbone == MINI else ""
-    source = Path(config.pretrained or embedded)
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if source.is_file() else config.pretrained or "random"
+    source = weights_source(config.backbone, config.pretrained)
+    if source is None:
+        return RANDOM
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if isinstance(source, Path) else source
 
 
 def environment(device: str) -> dict[str, Any]:

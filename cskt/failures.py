@@ -50,21 +50,24 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int]) -> pd.Data
 def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> pd.DataFrame:
     """What the first hits of failed queries have wrong, a row per part, in percent. ``similarity`` (M, N) of test.
 
+    A caption fails when somebody else is first; captions of people who have no image in the gallery are left out.
     ``named``: of all captions; ``R@1 named``, ``R@1 not``: of captions that name it or not; ``failed``: how many failed
     captions name it; in how many of these the first hit is somebody without it (``missed``), as another ``kind`` or
     another ``look``; ``by chance``: the same of a random image of somebody else; ``low``, ``high``: the 95 % interval,
     over people, of ``missed`` less ``by chance``.
     """
-    split, named = data.test, named_parts(data)
-    failed = first_match_ranks(similarity, split.caption_identities, split.image_identities) > 1
-    missed = missed_parts(data, similarity.argmax(1).cpu().numpy())
-    by_chance = missed_parts(data, _strangers(split.caption_identities, split.image_identities, seed))
+    split = data.test
+    matched, failed = _outcomes(data, similarity)
+    people = split.caption_identities[matched]
+    named = named_parts(data)[matched]
+    missed = missed_parts(data, similarity.argmax(1).cpu().numpy())[matched]
+    by_chance = missed_parts(data, _strangers(split.caption_identities, split.image_identities, seed))[matched]
     rows = []
     for part in PARTS:
         says, wrong, chance = (table[part].to_numpy() for table in (named, missed, by_chance))
         asked = says & failed
         difference = (wrong[asked] != "") - (chance[asked] != "").astype(float)
-        low, high = interval(difference, split.caption_identities[asked])[1:] if asked.any() else (np.nan, np.nan)
+        low, high = interval(difference, people[asked])[1:] if asked.any() else (np.nan, np.nan)
         rows.append({"part": part, "named": says.mean(), "R@1 named": _mean(~failed[says]), "failed": int(asked.sum()),
                      "R@1 not": _mean(~failed[~says]), "missed": _mean(wrong[asked] != ""),
                      "kind": _mean(wrong[asked] == "kind"), "look": _mean(wrong[asked] == "look"),
@@ -75,14 +78,19 @@ def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 
 
 def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
     """The same in sentences: how much is named, how much of it the wrong first hits have, which parts decided."""
-    split, named = data.test, named_parts(data).to_numpy()
-    failed = first_match_ranks(similarity, split.caption_identities, split.image_identities) > 1
+    split = data.test
+    matched, failed = _outcomes(data, similarity)
+    left_out = np.count_nonzero(~matched)
+    said = [f"{left_out:,} of {len(matched):,} captions are left out: nobody whom they describe is in the gallery."
+            ] if left_out else []
     if not failed.any() or failed.all():
-        return ["Every query failed." if failed.any() else "No query failed."]
-    wrong, strange = ((missed_parts(data, images).to_numpy() != "") & named for images in (
-        similarity.argmax(1).cpu().numpy(), _strangers(split.caption_identities, split.image_identities, seed)))
+        return [*said, "Every query failed." if failed.any() else "No query failed."]
+    named = named_parts(data).to_numpy()[matched]
+    strangers = _strangers(split.caption_identities, split.image_identities, seed)
+    wrong, strange = ((missed_parts(data, images).to_numpy()[matched] != "") & named for images in (
+        similarity.argmax(1).cpu().numpy(), strangers))
     counts, missing = named.sum(1), wrong[failed].sum(1)
-    said = [
+    said += [
         f"{failed.sum():,} of {len(failed):,} captions ({100 * failed.mean():.1f}%) have somebody else first. They "
         f"name {counts[failed].mean():.2f} things on average, those that succeed {counts[~failed].mean():.2f}.",
         f"Of these things the person found lacks {missing.mean():.2f}, a random stranger "
@@ -98,11 +106,20 @@ def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int
 
 
 def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.DataFrame:
-    """``R@1`` in percent and the number of ``captions`` by how many ``parts`` they name."""
-    split, counts = data.test, named_parts(data).sum(axis=1)
-    first = first_match_ranks(similarity, split.caption_identities, split.image_identities) == 1
-    grouped = pd.DataFrame({"parts": counts, "R@1": 100.0 * first}).groupby("parts")["R@1"]
+    """``R@1`` in percent and the number of ``captions`` by how many ``parts`` they name, without those of people who
+    have no image in the gallery."""
+    matched, failed = _outcomes(data, similarity)
+    counts = named_parts(data)[matched].sum(axis=1)
+    grouped = pd.DataFrame({"parts": counts, "R@1": 100.0 * ~failed}).groupby("parts")["R@1"]
     return grouped.agg(["mean", "size"]).reset_index().rename(columns={"mean": "R@1", "size": "captions"})
+
+
+def _outcomes(data: PersonRetrievalDataset, similarity: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) bool: whether the person whom each test caption describes is in the gallery; and, of those captions alone,
+    whether somebody else is first."""
+    ranks = first_match_ranks(similarity, data.test.caption_identities, data.test.image_identities)
+    matched = ranks > 0
+    return matched, ranks[matched] != 1
 
 
 def _strangers(wanted: np.ndarray, identities: np.ndarray, seed: int) -> np.ndarray:

@@ -37,8 +37,10 @@ from tqdm import tqdm
 from .config import MINI, CSKTError, TrainConfig, cache_dir
 from .data.benchmarks import Split
 from .data.images import read_image, reason, resize
-from .evaluation import METRICS, encode_images, open_model, ready
+from .data.pipeline import normalize
+from .evaluation import METRICS, open_model
 from .model.cskt import CSKT
+from .numerics import PRECISIONS, resolve_precision
 from .pictures import (
     Item,
     attempt,
@@ -59,6 +61,7 @@ MAX_HITS = 16_384  # Milvus returns no more at once
 MAX_QUERY = 500  # characters
 WORKERS = min(8, os.cpu_count() or 1)  # each holds a decoded image
 THUMBNAIL = (256, 256)
+ENCODED = 256  # images encoded at a time
 FIELDS = ("source", "thumbnail", "identity", "camera", "time")
 # What to build and what to give a search for k hits. FLAT is exact; DISKANN is for servers only.
 INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
@@ -115,15 +118,19 @@ class Gallery:
 
     ``model`` encodes: a :class:`CSKT`, the folder of a run or of a saved model, or ``"cskt-mini"``. A gallery knows its
     model and refuses another; without ``model`` the one noted in it is loaded when needed, and a new one takes
-    :func:`default_model`. ``create=False`` makes none. ``index`` is one of :data:`INDEXES` and, like ``shards``, counts
-    when the gallery is made. One place holds several galleries by ``name``. ``token`` is a server's. ``thumbnails``:
-    their folder, by default in the gallery's own, for a server in the cache.
+    :func:`default_model`. ``create=False`` makes none. ``index`` is one of :data:`INDEXES` and, like ``shards`` and
+    ``precision``, counts when the gallery is made. One place holds several galleries by ``name``. ``token`` is a
+    server's. ``thumbnails``: their folder, by default in the gallery's own, for a server in the cache.
+
+    ``precision`` (:func:`cskt.numerics.resolve_precision`) is resolved once, for the device on which the gallery is
+    made, and noted. Images and queries are encoded in it from then on, also where it is emulated, since a cosine of
+    two precisions is neither's.
 
     :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that does not answer.
     """
 
     def __init__(self, uri: str | Path, model: CSKT | str | Path | None = None, *, name: str = "gallery",
-                 create: bool = True, index: str = "FLAT", shards: int = 1, token: str = "",
+                 create: bool = True, index: str = "FLAT", shards: int = 1, precision: str = "auto", token: str = "",
                  thumbnails: str | Path | None = None) -> None:
         self.embedded, self.name, self._token = "://" not in str(uri), name, token
         self.uri = str(Path(uri).expanduser()) if self.embedded else str(uri)
@@ -148,12 +155,12 @@ class Gallery:
         try:
             self._connect()
             with self._writing():  # of two processes that make a gallery at once, the second finds it made
-                self._open(create, index, shards)
+                self._open(create, index, shards, precision)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, create: bool, index: str, shards: int) -> None:
+    def _open(self, create: bool, index: str, shards: int, precision: str) -> None:
         """Read the gallery's record and compare it with the model that was given, if one was, or make the gallery."""
         if self._call("has_collection"):
             self.record = self._read_record()
@@ -168,8 +175,9 @@ class Gallery:
         else:
             if self._model is None:
                 self._source = self._given = self._given or default_model()
+            resolved = resolve_precision(precision, self.model.device.type)
             self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source, "index": index,
-                           "dimension": str(self.model.dimension)}
+                           "dimension": str(self.model.dimension), "precision": resolved}
             self._create(shards)
         columns = {each["name"] for each in self._call("describe_collection")["fields"]}
         self._shown = ["$meta", *(name for name in FIELDS if name in columns)]  # all but the vector
@@ -206,7 +214,7 @@ class Gallery:
         if not items and not done.skipped:
             raise CSKTError(f"there is nothing to add: {images if isinstance(images, str | Path) else 'no image'} "
                             "holds no file; give a folder with images.")
-        with (ThreadPoolExecutor(WORKERS) as pool, ready(self.model),
+        with (ThreadPoolExecutor(WORKERS) as pool, self._encoding(),
               tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar):
             for first in range(0, len(items), batch_size):
                 part = items[first : first + batch_size]
@@ -235,9 +243,9 @@ class Gallery:
                 if kept:
                     for digest, _, _, _, small in kept:
                         self._keep_thumbnail(digest, small)
-                    features = encode_images(self.model, torch.from_numpy(np.stack([each[2] for each in kept])))
+                    features = self._encode_pixels(np.stack([each[2] for each in kept]))
                     self._write([self._row(digest, item, vector, taken) for (digest, item, _, taken, _), vector
-                                 in zip(kept, features.cpu().numpy(), strict=True)])
+                                 in zip(kept, features, strict=True)])
                     done.added += len(kept)
                 bar.update(len(part))
                 if on_batch:
@@ -283,7 +291,8 @@ class Gallery:
         """The L2-normalised vector (D,) float32 of a query, as :meth:`search` takes it."""
         if isinstance(query, str):
             text = check_description(query)
-            return self.model.encode_text(self.model.tokenize([text]), normalize=True)[0].float().cpu().numpy()
+            with self._encoding(once=True) as model:
+                return model.encode_text(model.tokenize([text]), normalize=True)[0].float().cpu().numpy()
         if isinstance(query, Hit):
             rows = self._call("get", ids=[query.id], output_fields=["vector"])
             if not rows:
@@ -295,8 +304,37 @@ class Gallery:
             if len(vector) != size or not np.isfinite(length) or not length:
                 raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
             return (vector / length).astype(np.float32)
-        pixels = torch.tensor(resize(picture_of(vector), self.model.image_size))[None]
-        return encode_images(self.model, pixels)[0].cpu().numpy()
+        pixels = np.array(resize(picture_of(vector), self.model.image_size))  # a copy, which torch may own
+        return self._encode_pixels(pixels[None], once=True)[0]
+
+    @contextlib.contextmanager
+    def _encoding(self, once: bool = False) -> Iterator[CSKT]:
+        """Within the block, the model encodes in the gallery's precision, native here or not.
+
+        It is fused for inference, unless that takes longer than it saves: for one query (``once``) in fp32. A model
+        that its owner has fused in another precision is unfused."""
+        model = self.model
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.record["precision"]]
+        was_training = model.training
+        if model.fused_dtype not in (None, dtype):
+            model.unfuse()
+        model.eval()
+        unfused = once and dtype == torch.float32
+        try:
+            with contextlib.nullcontext() if unfused else model.fused(dtype):
+                yield model
+        finally:
+            model.train(was_training)
+
+    @torch.inference_mode()
+    def _encode_pixels(self, pixels: np.ndarray, once: bool = False) -> np.ndarray:
+        """(N, 3, H, W) uint8 at the model's size -> L2-normalised features (N, D) float32."""
+        features = []
+        with self._encoding(once) as model:
+            for batch in torch.from_numpy(pixels).split(ENCODED):
+                encoded = model.encode_image(normalize(batch.to(model.device)), normalize=True)
+                features.append(encoded.float().cpu().numpy())
+        return np.concatenate(features)
 
     def remarks(self, text: str) -> list[str]:
         """What to know of a description: words that the backbone has never seen, or that are too many for it."""
@@ -478,6 +516,9 @@ class Gallery:
         if record.get("format") != FORMAT:
             raise CSKTError(f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this version of "
                             f"cskt reads {FORMAT}; index the images into a new gallery.")
+        if record.get("precision") not in PRECISIONS:  # earlier ones held images in bf16 on one chip, fp32 on another
+            raise CSKTError(f"the gallery {self.uri} does not say in which precision its images were encoded, so no "
+                            "query can be compared with them; index the images into a new gallery.")
         return record
 
     def _create(self, shards: int) -> None:

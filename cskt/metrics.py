@@ -19,6 +19,21 @@ _CHUNK_SCORES = 1 << 20  # scores ranked at a time: about 20 MB of working memor
 _COUNTED = 40  # relevant items of a query up to which counting for each costs less than a sort of the row
 
 
+@dataclass(frozen=True)
+class PerQuery:
+    """How each of Q queries ranks; what R@k, mAP and mINP are means of.
+
+    ``query_identities`` (Q,) int64. ``first_rank`` (Q,) int32: the rank, from 1, of the first relevant item; 0 for a
+    query that has none in the gallery. ``average_precision`` and ``inverse_negative_penalty`` (Q,) float64: between 0
+    and 1; NaN for such a query, since it has to be left out of every mean.
+    """
+
+    query_identities: np.ndarray
+    first_rank: np.ndarray
+    average_precision: np.ndarray
+    inverse_negative_penalty: np.ndarray
+
+
 def retrieval_metrics(similarity: Matrix, query_ids: Identities, gallery_ids: Identities,
                       ranks: Sequence[int] = (1, 5, 10), resamples: int = 0) -> Metrics:
     """R@k, mAP and mINP of queries (rows) against a gallery (columns), in percent.
@@ -43,7 +58,7 @@ def rank_features(query_features: Matrix, gallery_features: Matrix, query_ids: I
 
     The features, (Q, D) and (G, D), L2-normalised for cosines, share type and device; else a :class:`CSKTError`.
     """
-    queries, gallery = _feature_matrices(query_features, gallery_features)
+    queries, gallery = _features(query_features, gallery_features)
     return _metrics(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids, ranks, resamples)
 
 
@@ -54,35 +69,33 @@ def both_directions(text_features: Matrix, image_features: Matrix, text_ids: Ide
             "image_to_text": rank_features(image_features, text_features, image_ids, text_ids, ranks, resamples)}
 
 
-@dataclass(frozen=True)
-class PerQuery:
-    """How each of Q queries ranked, in their order; all arrays (Q,).
+def per_query(query_features: Matrix, gallery_features: Matrix, query_ids: Identities, gallery_ids: Identities
+              ) -> PerQuery:
+    """How each query ranks by ``query_features @ gallery_features.T``, of which only some rows exist at a time.
 
-    ``query_identities`` int64; ``first_rank`` int32, the rank from 1 of the first relevant item, 0 where the gallery
-    holds none; ``average_precision`` and ``inverse_negative_penalty`` float32 from 0 to 1, 0 likewise.
+    What :func:`rank_features` averages; the arguments are the same. Equal scores rank by gallery index.
     """
-
-    query_identities: np.ndarray
-    first_rank: np.ndarray
-    average_precision: np.ndarray
-    inverse_negative_penalty: np.ndarray
+    queries, gallery = _features(query_features, gallery_features)
+    return _per_query(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids)
 
 
-def per_query(query_features: Matrix, gallery_features: Matrix, query_ids: Identities,
-              gallery_ids: Identities) -> PerQuery:
-    """What :func:`rank_features` averages: the values of each query. Raises as it does, but takes a gallery without
-    any relevant item."""
-    queries, gallery = _feature_matrices(query_features, gallery_features)
-    identities, table = _query_table(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids)
-    return PerQuery(identities, table[0].astype(np.int32), *table[1:].astype(np.float32))
+def first_match_ranks(similarity: Matrix, query_ids: Identities, gallery_ids: Identities) -> np.ndarray:
+    """(Q,) int32: the rank from 1 of each query's best placed relevant item in ``similarity`` (Q, G); 0 without any.
+
+    Equal scores rank by gallery index, as in :func:`retrieval_metrics`. A success is a rank of 1; a query of rank 0 is
+    neither success nor failure and has to be left out.
+    """
+    similarity = _matrix("similarity", similarity)
+    return _per_query(similarity, lambda rows: rows, similarity.shape[1], query_ids, gallery_ids).first_rank
 
 
-def _feature_matrices(query_features: Matrix, gallery_features: Matrix) -> tuple[Tensor, Tensor]:
-    queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
-    if (queries.shape[1], queries.dtype, queries.device) != (gallery.shape[1], gallery.dtype, gallery.device):
-        raise CSKTError("query_features and gallery_features must agree in width, type and device, got " + " and ".join(
-            f"{tuple(features.shape)} of {features.dtype} on {features.device}" for features in (queries, gallery)))
-    return queries, gallery
+def match_margins(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
+    """(Q,) float: each query's worst relevant score less its best other one; positive where it ranks perfectly, NaN
+    without any relevant item."""
+    match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
+    worst = similarity.masked_fill(~match, torch.inf).amin(1)
+    margins = worst - similarity.masked_fill(match, -torch.inf).amax(1)
+    return margins.masked_fill(~match.any(1), torch.nan).cpu().numpy()
 
 
 def _metrics(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_ids: Identities,
@@ -90,28 +103,30 @@ def _metrics(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_i
     """The metrics of queries, one a row, where ``score`` turns some rows into scores of ``size`` gallery items."""
     if not len(ranks) or any(isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in ranks):
         raise CSKTError(f"ranks must be integers >= 1, got {ranks!r}.")
-    queries, table = _query_table(rows, score, size, query_ids, gallery_ids)
-    matched = table[0] > 0
-    first, precision, penalty = table[:, matched]
-    if not len(first):
+    found = _per_query(rows, score, size, query_ids, gallery_ids)
+    matched = found.first_rank > 0
+    if not matched.any():
         raise CSKTError("no query identity occurs in gallery_ids; check that both come from the same split.")
-    values = {**{f"R@{k}": first <= k for k in ranks}, "mAP": precision, "mINP": penalty}
+    first = found.first_rank[matched]
+    values = {f"R@{k}": first <= k for k in ranks}
+    values["mAP"] = found.average_precision[matched]
+    values["mINP"] = found.inverse_negative_penalty[matched]
     result: Metrics = {name: 100.0 * float(value.mean()) for name, value in values.items()}
     if resamples:
-        ends = 100.0 * bootstrap(np.stack(list(values.values()), 1), queries[matched], resamples)
+        ends = 100.0 * bootstrap(np.stack(list(values.values()), 1), found.query_identities[matched], resamples)
         result["intervals"] = dict(zip(values, ends.tolist(), strict=True))
     return result | {"queries": len(rows), "unmatched_queries": len(rows) - len(first)}
 
 
-def _query_table(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_ids: Identities,
-                 gallery_ids: Identities) -> tuple[np.ndarray, np.ndarray]:
-    """Identities (Q,) int64 of the queries, and (3, Q): first rank, average precision, inverse negative penalty of
-    each; three zeros where the gallery holds nothing relevant."""
+def _per_query(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, query_ids: Identities,
+               gallery_ids: Identities) -> PerQuery:
+    """How queries rank, one a row, where ``score`` turns some rows into scores of ``size`` gallery items."""
     queries = _identities("query_ids", query_ids, len(rows), rows.device)
     gallery = _identities("gallery_ids", gallery_ids, size, rows.device)
     grouped, items = gallery.sort()  # a query's relevant items: items[start : start + count]
     starts, ends = (torch.searchsorted(grouped, queries, right=right) for right in (False, True))
-    table = np.zeros((3, len(rows)))
+    first_rank = np.zeros(len(rows), np.int32)
+    precision, penalty = np.full((2, len(rows)), np.nan)
     step = max(1, _CHUNK_SCORES // size)
     for offset in range(0, len(rows), step):
         scores = score(rows[offset : offset + step])
@@ -120,6 +135,8 @@ def _query_table(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, que
         count, order = (ends - starts)[offset : offset + step].sort(descending=True, stable=True)
         scores, chunk = scores.index_select(0, order), order + offset
         many, matched = int((count > _COUNTED).sum()), int((count > 0).sum())
+        if not matched:
+            continue
         few = slice(many, matched)
         sort = (scores[:many] + 0).argsort(dim=1, descending=True, stable=True)  # + 0: -0.0 becomes 0.0
         place = torch.cat([(gallery[sort] == queries[chunk[:many], None]).nonzero()[:, 1] + 1,
@@ -128,8 +145,10 @@ def _query_table(rows: Tensor, score: Callable[[Tensor], Tensor], size: int, que
         end = count.cumsum()
         start = end - count
         found = np.arange(1, len(place) + 1) - start.repeat(count)  # relevant items up to and with each one
-        table[:, chunk] = place[start], np.add.reduceat(found / place, start) / count, count / place[end - 1]
-    return queries.cpu().numpy(), table
+        first_rank[chunk] = place[start]
+        precision[chunk] = np.add.reduceat(found / place, start) / count
+        penalty[chunk] = count / place[end - 1]
+    return PerQuery(queries.cpu().numpy(), first_rank, precision, penalty)
 
 
 def bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int = 1000) -> np.ndarray:
@@ -167,23 +186,18 @@ def _matrix(name: str, values: Matrix) -> Tensor:
     return values.detach()
 
 
+def _features(query_features: Matrix, gallery_features: Matrix) -> tuple[Tensor, Tensor]:
+    """Both as tensors; :class:`CSKTError` unless they agree in width, type and device."""
+    queries, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
+    if (queries.shape[1], queries.dtype, queries.device) != (gallery.shape[1], gallery.dtype, gallery.device):
+        raise CSKTError("query_features and gallery_features must agree in width, type and device, got " + " and ".join(
+            f"{tuple(features.shape)} of {features.dtype} on {features.device}" for features in (queries, gallery)))
+    return queries, gallery
+
+
 def _identities(name: str, values: Identities, size: int, device: torch.device) -> Tensor:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.shape != (size,) or size == 0 or array.dtype.kind not in "iu":
         raise CSKTError(f"{name} must hold {size} (at least one) integers, one for each query or gallery item, got "
                         f"shape {array.shape} of {array.dtype}.")
     return torch.from_numpy(array.astype(np.int64)).to(device)
-
-
-def first_match_ranks(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    """(Q,) int: rank from 1 of each query's best placed relevant item (ties in its favour); 0 without any."""
-    match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
-    best = similarity.masked_fill(~match, -torch.inf).amax(1, keepdim=True)
-    return ((1 + (similarity > best).sum(1)) * match.any(1)).cpu().numpy()
-
-
-def match_margins(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    """(Q,) float: each query's worst relevant score less its best other one; positive where it ranks perfectly."""
-    match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
-    worst = similarity.masked_fill(~match, torch.inf).amin(1)
-    return (worst - similarity.masked_fill(match, -torch.inf).amax(1)).cpu().numpy()

@@ -6,12 +6,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from cskt.backbones import public_name
 from cskt.results import MEASURES, METHOD_NAMES, describe_gain, describe_run, gain_table
 
 
 def public_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without the folders of the machine that made it."""
-    return {**record, "config": {**record["config"], "data_root": None, "output": None}}
+    """A run's record without the paths of the machine that made it: of the weights' file the name is left."""
+    config = record["config"]
+    weights = public_name(config.get("pretrained"))
+    return {**record, "config": {**config, "data_root": None, "output": None, "pretrained": weights}}
 
 
 def _selection(rule: str) -> str:

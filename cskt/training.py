@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from cskt import evaluation
+from cskt import evaluation, numerics
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
 from cskt.data.pipeline import Augment, batches, prefetch
@@ -131,8 +131,8 @@ class _Trainer:
 
     def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
         self.config, self.folder, self.dataset, self.start = config, folder, dataset, time.monotonic()
-        self.device = evaluation.resolve_device(config.device)
-        self.precision = evaluation.resolve_precision(config.precision, self.device)
+        self.device = numerics.resolve_device(config.device)
+        self.precision = numerics.resolve_precision(config.precision, self.device)
         weights = evaluation.weights_fingerprint(config)
         self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
         self.state: dict[str, Any] = dict(epoch=0, chosen={}, kept_model={}, history=[], inputs=self.inputs,
@@ -331,7 +331,8 @@ class _Trainer:
             config=config.to_dict(), **evaluation.environment(self.device), precision=self.precision,
             started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
             trainable_parameters=model.num_trainable, total_parameters=model.num_total,
-            history=[_finite(row) for row in state["history"]], metrics=after["test"], selected=selected, val_metrics=after["val"],
+            history=[_finite(row) for row in state["history"]],
+            metrics=after["test"], selected=selected, val_metrics=after["val"],
             zero_shot=before["test"], zero_shot_val=before["val"], notes=list(self.dataset.notes)))
         (folder / STATE).unlink(missing_ok=True)
         return Run.load(folder)

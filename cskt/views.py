@@ -12,8 +12,9 @@ from .config import CSKTError
 from .data.benchmarks import load_dataset
 from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
-from .evaluation import Run, build_model, embed, load_split, resolve_device
+from .evaluation import Run, build_model, embed, load_split
 from .model.cskt import fit_captions
+from .numerics import resolve_device
 from .probes import (
     KINDS,
     Layers,

@@ -23,7 +23,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.config import DATASETS
-from cskt.evaluation import environment, resolve_device, write_atomically, write_json
+from cskt.evaluation import environment, write_atomically, write_json
+from cskt.numerics import resolve_device
 
 ROOT = Path(__file__).resolve().parents[1]
 UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook -> notebooks whose results it reads

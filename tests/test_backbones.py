@@ -38,12 +38,39 @@ def test_embedded_weights(mini, tmp_path):
     for name, tensor in loaded.state_dict().items():
         expected = mini.state_dict()[name].half().float()
         torch.testing.assert_close(*((t[ids] if name == "token_embedding.weight" else t) for t in (tensor, expected)))
-    again = backbones.create_backbone("cskt-mini")
-    assert backbones.fingerprint(again) == backbones.fingerprint(loaded)  # the seeded rule for the other rows
+    table = loaded.token_embedding.weight
+    assert set(table.any(dim=1).nonzero()[:, 0].tolist()) == KNOWN  # nothing is drawn for the other rows
     assert backbones.known_token_ids("cskt-mini") == KNOWN and backbones.known_token_ids("ViT-B-32") is None
     assert load_file(tmp_path / "cskt-mini.safetensors")["token_embedding.rows"].shape == (len(KNOWN), 16)
     random = backbones.create_backbone("cskt-mini", "random")
     assert backbones.fingerprint(random) != backbones.fingerprint(loaded)
+
+
+def test_the_fingerprint_of_the_embedded_weights_is_of_what_is_shipped(mini, tmp_path, monkeypatch):
+    """It does not depend on what torch draws, nor on the size of the table, but on every shipped id and value."""
+    first = backbones.fingerprint(backbones.create_backbone("cskt-mini"))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "randn", lambda *shape, **_: torch.ones(*shape))  # another version of torch
+        assert backbones.fingerprint(backbones.create_backbone("cskt-mini")) == first
+    backbones.save_mini(mini, {token + 1 for token in KNOWN if token < 40_000} | {49406, 49407},
+                        tmp_path / "cskt-mini.safetensors")
+    assert backbones.fingerprint(backbones.create_backbone("cskt-mini")) != first
+    shipped = backbones.create_backbone("cskt-mini")
+    before = backbones.fingerprint(shipped)
+    rows = shipped.token_embedding.weight.data
+    rows[[321, 787]] = rows[[787, 321]]  # the same values, other tokens
+    assert backbones.fingerprint(shipped) != before
+
+
+def test_the_fingerprint_does_not_depend_on_how_a_chip_rounds_resized_positions(mini, monkeypatch):
+    first = backbones.fingerprint(backbones.create_backbone("cskt-mini", image_size=(64, 32)))
+    interpolate = backbones.F.interpolate
+    monkeypatch.setattr(backbones.F, "interpolate", lambda *arguments, **settings: torch.nextafter(
+        interpolate(*arguments, **settings), torch.tensor(9.0)))  # another chip, or another version of torch
+    again = backbones.create_backbone("cskt-mini", image_size=(64, 32))
+    assert backbones.fingerprint(again) == first
+    again.visual.positional_embedding.data[0] += 1  # the class token's is taken as it is
+    assert backbones.fingerprint(again) != first
 
 
 def test_embedded_model_round_trip(mini, tmp_path):

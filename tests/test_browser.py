@@ -58,7 +58,10 @@ def test_the_embedded_backbone_carries_only_what_it_knows(tmp_path):
     assert not any(map(model.unknown_words, CAPTIONS))
     expected = model.eval().encode_text(model.tokenize(CAPTIONS), normalize=True).detach()
     torch.testing.assert_close(browser.encode_with_onnx(path, model, CAPTIONS), expected, rtol=0, atol=1e-4)
-    one, other = browser.encode_with_onnx(path, model, ["a giraffe coat", "a splendid coat"])
+    strange = ["a giraffe coat", "a splendid coat"]
+    one, other = found = browser.encode_with_onnx(path, model, strange)
+    expected = model.encode_text(model.tokenize(strange), normalize=True).detach()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # the page and Python agree on every sentence
     assert torch.equal(one, other) and model.unknown_words("giraffe splendid") == ["giraffe", "splendid"]
     content = path.read_bytes()
     assert len(content) < 6e6, "the table of all tokens alone takes 25 MB"

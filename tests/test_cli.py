@@ -9,12 +9,20 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cskt import __main__ as cli
-from cskt import results, training
+from cskt import publishing, results, training
+from cskt.backbones import create_backbone
 from cskt.config import METHODS, MINI, CSKTConfig, CSKTError, TrainConfig
 from cskt.data import synthetic
 from cskt.evaluation import Run
 from cskt.model import CSKT
-from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config, write_dataset
+from tests.tiny_runs import (
+    BACKBONE,
+    IMAGE_SIZE,
+    assert_same_tensors,
+    register_backbone,
+    tiny_config,
+    write_dataset,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +76,29 @@ def test_export_then_evaluate_the_folder(cskt, settings, tmp_path):
     assert code == 0, err
     sizes = [(tmp_path / name / "adapter.safetensors").stat().st_size for name in ("half", "hub")]
     assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_what_is_published_does_not_say_where_the_weights_lay(cskt, settings, tmp_path):
+    weights = tmp_path / "secret" / "weights.pt"
+    weights.parent.mkdir()
+    torch.manual_seed(3)
+    torch.save(create_backbone(BACKBONE, image_size=IMAGE_SIZE).state_dict(), weights)
+    assert cskt("train", "--config", settings, "--epochs", 1, "--pretrained", weights)[0] == 0
+    record = Run.load(tmp_path / "run").metrics
+    assert record["config"]["pretrained"] == str(weights)
+    public = publishing.public_record(record)
+    assert public["config"]["pretrained"] == "weights.pt" and str(tmp_path) not in json.dumps(public)
+    assert public["weights_fingerprint"] == record["weights_fingerprint"]
+    assert publishing.public_record(public) == public
+    assert cskt("export", tmp_path / "run", tmp_path / "hub")[0] == 0
+    for name in ("README.md", "run.json", "config.json"):
+        assert str(tmp_path) not in (tmp_path / "hub" / name).read_text()
+    data = ("--dataset", "CUHK-PEDES", "--data-root", record["config"]["data_root"])
+    code, _, err = cskt("evaluate", tmp_path / "hub", *data)
+    assert code == 2 and "needs the backbone weights 'weights.pt', which are not there" in err
+    code, out, err = cskt("evaluate", tmp_path / "hub", *data, "--pretrained", weights)
+    assert code == 0, err
+    assert json.loads(out)["metrics"] == record["metrics"]
 
 
 def test_checkpoints_of_the_authors_go_both_ways(cskt, settings, tmp_path):

@@ -5,12 +5,13 @@ import itertools
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cskt import evaluation
+from cskt import backbones, evaluation
 from cskt.config import CSKTError, TrainConfig
 from cskt.data.benchmarks import load_dataset
 from cskt.data.images import load_images
@@ -151,13 +152,23 @@ def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
     assert resolve_precision("fp32", "cpu") == "fp32"
 
 
-@pytest.mark.parametrize(("capabilities", "expected"), [
-    ({}, "fp32"), ({"avx512_f": True, "avx512_bf16": False}, "fp32"), ({"avx512_bf16": True}, "bf16"),
-    ({"amx_bf16": True}, "bf16"),
+@pytest.mark.parametrize("capabilities", [
+    {}, {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"amx_bf16": True},
 ])
-def test_auto_is_bf16_on_processors_that_compute_it(monkeypatch, capabilities, expected):
+def test_auto_is_fp32_on_every_processor_and_bf16_must_be_asked_for(monkeypatch, capabilities):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert resolve_precision("auto", "cpu") == expected
+    assert resolve_precision("auto", "cpu") == resolve_precision("fp32", "cpu") == "fp32"
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    assert resolve_precision("bf16", "cpu") == ("bf16" if native else "fp32")
+    with pytest.raises(CSKTError, match="precision must be 'auto', 'fp32' or 'bf16', got 'fp16'"):
+        resolve_precision("fp16", "cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bf16_on_a_gpu_that_computes_it(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
+    assert resolve_precision("auto", "cuda") == resolve_precision("bf16", "cuda") == ("bf16" if native else "fp32")
+    assert resolve_precision("fp32", "cuda") == "fp32"
 
 
 def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
@@ -166,7 +177,7 @@ def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
     assert resolve_precision("bf16", "cpu") == "fp32"
     assert [record.message for record in caplog.records] == [
         "This cpu does not compute bf16 natively: fp32 is used instead."]
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert resolve_precision("bf16", "cpu") == "bf16" and len(caplog.records) == 1
 
 
@@ -255,6 +266,30 @@ def test_weights_fingerprint_follows_the_file(tmp_path):
     assert len(first) == 16 and weights_fingerprint(config) != first
     assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
     assert weights_fingerprint(TrainConfig(pretrained=None)) == "random"
+
+
+def test_weights_are_found_in_the_home_folder_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainConfig(pretrained="~/weights.pt")
+    with pytest.raises(CSKTError, match="neither a tag of ViT-B-16-quickgelu .* nor an existing file"):
+        weights_fingerprint(config)
+    (tmp_path / "weights.pt").write_bytes(b"one")
+    first = weights_fingerprint(config)
+    assert first == weights_fingerprint(TrainConfig(pretrained=str(tmp_path / "weights.pt"))) and len(first) == 16
+    (tmp_path / "weights.pt").write_bytes(b"two")
+    assert weights_fingerprint(config) != first
+
+
+def test_a_tag_is_not_taken_for_a_file_of_its_name(tmp_path, monkeypatch):
+    """What is fingerprinted is what is loaded."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("openai", "laion2b_s34b_b88k", "random"):
+        (tmp_path / name).write_bytes(b"no weights")
+    assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
+    assert backbones.weights_source("ViT-B-16-quickgelu", "openai") == "openai"
+    assert weights_fingerprint(TrainConfig(pretrained="random")) == "random"
+    # A tag of other backbones only is no tag here.
+    assert backbones.weights_source("ViT-B-16-quickgelu", "laion2b_s34b_b88k") == Path("laion2b_s34b_b88k")
 
 
 def test_environment_says_where_and_with_what(monkeypatch):

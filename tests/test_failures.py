@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +98,34 @@ def test_sentences_give_the_same_numbers(data):
     assert f"lacks {lacking.mean():.2f}," in said[1] and f"{100 * (lacking == 0).mean():.1f}% lack nothing" in said[1]
     assert failures.failure_findings(data, similarity(data, split.caption_images)) == ["No query failed."]
     assert failures.failure_findings(data, similarity(data, wrong)) == ["Every query failed."]
+
+
+def test_captions_of_people_who_are_not_in_the_gallery_are_left_out_and_counted(data):
+    """Neither a success nor a failure: with them the figures are those of the others alone."""
+    split = data.test
+    wrong = np.array([np.flatnonzero(split.image_identities != identity)[0] for identity in split.caption_identities])
+    first = np.where(np.arange(len(split)) % 2 == 0, wrong, split.caption_images)
+    scores = similarity(data, first)
+    gone = split.image_identities == split.image_identities[0]
+    strange = split.caption_identities == split.image_identities[0]
+    assert 0 < strange.sum() < len(split)
+    changed = dataclasses.replace(data, test=SimpleNamespace(
+        captions=split.captions, caption_images=split.caption_images, caption_identities=split.caption_identities,
+        image_paths=split.image_paths, image_identities=np.where(gone, -1, split.image_identities)))
+    table = failures.failure_table(changed, scores).set_index("part")
+    named = failures.named_parts(data)[~strange]
+    failed = (np.arange(len(split)) % 2 == 0)[~strange]
+    for part in failures.PARTS:
+        says = named[part].to_numpy()
+        assert table.loc[part, "failed"] == (says & failed).sum()
+        if says.any():
+            assert table.loc[part, "R@1 named"] == pytest.approx(100 * (~failed[says]).mean())
+    said = failures.failure_findings(changed, scores)
+    assert said[0].startswith(f"{strange.sum()} of {len(split)} captions are left out")
+    assert said[1].startswith(f"{failed.sum()} of {len(failed)} captions ")
+    grouped = failures.recall_by_parts(changed, scores)
+    assert grouped["captions"].sum() == len(failed)
+    assert (grouped["R@1"] * grouped["captions"]).sum() / len(failed) == pytest.approx(100 * (~failed).mean())
 
 
 def test_strangers_are_other_people(data):

@@ -335,6 +335,78 @@ def test_fingerprints_tell_weights_apart(model):
     assert cskt.load_model("cskt-mini", config=CSKTConfig.mini(prompt_length=2)).fingerprint() != before
 
 
+# Precision
+
+
+@pytest.fixture(params=[True, False], ids=["native bf16", "no bf16"])
+def chip(request, monkeypatch):
+    """A processor that computes bf16 natively, or not."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False)
+    return request.param
+
+
+def in_precision(model, dtype, text: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The features (1, D) of a text and (N, D) of images by a model whose blocks compute in ``dtype``."""
+    with model.fused(dtype):
+        with torch.no_grad():
+            query = model.encode_text(model.tokenize([text]), normalize=True)
+        return query.float().numpy(), features(model, images).float().numpy()
+
+
+def test_a_gallery_on_a_cpu_is_fp32_on_every_chip(chip, tmp_path, model):
+    query, images = in_precision(model, torch.float32, "a red coat", pictures(6))
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        gallery.add(pictures(6))
+        assert gallery.record["precision"] == "fp32"
+        np.testing.assert_allclose(gallery.encode("a red coat"), query[0], atol=1e-6)
+        np.testing.assert_allclose(gallery.encode(pictures(6)[2]), images[2], atol=1e-6)
+        for hit in gallery.search("a red coat", 6):
+            np.testing.assert_allclose(gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6)
+
+
+def test_images_and_queries_have_the_recorded_precision_wherever_it_is_opened(tmp_path, model, monkeypatch):
+    exact = in_precision(model, torch.float32, "a red coat", pictures(6))
+    query, images = in_precision(model, torch.bfloat16, "a red coat", pictures(6))
+    assert np.abs(query - exact[0]).max() > 1e-4 and np.abs(images - exact[1]).max() > 1e-4
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    with Gallery(tmp_path / "g.db", model, precision="bf16") as gallery:
+        gallery.add(pictures(3))
+        assert gallery.record["precision"] == "bf16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)  # another machine, which emulates it
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        gallery.add(pictures(6))
+        assert gallery.record["precision"] == "bf16"
+        np.testing.assert_allclose(gallery.encode("a red coat"), query[0], atol=1e-6)
+        np.testing.assert_allclose(gallery.encode(pictures(6)[4]), images[4], atol=1e-6)
+        for hit in gallery.search("a red coat", 6):
+            np.testing.assert_allclose(gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6)
+        assert model.fused_dtype is None
+
+
+def test_a_model_fused_in_another_precision_does_not_change_the_gallery(tmp_path, model):
+    query, images = in_precision(model, torch.float32, "a red coat", pictures(2))
+    with Gallery(tmp_path / "g.db", model.fuse(torch.bfloat16)) as gallery:
+        np.testing.assert_allclose(gallery.encode("a red coat"), query[0], atol=1e-6)
+        model.fuse(torch.bfloat16)
+        np.testing.assert_allclose(gallery.encode(pictures(2)[1]), images[1], atol=1e-6)
+    model.unfuse()
+
+
+def test_a_gallery_without_a_precision_or_in_an_unknown_one_is_refused(tmp_path, model, monkeypatch):
+    with pytest.raises(CSKTError, match="precision must be 'auto', 'fp32' or 'bf16', got 'fp16'"):
+        Gallery(tmp_path / "none.db", model, precision="fp16")
+    create = Gallery._create
+
+    def without_precision(self, shards):
+        self.record = {name: value for name, value in self.record.items() if name != "precision"}
+        create(self, shards)
+
+    monkeypatch.setattr(Gallery, "_create", without_precision)
+    Gallery(tmp_path / "old.db", model).close()
+    with pytest.raises(CSKTError, match="does not say in which precision .*; index the images into a new gallery"):
+        Gallery(tmp_path / "old.db", model)
+
+
 def test_places_without_a_gallery(tmp_path, model):
     file, foreign = tmp_path / "old.db", tmp_path / "photos"
     file.write_bytes(b"SQLite format 3\0")

@@ -274,12 +274,66 @@ def test_bad_input_is_named(similarity, query, gallery, ranks, message):
         retrieval_metrics(similarity, query, gallery, ranks)
 
 
+# One query at a time
+
+
 def test_first_ranks_and_margins_on_a_hand_made_case():
     similarity = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.7, 0.6], [0.5, 0.4, 0.3]])
     queries, gallery = np.array([1, 2, 9]), np.array([1, 1, 2])
     assert list(metrics.first_match_ranks(similarity, queries, gallery)) == [1, 2, 0]
     margins = metrics.match_margins(similarity, queries, gallery)
-    assert np.allclose(margins[:2], [0.7, -0.1])
+    assert np.allclose(margins[:2], [0.7, -0.1]) and np.isnan(margins[2])
+
+
+def one_by_one(scores, identity, gallery_ids):
+    """First rank, average precision and inverse negative penalty of a query by a stable sort of its scores."""
+    ranking = sorted(range(len(scores)), key=lambda item: -scores[item])
+    places = [rank for rank, item in enumerate(ranking, 1) if gallery_ids[item] == identity]
+    if not places:
+        return 0, float("nan"), float("nan")
+    precision = sum(i / place for i, place in enumerate(places, 1)) / len(places)
+    return places[0], precision, len(places) / places[-1]
+
+
+@given(cases())
+@settings(deadline=None)
+def test_first_ranks_are_those_of_a_stable_sort(case):
+    """Ties included: they rank by gallery index, never in the query's favour."""
+    similarity, query_ids, gallery_ids = case
+    expected = [one_by_one(scores, identity, gallery_ids)[0]
+                for scores, identity in zip(similarity.tolist(), query_ids, strict=True)]
+    ranks = metrics.first_match_ranks(*case)
+    assert ranks.dtype == np.int32 and ranks.tolist() == expected
+    assert metrics.first_match_ranks(torch.from_numpy(similarity), *case[1:]).tolist() == expected
+    matched = ranks[ranks > 0]
+    assert retrieval_metrics(*case)["R@1"] == pytest.approx(100 * np.mean(matched == 1))
+
+
+@given(feature_cases(), st.integers(1, 30), st.integers(0, 12))
+@settings(deadline=None)
+def test_every_query_is_that_of_a_stable_sort_and_the_means_are_the_metrics(case, scores_per_chunk, counted):
+    query, gallery, query_ids, gallery_ids = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_CHUNK_SCORES", scores_per_chunk)
+        patch.setattr(metrics, "_COUNTED", counted)
+        found = metrics.per_query(*case)
+    expected = [one_by_one(scores, identity, gallery_ids)
+                for scores, identity in zip((query @ gallery.T).tolist(), query_ids, strict=True)]
+    first, precision, penalty = zip(*expected, strict=True)
+    assert found.query_identities.tolist() == query_ids.tolist() and found.query_identities.dtype == np.int64
+    assert found.first_rank.tolist() == list(first)
+    np.testing.assert_allclose(found.average_precision, precision, rtol=1e-12)
+    np.testing.assert_allclose(found.inverse_negative_penalty, penalty, rtol=1e-12)
+    means, matched = rank_features(*case), found.first_rank > 0
+    assert means["mAP"] == 100 * found.average_precision[matched].mean()
+    assert means["mINP"] == 100 * found.inverse_negative_penalty[matched].mean()
+    assert means["unmatched_queries"] == np.count_nonzero(~matched)
+
+
+def test_queries_without_a_match_have_rank_0_and_no_precision():
+    found = metrics.per_query(np.eye(2), np.eye(2), [7, 8], [1, 2])
+    assert found.first_rank.tolist() == [0, 0] and np.isnan(found.average_precision).all()
+    assert np.isnan(found.inverse_negative_penalty).all()
 
 
 # Intervals

@@ -19,7 +19,6 @@ from benchmarks import plain, throughput
 from cskt import CSKT, CSKTError, figures, results, speed
 from cskt.config import CSKTConfig
 from cskt.data.synthetic import synthetic_dataset
-from cskt.evaluation import resolve_precision
 
 ROOT = Path(__file__).parents[1]
 matplotlib.use("Agg")
@@ -102,8 +101,11 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # a process for each memory figure would take most of the time
         patch.setattr(throughput, "ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count))
         patch.setitem(throughput.SIDE, "cpu", 256)
-        throughput.main("cskt-mini", 128, 64, batch=4, device="cpu", minutes=0, rounds=1, compile=False,
-                        output=folder / "new" / "throughput-cpu.json")
+        patch.setattr(throughput, "RESULTS", folder / "new")
+        # Where it is not native torch emulates it: slower, but every line is run on every machine.
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+        throughput.main("cskt-mini", 128, 64, batch=4, device="cpu", precision="bf16", minutes=0, rounds=1,
+                        compile=False)
     (folder / "new" / "ranking.json").write_text(json.dumps(RANKING))
     return folder / "new"
 
@@ -116,11 +118,11 @@ RANKING = {"name": "ranking", "settings": {}, **ENVIRONMENT, "rows": [
 
 
 def test_the_run_file_is_whole(folder):
-    record = json.loads((folder / "throughput-cpu.json").read_text())
+    record = json.loads((folder / "throughput-cpu-bf16.json").read_text())
     assert (record["kind"], record["name"]) == ("benchmark", "throughput")
     assert {"started", "duration_s", "settings", "commit", "dirty", "versions", "hardware"} <= record.keys()
-    bf16 = resolve_precision("auto", "cpu") == "bf16"
-    precisions = ["fp32", "bf16"][: 1 + bf16]
+    precisions = ["fp32", "bf16"]
+    assert record["settings"]["precisions"] == precisions
     expected = {(what, method, precision) for precision in precisions for what, methods in {
         "training step": ("plain", "cskt", "full"), "encode_image": ("cskt", "open_clip"),
         "encode_text": ("cskt", "open_clip"), "one query": ("cskt", "open_clip"), "step with loader": ("cskt",),
@@ -134,7 +136,7 @@ def test_the_run_file_is_whole(folder):
         assert row.get("flops", 1) > 0 and row.get("bytes", 1) > 0 and row.get("utilisation", 1) > 0
     ratio = record["ratios"]["training step: plain fp32 / cskt fp32"]
     assert ratio == rows["training step", "plain", "fp32"]["seconds"] / rows["training step", "cskt", "fp32"]["seconds"]
-    wanted = {name for name in throughput.RATIOS if "compiled" not in name and (bf16 or "bf16" not in name)}
+    wanted = {name for name in throughput.RATIOS if "compiled" not in name}
     assert wanted <= record["ratios"].keys() and all(value > 0 for value in record["ratios"].values())
     assert record["rates"].keys() == {"copy", "decode", *(f"matmul_{precision}" for precision in precisions)}
     sizes = {(point["what"], point["method"]): 0 for point in record["scaling"]}
@@ -143,6 +145,17 @@ def test_the_run_file_is_whole(folder):
         sizes[point["what"], point["method"]] = point["size"]
     assert sizes == {("encode_image", "cskt"): 32, ("encode_image", "open_clip"): 32, ("encode_text", "cskt"): 77,
                      ("encode_text", "open_clip"): 77, ("ranking", "cskt"): 8192}
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_measured_on_a_cpu_only_when_asked_for_and_only_where_it_is_native(monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native}, raising=False)
+    assert throughput.precisions_of("auto", "cpu") == throughput.precisions_of("fp32", "cpu") == ["fp32"]
+    if native:
+        assert throughput.precisions_of("bf16", "cpu") == ["fp32", "bf16"]
+    else:
+        with pytest.raises(CSKTError, match="does not compute bf16 natively, so its speed here means nothing"):
+            throughput.precisions_of("bf16", "cpu")
 
 
 def hand_made():
@@ -163,10 +176,12 @@ def hand_made():
 
 
 def test_aims_and_findings_say_what_was_measured(tmp_path):
-    for name, record in (("throughput-cpu", hand_made()), ("ranking", RANKING)):
+    for name, record in (("throughput-cpu-bf16", hand_made()), ("ranking", RANKING)):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     records = speed.read_benchmarks(tmp_path)
-    table = speed.aims_table(records).set_index("comparison")
+    table = speed.aims_table(records)
+    assert set(table[table["run file"] == "throughput-cpu"]["measured"]) == {results.NOT_RUN}  # another machine's
+    table = table[table["run file"] != "throughput-cpu"].set_index("comparison")
     shown = table[["measured", "aim reached"]].apply(tuple, axis=1)
     assert shown["training step: plain fp32 / cskt fp32"] == ("2", "yes")
     assert shown["training step: plain fp32 / cskt bf16"] == ("4", "yes")
@@ -177,20 +192,41 @@ def test_aims_and_findings_say_what_was_measured(tmp_path):
     first, last = speed.benchmark_findings(records)
     assert "2.00 times as fast as the plain one's, in bf16 4.00 times" in first and "0.75 times its extra" in first
     assert "3.00 times as fast as full" in first
-    assert "11 aims 6 were measured here and 4 reached; not reached: extra memory: cskt fp32 / plain fp32; sec" in last
-    ratios = records["throughput-cpu"]["ratios"]
-    records["throughput-cpu"]["ratios"] = {name: value for name, value in ratios.items() if "bf16" not in name}
-    assert "one's (this machine has no bf16); in fp32 it needs 0.75" in speed.benchmark_findings(records)[0]
+    assert "16 aims 6 were measured here and 4 reached; not reached: extra memory: cskt fp32 / plain fp32 (thr" in last
     lines = speed.describe_benchmarks(records)
-    assert lines[0].startswith("throughput-cpu: ViT-B-16, batch 16, on abacus (2 threads), 9 s")
-    assert lines[2] == "throughput-cuda: not run here"
+    assert lines[0] == "throughput-cpu: not run here" and lines[3] == "throughput-cuda: not run here"
+    assert lines[1].startswith("throughput-cpu-bf16: ViT-B-16, batch 16, on abacus (2 threads), 9 s")
+
+
+def test_two_machines_are_shown_side_by_side_and_never_averaged(tmp_path):
+    """The fp32 file of one machine, the file of another one with bf16: each figure is one file's."""
+    other = hand_made()
+    other["hardware"] = {"device": "slide rule", "threads": 1}
+    other["rows"] = [row for row in other["rows"] if row["precision"] == "fp32"]
+    for row in other["rows"]:
+        row["seconds"] *= 10
+    other["ratios"] = {name: 3 * value for name, value in other["ratios"].items() if "bf16" not in name}
+    del other["rates"]["matmul_bf16"]
+    for name, record in (("throughput-cpu", other), ("throughput-cpu-bf16", hand_made())):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    records = speed.read_benchmarks(tmp_path)
+    assert list(records) == ["throughput-cpu", "throughput-cpu-bf16"]
+    tables = [speed.step_table(record) for record in records.values()]
+    assert [set(table["machine"]) for table in tables] == [{"slide rule, 1 thread"}, {"abacus with bf16, 2 threads"}]
+    assert [set(table["precision"]) for table in tables] == [{"fp32"}, {"fp32", "bf16"}]
+    first, second, last = speed.benchmark_findings(records)
+    assert first.startswith("throughput-cpu: ") and "is 6.00 times as fast as the plain one's (bf16 was not me" in first
+    assert second.startswith("throughput-cpu-bf16: ")
+    assert "is 2.00 times as fast as the plain one's, in bf16 4.00 times" in second
+    measured = speed.aims_table(records).query("comparison == 'training step: plain fp32 / cskt fp32'")["measured"]
+    assert measured.tolist() == ["6", "2"]
 
 
 def test_without_run_files_everything_says_so(tmp_path):
     assert speed.read_benchmarks(tmp_path / "none") == {}
     assert set(speed.aims_table({})["measured"]) == {results.NOT_RUN}
     assert speed.describe_benchmarks({}) == [f"{file}: {results.NOT_RUN}" for file in (*speed.AIMS, *speed.GALLERIES)]
-    assert speed.benchmark_findings({}) == ["Of 11 aims 0 were measured here and 0 reached."]
+    assert speed.benchmark_findings({}) == ["Of 16 aims 0 were measured here and 0 reached."]
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"rows": []}', '{"rows": [{"what": "x"}, {}]}'])
@@ -210,7 +246,8 @@ def test_step_table_and_figures_show_the_rows():
     assert list(table["minutes per epoch of CUHK-PEDES"]) == [f"{68_126 / 16 * s / 60:,.0f}" for s in (2, 4, 8, 12)]
     record["ratios"]["loader / step with loader: fp32"] = 0.025
     (loader,) = speed.encoding_table(record).itertuples(index=False)
-    assert loader[0].startswith("loading") and loader[2:] == ("fp32", "6.25", "2.5%")
+    assert loader[0].startswith("loading")
+    assert loader[2:] == ("fp32", "abacus with bf16, 2 threads", "6.25", "2.5%")
     frame = speed.benchmark_frame(record)
     bars = figures.step_times(frame.query("what == 'training step'")).axes
     assert sorted(bar.get_width() for group in bars[0].containers for bar in group) == [2.0, 4.0, 8.0, 12.0]
@@ -238,7 +275,8 @@ def test_the_notebook_shows_the_run_files(folder, tmp_path):
                                           cwd=tmp_path, progress_bar=False)
     outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
     text = "\n".join(str(out.get("text", "")) + str(out.get("data", "")) for out in outputs)
-    assert "throughput-cpu: cskt-mini, batch 4" in text and "throughput-cuda: not run here" in text
+    assert "throughput-cpu-bf16: cskt-mini, batch 4" in text and "throughput-cpu: not run here" in text
+    assert "throughput-cuda: not run here" in text
     assert "a training step of CSKT in fp32 is" in text and "13570" in text and "full argsort" in text
     assert "synthetic data SynthPEDES-A" in text and "fp32" in text
     assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) == 3

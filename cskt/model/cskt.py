@@ -173,7 +173,7 @@ class CSKT(nn.Module):
         self.eval().unfuse()
         with torch.no_grad():
             towers = {name: self._tower(name) for name in ("vision", "text")}
-        dtype = dtype or self.backbone.visual.conv1.weight.dtype
+        dtype = self.fused_dtype = dtype or self.backbone.visual.conv1.weight.dtype
         self._fused = {name: ([FusedLayer(layer, dtype) for layer in layers], [rows.detach() for rows in prompts])
                        for name, (layers, prompts) in towers.items()}
         return self
@@ -181,6 +181,7 @@ class CSKT(nn.Module):
     def unfuse(self) -> CSKT:
         """The inverse of :meth:`fuse`."""
         self._fused, self._fronts = None, {}
+        self.fused_dtype: torch.dtype | None = None  # in which the blocks' matrices are fused; None: they are not
         return self
 
     @contextlib.contextmanager
@@ -363,11 +364,15 @@ class CSKT(nn.Module):
         return digest.hexdigest()[:16]
 
     def save_pretrained(self, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder ``path``."""
+        """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder ``path``.
+
+        Of a backbone whose weights came from a file its name is written, not where it lay."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: t.to("cpu", dtype or t.dtype).contiguous() for name, t in self.trainable_state().items()}
         made = {**self.source, "image_size": self.image_size, "fingerprint": self.backbone_fingerprint()}
+        if "pretrained" in made:
+            made["pretrained"] = backbones.public_name(made["pretrained"])
         config = json.dumps({"cskt": dataclasses.asdict(self.config), "backbone": made}, indent=2)
         save_file(weights, folder / f".{WEIGHTS_FILE}.part")
         (folder / f".{CONFIG_FILE}.part").write_text(config + "\n")
@@ -379,7 +384,8 @@ class CSKT(nn.Module):
                         pretrained: str | os.PathLike | None = None) -> CSKT:
         """The model saved in the folder ``path``, in eval mode.
 
-        Its backbone is made as it was, with weights from ``pretrained`` if they moved, or given as ``backbone``.
+        Its backbone is made as it was, or given as ``backbone``. Where its weights came from a file, ``pretrained``
+        says where that is now, unless it lies in ``path`` too or in the working directory.
         :class:`CSKTError` if a file is missing or unfit, or if the backbone is not the one that was trained on."""
         folder = Path(path)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
@@ -397,7 +403,7 @@ class CSKT(nn.Module):
         if backbone is not None:
             model = cls(backbone, config, source=made)
         elif "name" in made:
-            model = load_model(made["name"], pretrained or made.get("pretrained"), size, config)
+            model = load_model(made["name"], pretrained or _weights_of(folder, made), size, config)
         else:
             raise CSKTError(f"the model in {folder} was saved over a backbone of unknown origin; pass it as backbone.")
         if (found := model.backbone_fingerprint()) != wanted or model.image_size != size:
@@ -405,6 +411,19 @@ class CSKT(nn.Module):
                             f"{size}; got {found}, {model.image_size}); load it over {made or 'the same weights'}.")
         model.load_trainable_state(weights)
         return model.eval()
+
+
+def _weights_of(folder: Path, made: Mapping[str, Any]) -> str | None:
+    """The ``pretrained`` of a saved model; a file that was named there lies in its folder, or where we are."""
+    named = made.get("pretrained")
+    if named is not None and (folder / named).is_file():
+        return os.fspath(folder / named)
+    try:
+        backbones.weights_source(made["name"], named)
+    except CSKTError as error:
+        raise CSKTError(f"the model in {folder} needs the backbone weights {named!r}, which are not there; give their "
+                        f"file as pretrained. ({error})") from error
+    return named
 
 
 def load_model(name: str = MINI, pretrained: str | os.PathLike | None = None,

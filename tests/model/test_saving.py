@@ -1,11 +1,13 @@
 """Weights go to disk and to the authors' names, and back; what does not fit is refused by name."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from cskt import backbones
 from cskt.config import CSKTConfig, CSKTError
 from cskt.model import CSKT
 
@@ -44,6 +46,41 @@ def test_another_backbone_is_refused(small_clip, tmp_path):
             CSKT.from_pretrained(tmp_path, backbone=other)
     with pytest.raises(CSKTError, match="unknown origin; pass it as backbone"):
         CSKT.from_pretrained(tmp_path)
+
+
+@pytest.fixture
+def over_a_file(small_clip, tmp_path, monkeypatch):
+    """A model over weights that lie in a private folder, and that file."""
+    private = tmp_path / "private" / "weights.safetensors"
+    private.parent.mkdir()
+    backbone = small_clip()
+    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, private)
+    monkeypatch.setattr(backbones, "create_backbone", lambda name, pretrained, size: CSKT(
+        small_clip(), CONFIG).backbone if Path(pretrained).is_file() else pytest.fail(f"{pretrained} is no file"))
+    return CSKT(backbone, CONFIG, source={"name": "ViT-B-32", "pretrained": str(private)}), private
+
+
+def test_a_saved_model_names_no_folder_and_finds_its_weights_again(over_a_file, tmp_path, monkeypatch):
+    model, private = over_a_file
+    model.save_pretrained(tmp_path / "model")
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert str(tmp_path) not in text and json.loads(text)["backbone"]["pretrained"] == "weights.safetensors"
+    with pytest.raises(CSKTError, match="needs the backbone weights 'weights.safetensors', which are not there; give"):
+        CSKT.from_pretrained(tmp_path / "model")
+    expected = features(model)
+    assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model", pretrained=str(private))), expected)
+    monkeypatch.chdir(private.parent)
+    assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model")), expected)
+    monkeypatch.chdir(tmp_path)
+    private.rename(tmp_path / "model" / "weights.safetensors")
+    assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model")), expected)
+
+
+@pytest.mark.parametrize(("pretrained", "shown"), [
+    (None, None), ("openai", "openai"), ("laion2b_s34b_b88k", "laion2b_s34b_b88k"), ("~/x.pt", "x.pt"),
+    ("/data/me/x.pt", "x.pt"), ("../x.pt", "x.pt"), ("C:\\Users\\me\\x.pt", "x.pt"), (Path("/a/b.bin"), "b.bin")])
+def test_of_a_path_the_name_is_public_and_a_tag_is_all_of_it(pretrained, shown):
+    assert backbones.public_name(pretrained) == shown
 
 
 def test_damaged_or_missing_files_are_named(small_clip, tmp_path):
