@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from cskt.config import CSKTConfig, CSKTError
 from cskt.model import CSKT
 
+pytestmark = pytest.mark.numerics
 CONFIG = CSKTConfig(prompt_length=2, prompt_depth=1)
 
 
