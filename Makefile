@@ -1,5 +1,6 @@
-# make book | test | reproduce | demo | lab | lint: each sets up .venv by itself. Variables: SEED, DATASET, QUICK=1,
-# PYTHON; of reproduce: SEEDS, GRID, JOBS (runs at a time), DATASETS (commas between), DATA (the real data's folder),
+# make book | test | test-numerics | verify | reproduce | demo | lab | lint: each sets up .venv by itself. Variables:
+# SEED, DATASET, QUICK=1, PYTHON; of reproduce: SEEDS, GRID, JOBS (runs at a time), DATASETS (commas between), DATA (the
+# real data's folder),
 # BACKBONE; of demo: PORT, GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
 SEED ?= 0
 SEEDS ?= 3
@@ -18,10 +19,12 @@ export CSKT_CACHE := $(CURDIR)/.cache
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test reproduce demo lab lint
+.PHONY: help book test test-numerics verify reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
+	@echo "make test-numerics   its part that depends on the processor, as one without AVX2 computes it"
+	@echo "make verify   train CSKT on one domain again and compare with the committed runs (DATASET=SynthPEDES-A)"
 	@echo "make reproduce   train what the tables hold, SEEDS=3 each, and fill the tables; DATA=FOLDER takes the three"
 	@echo "                 real data sets from there (DATASETS=RSTPReid only that one, BACKBONE=... another CLIP);"
 	@echo "                 GRID=components, 'prompt length', ... for the ablations; JOBS=2 trains two runs at a time"
@@ -42,6 +45,12 @@ test: .venv/.stamp
 	        >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will be skipped."; \
 	fi
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+test-numerics: .venv/.stamp
+	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m numerics
+
+verify: .venv/.stamp
+	@$(RUN) -m cskt verify --dataset "$(DATASET)"
 
 reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" --jobs "$(JOBS)" \

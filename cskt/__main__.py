@@ -17,7 +17,7 @@ import typer
 from tqdm import tqdm
 from typer import Option
 
-from cskt import backbones, evaluation, numerics, parallel, pretraining, publishing, training
+from cskt import backbones, evaluation, numerics, parallel, pretraining, publishing, results, training, verify
 from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
 from cskt.data import benchmarks, synthetic, verification
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
@@ -187,6 +187,28 @@ def _write_records(target: Path, run: evaluation.Run, transfers: dict[str, dict[
         evaluation.write_atomically(target / f"{run.folder.name}.npz", queries)
     for name, record in transfers.items():
         evaluation.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
+
+
+@app.command("verify")
+def verify_runs(
+    dataset: Annotated[str, Option(help=f"One of {', '.join(SYNTHETIC)}.")] = SYNTHETIC[0],
+    records: Annotated[Path, Option(help="The committed run files.")] = Path("book/results/runs"),
+    output: Annotated[Path, Option(help="Run folder; what it holds is replaced.")] = Path("runs/verify"),
+) -> None:
+    """Train CSKT anew, seed 0, and say whether its R@1 is within the committed runs'; exit code 1 where it is not.
+
+    Two minutes on two CPU cores. Exit code 2: the run files hold nothing to compare with.
+    """
+    if dataset not in SYNTHETIC:
+        raise CSKTError(f"{dataset} cannot be verified; choose one of {', '.join(SYNTHETIC)}.")
+    config = TrainConfig.mini(dataset, seed=0, precision="fp32", device="cpu", output=str(output))
+    held = [results.read_run_file(path) for path in sorted(records.glob("*.json"))]
+    version, weights = benchmarks.load_dataset(dataset).version, evaluation.weights_fingerprint(config)
+    interval = verify.committed_interval(held, config, version, weights)
+    run = _train(config, overwrite=True)  # an earlier run must not stand in for one on this machine
+    value = run.metrics["metrics"]["text_to_image"][verify.MEASURE]
+    typer.echo(interval.sentence(value))
+    raise typer.Exit(0 if interval.holds(value) else 1)
 
 
 @app.command()

@@ -45,11 +45,17 @@ _STEP = ("{}: a training step of CSKT in fp32 is {:.2f} times as fast as the pla
 
 
 def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row over the others."""
+    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row over the others.
+
+    Those of benchmarks/variation.py measure no speed: they are left out.
+    """
     records = {}
     for path in sorted(Path(folder).glob("*.json"), key=lambda path: path.stem):
         try:
-            records[path.stem] = record = json.loads(path.read_text())
+            record = json.loads(path.read_text())
+            if record.get("kind") == "variation":
+                continue
+            records[path.stem] = record
             first, *others = record["rows"]
             compared = {} if record.get("name") == "gallery" else {"seconds": "seconds",
                                                                    "extra memory": "extra_memory_mb"}

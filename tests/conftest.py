@@ -2,9 +2,14 @@
 
 import sys
 
+import hypothesis
 import pytest
 
 from cskt import __main__ as cli
+
+# No example has a time limit: a slow or busy machine is no fault.
+hypothesis.settings.register_profile("cskt", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("cskt")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from cskt.config import CSKTConfig, CSKTError
 from cskt.data.benchmarks import load_dataset
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone, write_dataset
 
+pytestmark = pytest.mark.numerics
 SENTENCE = "a woman in a red coat with a black backpack and white shoes is walking to the left "
 CAPTIONS = ["", "red", "a woman", SENTENCE, 2 * SENTENCE, 4 * SENTENCE, 9 * SENTENCE]  # of 2, 3, 4, 20, ... tokens
 

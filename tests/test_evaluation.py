@@ -33,6 +33,8 @@ from cskt.evaluation import (
 from cskt.training import train
 from tests.tiny_runs import IMAGE_SIZE, register_backbone, tiny_config, write_dataset
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):

@@ -67,6 +67,7 @@ def features(model, images: np.ndarray) -> torch.Tensor:
         return model.encode_image(normalize(torch.from_numpy(images).permute(0, 3, 1, 2)), normalize=True)
 
 
+@pytest.mark.numerics
 def test_search_ranks_by_cosine_and_returns_what_is_known(gallery, model):
     with torch.no_grad():
         text = model.encode_text(model.tokenize(["a man in a red coat"]), normalize=True)
@@ -91,6 +92,7 @@ def test_a_filter_leaves_what_fits_it(gallery, where, keep):
     assert {hit.source for hit in hits} == {f"image {i}" for i, row in enumerate(rows(12)) if keep(row)}
 
 
+@pytest.mark.numerics
 def test_pictures_vectors_and_hits_find_themselves(gallery, model, tmp_path):
     images = pictures(12)
     Image.fromarray(images[4]).save(tmp_path / "4.png")
@@ -164,6 +166,7 @@ def test_a_folder_with_everything_in_it(tmp_path, model):
         assert page.count('<img src="data:image/jpeg') == page.count(' alt="') == 5
 
 
+@pytest.mark.numerics
 def test_odd_pictures_are_seen_as_they_are(tmp_path, model):
     """16 bits, a palette, a page with transparency, CMYK: none is clipped, confused or refused; floats are."""
     folder = tmp_path / "in"
@@ -225,6 +228,7 @@ def test_deleted_rows_are_found_no_more_after_opening_again(gallery, model):
         assert 3 not in {hit.identity for hit in again.search("coat", 50)}
 
 
+@pytest.mark.numerics
 def test_a_split_gives_what_evaluation_gives(tmp_path, model):
     folder = folder_of(tmp_path / "in", 4, (40, 20))
     paths = tuple(sorted(folder.iterdir()))
@@ -325,6 +329,7 @@ def test_a_new_gallery_needs_no_more_than_a_place(tmp_path, monkeypatch):
         assert gallery.search("a woman in a red coat", where="camera == 'c1'")[0].identity == 0
 
 
+@pytest.mark.numerics
 def test_fingerprints_tell_weights_apart(model):
     before = model.fingerprint()
     parameter = next(p for p in model.parameters() if p.requires_grad)
@@ -465,6 +470,7 @@ def test_a_hit_without_its_files(tmp_path, gallery):
         Hit("0", 1.0, str(tmp_path / "none.png")).image()
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("index", ["FLAT", "HNSW", "IVF_FLAT", "IVF_SQ8"])
 def test_every_embedded_index_finds_the_same(tmp_path, model, index):
     images = pictures(40)
@@ -494,6 +500,7 @@ def test_a_server_is_used_by_its_address(tmp_path, model):
         database.close()
 
 
+@pytest.mark.numerics
 def test_vectors_computed_elsewhere(tmp_path, model):
     vectors = features(model, pictures(6))
     facts = [{"source": f"{i}.png", "camera": f"c{i % 2}"} for i in range(6)]

@@ -8,6 +8,8 @@ from hypothesis import given
 from cskt.config import CSKTError
 from cskt.losses import itc_loss, sdm_loss
 
+pytestmark = pytest.mark.numerics
+
 
 def batch(size, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -14,6 +14,7 @@ from cskt import metrics
 from cskt.config import CSKTError
 from cskt.metrics import both_directions, rank_features, retrieval_metrics
 
+pytestmark = pytest.mark.numerics
 GOLDEN = json.loads((Path(__file__).parent / "data" / "metrics.json").read_text())
 
 

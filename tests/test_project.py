@@ -2,16 +2,20 @@
 
 import importlib.util
 import json
+import os
 import re
+import shlex
 import subprocess
 import tomllib
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cskt import __main__ as cli
 from cskt import results, speed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,16 +69,16 @@ def test_executed_copies_are_of_these_sources(path):
     code = [cell for cell in copy if cell["cell_type"] == "code" and source_of(cell).strip()]
     assert all(cell["execution_count"] for cell in code)
     assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
-    record = json.loads((BOOK / "results" / f"{path.stem}.run.json").read_text())
+    record = json.loads((BOOK / "results" / f"{path.stem}.run.json").read_text(encoding="utf-8"))
     assert {"sha256", "parameters", "started", "duration_s", "versions", "hardware", "commit"} <= set(record)
 
 
 def test_constraints_are_exact_and_cover_every_dependency():
-    lines = (ROOT / "constraints.txt").read_text().split()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)] == []
     pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
     assert len(pins) == len(lines)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["test"]]
     for requirement in required:
         pin = pins.get(canonicalize_name(requirement.name))
@@ -83,10 +87,46 @@ def test_constraints_are_exact_and_cover_every_dependency():
 
 
 def test_conda_installs_the_same_versions():
-    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    python = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    python = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
     assert f"python {python}" in dependencies and "pip" in dependencies
     assert [entry["pip"] for entry in dependencies if isinstance(entry, dict)] == [["-c constraints.txt", "-e .[test]"]]
+
+
+def commands_of_make(*arguments):
+    """The words of each command that make would run; what an outer make or the shell has set does not count."""
+    own = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKEOVERRIDES", "DATASET")}
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=own, capture_output=True, encoding="utf-8",
+                          check=True)
+    return [shlex.split(line) for line in done.stdout.splitlines() if line.startswith((".venv/bin/python -m", "ATEN_"))]
+
+
+def test_makefile_readme_and_command_line_agree_on_verify():
+    (command,) = [words for words in commands_of_make("verify") if "cskt" in words]
+    assert command[1:] == ["-m", "cskt", "verify", "--dataset", "SynthPEDES-A"]
+    assert commands_of_make("verify", "DATASET=SynthPEDES-C")[-1][-1] == "SynthPEDES-C"
+    registered = {info.name: info.callback for info in cli.app.registered_commands}
+    defaults = dict(zip(("dataset", "records", "output"), registered["verify"].__defaults__, strict=True))
+    assert defaults["dataset"] == command[-1] and ROOT / defaults["records"] == BOOK / "results" / "runs"
+    first_block = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1]
+    assert {line.split("#")[0].strip() for line in first_block.splitlines()} >= {
+        "make book", "make test", "make verify"}
+    assert "make verify " in subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8").stdout
+
+
+def test_continuous_integration_repeats_what_depends_on_the_processor():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-numerics"]
+    words = commands_of_make("test-numerics")[-1]
+    assert words[0] == "ATEN_CPU_CAPABILITY=default" and words[-2:] == ["-m", "numerics"] and "pytest" in words
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    assert [marker.partition(":")[0] for marker in options["markers"]] == ["numerics"]
+
+
+def test_no_example_of_a_property_has_a_time_limit():
+    """A slow chip, or a busy one, is no fault."""
+    assert hypothesis.settings().deadline is None
+    assert hypothesis.HealthCheck.too_slow in hypothesis.settings().suppress_health_check
 
 
 def test_nothing_of_one_machine_and_no_package_index():
@@ -126,10 +166,10 @@ def test_every_file_that_the_book_refers_to_exists():
 
 
 def test_every_chapter_exists_and_every_citation_is_known():
-    toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
     chapters = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     assert [name for name in chapters if not any((BOOK / f"{name}{end}").exists() for end in (".md", ".ipynb"))] == []
-    known = set(re.findall(r"@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text()))
+    known = set(re.findall(r"@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8")))
     cited = {key.strip() for _, text in pages() for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
              for key in keys.split(",")}
     assert cited <= known
@@ -149,12 +189,12 @@ def test_the_parameter_table_of_the_book_adds_up():
 
 def test_the_readme_s_results_are_those_of_the_run_files():
     runs = results.run_table((BOOK / "results" / "runs").glob("*.json"))
-    assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text()
+    assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readme_s_speed_is_that_of_the_run_file():
     found = speed.benchmark_findings(speed.read_benchmarks(BOOK / "results" / "benchmarks"))
-    text = " ".join((ROOT / "README.md").read_text().replace("\n> ", " ").split())
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
     assert found[0].startswith("throughput-cpu: ") and found[0].partition(": ")[2] in text
 
 
@@ -173,9 +213,11 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
 
 
 def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
-    records = speed.read_benchmarks(BOOK / "results" / "benchmarks")
+    folder = BOOK / "results" / "benchmarks"
+    records = speed.read_benchmarks(folder)
     assert {"ranking", "throughput-cpu"} <= set(records)
-    assert all(record["commit"] and not record["dirty"] for record in records.values())
+    made = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    assert all(record["commit"] and not record["dirty"] for record in made)
     made = records["throughput-cpu"]["settings"]
     assert (made["backbone"], made["image_size"], made["batch"]) == ("ViT-B-16-quickgelu", [384, 128], 16)
     assert (records["ranking"]["settings"]["queries"], records["ranking"]["settings"]["gallery"]) == (6156, 3074)

@@ -224,6 +224,8 @@ def test_two_machines_are_shown_side_by_side_and_never_averaged(tmp_path):
 
 def test_without_run_files_everything_says_so(tmp_path):
     assert speed.read_benchmarks(tmp_path / "none") == {}
+    (tmp_path / "variation-cpu.json").write_text(json.dumps({"kind": "variation", "rows": [{"method": "cskt"}]}))
+    assert "variation-cpu" not in speed.read_benchmarks(tmp_path)
     assert set(speed.aims_table({})["measured"]) == {results.NOT_RUN}
     assert speed.describe_benchmarks({}) == [f"{file}: {results.NOT_RUN}" for file in (*speed.AIMS, *speed.GALLERIES)]
     assert speed.benchmark_findings({}) == ["Of 16 aims 0 were measured here and 0 reached."]

@@ -20,6 +20,7 @@ from cskt.evaluation import Run, build_model, evaluate
 from cskt.training import make_optimizer, parameter_groups, run_name, schedule_factor, train
 from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config, write_dataset
 
+pytestmark = pytest.mark.numerics
 GOLDEN = json.loads((Path(__file__).parent / "data" / "solver.json").read_text())
 
 

@@ -11,6 +11,7 @@ from cskt.losses import sdm_loss
 from cskt.model import CSKT
 from cskt.model.cskt import fit_captions
 
+pytestmark = pytest.mark.numerics
 OFF = CSKTConfig().for_method("zero-shot")
 END = 49407
 CAPTIONS = ["A man in a black coat.", "She carries a red bag and walks a small dog. " * 12, "", "blue shoes"]

@@ -8,6 +8,8 @@ from cskt.model.cskt import fit_captions
 from cskt.model.reference import reference_parameters
 from cskt.model.towers import Record
 
+pytestmark = pytest.mark.numerics
+
 
 def close(value, expected, relative):
     value = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)

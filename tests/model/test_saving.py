@@ -11,6 +11,7 @@ from cskt import backbones
 from cskt.config import CSKTConfig, CSKTError
 from cskt.model import CSKT
 
+pytestmark = pytest.mark.numerics
 CONFIG = CSKTConfig(prompt_length=2, prompt_depth=1)
 
 

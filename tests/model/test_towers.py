@@ -13,6 +13,7 @@ from cskt.model import CSKT
 from cskt.model.cskt import PARTS
 from cskt.model.towers import Grid, Record, attention, checkpointed
 
+pytestmark = pytest.mark.numerics
 # No word, exactly as many as fit with eight prompts, and more than fit.
 CAPTIONS = ["a man in red", "", "word " * 67, "word " * 90]
 IMAGES = torch.randn(4, 3, 64, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
