@@ -45,7 +45,7 @@ test: .venv/.stamp
 reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
-	@$(RUN) notebooks/run.py benchmarks ablations
+	@$(RUN) notebooks/run.py benchmarks ablations variation
 
 demo: .venv/.stamp
 	@$(RUN) notebooks/demo.py --port "$(PORT)" $(if $(GALLERY),--gallery "$(GALLERY)",--dataset "$(DATASET)" \

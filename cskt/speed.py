@@ -47,7 +47,10 @@ def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
     records = {}
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            records[path.stem] = record = json.loads(path.read_text())
+            record = json.loads(path.read_text())
+            if record.get("kind") == "variation":  # a result of training, not of speed
+                continue
+            records[path.stem] = record
             first, *others = record["rows"]
             compared = {} if record.get("name") == "gallery" else {"seconds": "seconds",
                                                                    "extra memory": "extra_memory_mb"}
