@@ -21,33 +21,54 @@ def ranked(r1):
 
 def chosen(val, test, last):
     """``selected`` of a record, from (epoch, R@1 on test) of each choice."""
-    return {name: {"epoch": epoch, "metrics": ranked(r1)}
-            for name, (epoch, r1) in (("val", val), ("test", test), ("last", last))}
+    return {
+        name: {"epoch": epoch, "metrics": ranked(r1)}
+        for name, (epoch, r1) in (("val", val), ("test", test), ("last", last))
+    }
 
 
 def test_what_each_choice_of_the_epoch_gives(tmp_path):
     files = [
-        run_file(tmp_path, "full-0", method="full", seed=0, selected=chosen((1, 55.0), (6, 63.0), (6, 63.0))),
-        run_file(tmp_path, "full-1", method="full", seed=1, selected=chosen((6, 61.0), (5, 62.0), (6, 61.0))),
+        run_file(
+            tmp_path,
+            "full-0",
+            method="full",
+            seed=0,
+            selected=chosen((1, 55.0), (6, 63.0), (6, 63.0)),
+        ),
+        run_file(
+            tmp_path,
+            "full-1",
+            method="full",
+            seed=1,
+            selected=chosen((6, 61.0), (5, 62.0), (6, 61.0)),
+        ),
         run_file(tmp_path, "cskt-0", seed=0, selected=chosen((5, 56.0), (5, 56.0), (6, 55.0))),
         run_file(tmp_path, "bare", method="zero-shot", selected=None),
     ]
     table = choices.selection_table(results.run_table(files)).set_index("method")
-    assert set(table.index) == {"full fine-tuning", "CSKT"} and not {"setting", "inputs"} & set(table)
+    assert set(table.index) == {"full fine-tuning", "CSKT"} and not {"setting", "inputs"} & set(
+        table
+    )
     full = table.loc["full fine-tuning"]
     assert (full["chosen on val"], full["chosen on test"]) == ("58.00 ± 4.24", "62.50 ± 0.71")
     assert (full["last epoch"], full["seeds"]) == ("62.00 ± 1.41", 2)
     # Differences within each run: 8 and 1, 8 and 0.
     assert (full["test less val"], full["last less val"]) == ("+4.50 ± 4.95", "+4.00 ± 5.66")
     assert full["epochs that val chose"] == "1, 6"
-    assert table.loc["CSKT", "test less val"] == "+0.00" and table.loc["CSKT", "last less val"] == "-1.00"
+    assert (
+        table.loc["CSKT", "test less val"] == "+0.00"
+        and table.loc["CSKT", "last less val"] == "-1.00"
+    )
 
 
 def test_a_training_recorded_twice_counts_once(tmp_path):
     """On real data the same seed is run twice, kept by val and kept by test: one training, three figures."""
     config = {"backbone": "ViT-B-16", "epochs": 60}
-    files = [run_file(tmp_path, selection, dataset="CUHK-PEDES", selection=selection, config=config)
-             for selection in ("val", "test")]
+    files = [
+        run_file(tmp_path, selection, dataset="CUHK-PEDES", selection=selection, config=config)
+        for selection in ("val", "test")
+    ]
     table = choices.selection_table(results.run_table(files))
     assert list(table["seeds"]) == [1]
 
@@ -71,8 +92,10 @@ def test_choices_of_two_settings_stand_apart(tmp_path):
 
 
 def history(*values):
-    return [{"epoch": epoch, "val R@1": value, "test R@1": value - 10, "lr": 0.1}
-            for epoch, value in enumerate(values, start=1)]
+    return [
+        {"epoch": epoch, "val R@1": value, "test R@1": value - 10, "lr": 0.1}
+        for epoch, value in enumerate(values, start=1)
+    ]
 
 
 def search_run(folder, method, label, rate, val, seed=0, val_map=50.0, warm_up=1, **changes):
@@ -80,13 +103,18 @@ def search_run(folder, method, label, rate, val, seed=0, val_map=50.0, warm_up=1
     on_val = {"text_to_image": {"R@1": val, "mAP": val_map}}
     changes = {"history": history(val, val - 5), "val_metrics": on_val, **changes}
     row = f"{label}, {rate:g}" + (f", warm-up {warm_up}" if warm_up > 1 else "")
-    return grid_file(folder, choices.RATES, row, seed, 40.0, method=method, config=config, **changes)
+    return grid_file(
+        folder, choices.RATES, row, seed, 40.0, method=method, config=config, **changes
+    )
 
 
 @pytest.fixture
 def search(tmp_path, monkeypatch):
-    rows = {f"{label}, {rate:g}": {"method": method, "learning_rate": rate}
-            for label, method in (("CSKT", "cskt"), ("full fine-tuning", "full")) for rate in (0.001, 0.01, 0.03)}
+    rows = {
+        f"{label}, {rate:g}": {"method": method, "learning_rate": rate}
+        for label, method in (("CSKT", "cskt"), ("full fine-tuning", "full"))
+        for rate in (0.001, 0.01, 0.03)
+    }
     monkeypatch.setattr(results, "grid_rows", lambda grid, backbone: rows)
     for rate, val in ((0.001, 40.0), (0.01, 55.0), (0.03, 50.0)):
         search_run(tmp_path, "cskt", "CSKT", rate, val)
@@ -111,7 +139,10 @@ def test_another_warm_up_is_a_row_of_its_own(search, tmp_path):
     grid = results.read_grid(search, choices.RATES)
     table = choices.search_table(grid)
     assert list(table["tried"])[3:] == ["0.001", "0.01", "0.03", "0.001, warm-up 2"]
-    assert set(table["method"]) == {"CSKT", "full fine-tuning"} and list(table["chosen"])[-1] == "chosen"
+    assert (
+        set(table["method"]) == {"CSKT", "full fine-tuning"}
+        and list(table["chosen"])[-1] == "chosen"
+    )
     means = choices.search_means(grid)
     assert list(means.loc[means["chosen"], "warm-up"]) == [1, 2]
     assert choices.chosen_rates(grid)["full"] == 0.001
@@ -163,7 +194,9 @@ def test_the_embedded_default_s_rates_are_those_of_the_committed_search():
 
     parts = results.by_data(results.read_grid(COMMITTED, choices.RATES))
     assert len(parts) == 1, "one search, under one setting"
-    trained = {method: rate for method, rate in MINI_LEARNING_RATES.items() if method != "zero-shot"}
+    trained = {
+        method: rate for method, rate in MINI_LEARNING_RATES.items() if method != "zero-shot"
+    }
     assert choices.chosen_rates(parts[0][1]) == trained
     means = choices.search_means(parts[0][1])
     for row in means[means["chosen"]].itertuples():

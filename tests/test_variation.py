@@ -17,19 +17,43 @@ matplotlib.use("Agg")
 
 
 def row(numerics, r1, method="cskt", precision="fp32"):
-    return {"method": method, "numerics": numerics, "environment": {}, "precision": precision, "threads": 1,
-            "last": {"R@1": r1, "mAP": r1 - 5}, "val": {"R@1": r1}, "history": [{"epoch": 1, "test R@1": r1}],
-            "duration_s": 90.0}
+    return {
+        "method": method,
+        "numerics": numerics,
+        "environment": {},
+        "precision": precision,
+        "threads": 1,
+        "last": {"R@1": r1, "mAP": r1 - 5},
+        "val": {"R@1": r1},
+        "history": [{"epoch": 1, "test R@1": r1}],
+        "duration_s": 90.0,
+    }
 
 
 def record(*rows, **changes):
-    return {"kind": "variation", "dataset": "SynthPEDES-A", "data_version": 2, "seed": 0, "commit": "c" * 40,
-            "hardware": {**MACHINE, "cpu_count": 2, "threads": 1}, "versions": PACKAGES, "started": "",
-            "duration_s": 900.0, "rows": list(rows), **changes}
+    return {
+        "kind": "variation",
+        "dataset": "SynthPEDES-A",
+        "data_version": 2,
+        "seed": 0,
+        "commit": "c" * 40,
+        "hardware": {**MACHINE, "cpu_count": 2, "threads": 1},
+        "versions": PACKAGES,
+        "started": "",
+        "duration_s": 900.0,
+        "rows": list(rows),
+        **changes,
+    }
 
 
-ROWS = (row("as it is", 55.0), row("threads 2", 55.4), row("avx2", 59.0), row("bf16", 56.5, precision="bf16"),
-        row("as it is", 63.0, method="full"), row("avx2", 64.0, method="full"))
+ROWS = (
+    row("as it is", 55.0),
+    row("threads 2", 55.4),
+    row("avx2", 59.0),
+    row("bf16", 56.5, precision="bf16"),
+    row("as it is", 63.0, method="full"),
+    row("avx2", 64.0, method="full"),
+)
 
 
 @pytest.fixture
@@ -39,7 +63,9 @@ def runs(tmp_path):
     for seed, r1 in enumerate((54.0, 55.0, 56.0)):
         choice = chosen((1, 40.0), (2, 70.0), (6, r1))
         files.append(run_file(tmp_path, f"cskt-{seed}", seed=seed, selected=choice))
-    files.append(run_file(tmp_path, "full-0", method="full", selected=chosen((1, 1.0), (2, 2.0), (6, 63.0))))
+    files.append(
+        run_file(tmp_path, "full-0", method="full", selected=chosen((1, 1.0), (2, 2.0), (6, 63.0)))
+    )
     files.append(run_file(tmp_path, "bare", method="zero-shot", selected=None))
     return results.run_table(files)
 
@@ -57,9 +83,15 @@ def test_rows_are_compared_with_the_first_and_with_the_committed_seeds(runs):
     assert table.loc[0, "committed mean ± 2 sd"] == "53.00 to 57.00"
 
 
-@pytest.mark.parametrize("changes", [
-    {"data_version": 1}, {"versions": PACKAGES | {"torch": "3.0.0"}}, {"dataset": "SynthPEDES-B"},
-    {"hardware": {"device": "NVIDIA H100", "platform": "Linux-x86_64", "cpu_count": 2}}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data_version": 1},
+        {"versions": PACKAGES | {"torch": "3.0.0"}},
+        {"dataset": "SynthPEDES-B"},
+        {"hardware": {"device": "NVIDIA H100", "platform": "Linux-x86_64", "cpu_count": 2}},
+    ],
+)
 def test_seeds_of_another_setting_are_no_measure(changes, runs):
     rows = variation.variation_rows(record(*ROWS, **changes), runs)
     assert set(rows["inside"]) == {None} and rows["low"].isna().all()
@@ -72,13 +104,18 @@ def test_committed_seeds_on_two_kinds_of_data_are_refused(runs, tmp_path):
 
 
 def test_spread_over_numerics_beside_spread_over_seeds(runs, tmp_path):
-    other = [run_file(tmp_path, f"b-{seed}", dataset="SynthPEDES-B", seed=seed, r1=30.0 + seed) for seed in (0, 1)]
+    other = [
+        run_file(tmp_path, f"b-{seed}", dataset="SynthPEDES-B", seed=seed, r1=30.0 + seed)
+        for seed in (0, 1)
+    ]
     runs = pd.concat([runs, results.run_table(other)], ignore_index=True)
     table = variation.spread_table(record(*ROWS), runs).set_index(["dataset", "method"])
     seeds, numerics = "sd over seeds (aim 1)", "sd over fp32 numerics (aim 0.5)"
     assert list(table) == [seeds, numerics]
     assert table.loc[("SynthPEDES-A", "CSKT"), seeds] == "1.00 (3)"
-    assert table.loc[("SynthPEDES-A", "CSKT"), numerics] == "2.20 (3)", "55, 55.4 and 59, without bf16"
+    assert table.loc[("SynthPEDES-A", "CSKT"), numerics] == "2.20 (3)", (
+        "55, 55.4 and 59, without bf16"
+    )
     assert table.loc[("SynthPEDES-A", "full fine-tuning")].tolist() == [results.NOT_RUN, "0.71 (2)"]
     assert table.loc[("SynthPEDES-B", "CSKT")].tolist() == ["0.71 (2)", results.NOT_RUN]
     assert set(variation.spread_table(None, runs)[numerics]) == {results.NOT_RUN}
@@ -100,11 +137,23 @@ def test_reading_a_variation(tmp_path):
     path.write_text(json.dumps(record(*ROWS)))
     held = variation.read_variation(path)
     line = variation.describe_variation(held)
-    assert line.startswith("SynthPEDES-A (synthetic), data version 2, seed 0, x86_64 with 2") and "torch 2.15.0" in line
+    assert (
+        line.startswith("SynthPEDES-A (synthetic), data version 2, seed 0, x86_64 with 2")
+        and "torch 2.15.0" in line
+    )
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", "3", "{}", json.dumps(record({"method": "cskt"})),
-                                     json.dumps(record({"last": {"R@1": 5.0}}))])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not json",
+        "[]",
+        "3",
+        "{}",
+        json.dumps(record({"method": "cskt"})),
+        json.dumps(record({"last": {"R@1": 5.0}})),
+    ],
+)
 def test_a_damaged_variation_is_named(content, tmp_path):
     path = tmp_path / "variation-cpu.json"
     path.write_text(content)
@@ -121,7 +170,12 @@ def test_the_figure_shows_every_row_and_the_committed_band(runs):
     figures.set_style()
     left, right = figures.numerics_dots(variation.variation_rows(record(*ROWS), runs)).axes
     assert [axes.get_title(loc="left") for axes in (left, right)] == ["CSKT", "full fine-tuning"]
-    assert [label.get_text() for label in left.get_yticklabels()] == ["as it is", "threads 2", "avx2", "bf16"]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "as it is",
+        "threads 2",
+        "avx2",
+        "bf16",
+    ]
     dots = {line.get_label(): list(line.get_xdata()) for line in left.get_lines()}
     assert dots == {"bf16": [56.5], "fp32": [55.0, 55.4, 59.0]}
     (band,) = left.patches
