@@ -277,6 +277,57 @@ def less_data(runs: pd.DataFrame) -> Figure:
     return figure
 
 
+def method_histories(histories: pd.DataFrame) -> Figure:
+    """R@1 on val and on test over the epochs, a panel per method, a pair of lines per seed; columns
+    method, seed, epoch, val R@1, test R@1. The mark on val's line is the epoch that val chooses."""
+    methods = list(dict.fromkeys(histories["method"]))
+    columns = min(3, len(methods))
+    rows = -(-len(methods) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(2.8 * columns, 2.3 * rows), sharex=True,
+                                sharey=True, squeeze=False)
+    for axes, method in itertools.zip_longest(grid.flat, methods):
+        if method is None:
+            axes.set_visible(False)
+            continue
+        for _, run in histories[histories["method"] == method].groupby("seed"):
+            best = run.loc[run["val R@1"].idxmax()]
+            axes.plot(run["epoch"], run["val R@1"], color=BLUE, label="val")
+            axes.plot(run["epoch"], run["test R@1"], color=MUTED, linestyle="--", label="test")
+            axes.plot(best["epoch"], best["val R@1"], "o", color=RED, label="chosen on val")
+        axes.set(title=method, ylabel="R@1, percent" if axes in grid[:, 0] else "")
+        axes.tick_params(labelbottom=True)  # the panel below may be empty
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    figure.supxlabel("epoch", fontsize=10)
+    figure.legend(named.values(), named.keys(), ncols=3, fontsize=8, loc="outside upper right")
+    return figure
+
+
+def numerics_dots(rows: pd.DataFrame) -> Figure:
+    """R@1 of the last epoch under each numerics, a panel per method; the band is the committed mean
+    -+ 2 sd. Rows of :func:`cskt.variation.variation_rows`."""
+    methods = list(dict.fromkeys(rows["method"]))
+    order = list(dict.fromkeys(rows["numerics"]))
+    size = 3.6 * len(methods) + 1, 0.3 * len(order) + 1.1
+    figure, panels = plt.subplots(1, len(methods), figsize=size, sharey=True, squeeze=False)
+    for axes, method in zip(panels[0], methods, strict=True):
+        part = rows[rows["method"] == method]
+        low, high = part["low"].iloc[0], part["high"].iloc[0]
+        if low <= high:  # not so where nothing is committed to compare with (NaN)
+            axes.axvspan(low, high, color=GREEN, alpha=0.15, linewidth=0, label="seeds, ± 2 sd")
+        for precision, dots in part.groupby("precision"):
+            places = [order.index(name) for name in dots["numerics"]]
+            axes.plot(dots["R@1"], places, "o", label=precision,
+                      color={"fp32": BLUE}.get(precision, ORANGE))
+        axes.set(title=method, xlabel="R@1, last epoch", yticks=range(len(order)),
+                 yticklabels=order)
+        axes.margins(y=0.1)
+    panels[0, 0].invert_yaxis()
+    panels[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 # What the prompts do (cskt.probes)
 
 HEAT, DIVERGING = "rocket_r", "vlag"

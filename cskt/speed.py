@@ -53,7 +53,7 @@ def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
     for path in sorted(Path(folder).glob("*.json"), key=lambda path: path.stem):
         try:
             record = json.loads(path.read_text())
-            if record.get("kind") == "variation":
+            if record.get("kind") == "variation":  # a result of training, not of speed
                 continue
             records[path.stem] = record
             first, *others = record["rows"]

@@ -32,6 +32,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook 
     "train": (),
     "benchmarks": ("train",),
     "ablations": (),
+    "variation": (),
     "prompts": ("train",),
     "retrieval": ("train",),
     "search": ("train",),
@@ -42,6 +43,7 @@ INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
 READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),  # the former it writes itself
 }

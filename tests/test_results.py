@@ -10,10 +10,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cskt import CSKTError, TrainConfig, figures, results
+from cskt import CSKTError, TrainConfig, figures, results, settings
 from cskt.config import METHODS, MINI_LEARNING_RATES
 from cskt.experiments import GRIDS, grid_rows
 
+SYNTHETIC = "fp32, cpu, data version 2, torch 2, open_clip_torch 3, cskt 0.1"
+REAL = SYNTHETIC.replace("data version 2, ", "")
+INPUTS = "data ffffffff, weights eeeeeeee"
+MACHINE = {"device": "x86_64", "platform": "Linux-x86_64", "threads": 1}
+PACKAGES = {"torch": "2.15.0", "open_clip_torch": "3.3.0", "cskt": "0.1.0"}
 LITERATURE = Path(__file__).parents[1] / "book" / "data" / "literature.csv"
 
 
@@ -22,10 +27,17 @@ def run_file(folder, name, dataset="SynthPEDES-A", method="cskt", seed=0, r1=30.
         ranked = {"R@1": value, "R@5": value + 20, "R@10": value + 30, "mAP": value - 5, "mINP": value - 10}
         return {"text_to_image": ranked, "image_to_text": ranked}
 
-    record = {"kind": "train", "dataset": dataset, "synthetic": dataset.startswith("Synth"), "method": method,
+    synthetic = dataset.startswith("Synth")
+    selected = {"val": {"epoch": 1, "metrics": measures(r1)},
+                "test": {"epoch": 2, "metrics": measures(r1 + 4)},
+                "last": {"epoch": 3, "metrics": measures(r1 + 1)}}
+    record = {"kind": "train", "dataset": dataset, "synthetic": synthetic, "method": method,
               "seed": seed, "config": {"backbone": "cskt-mini", "epochs": 3}, "selection": "val",
-              "data_fingerprint": "f" * 64, "commit": "c" * 40, "hardware": {}, "duration_s": 12.0,
-              "trainable_parameters": 1000, "total_parameters": 9000, "metrics": measures(r1),
+              "selected": selected, "data_version": 2 if synthetic else None,
+              "data_fingerprint": "f" * 64, "weights_fingerprint": "e" * 16, "precision": "fp32",
+              "commit": "c" * 40, "hardware": MACHINE, "versions": PACKAGES,
+              "duration_s": 12.0, "trainable_parameters": 1000, "total_parameters": 9000,
+              "metrics": measures(r1), "val_metrics": measures(r1 + 10),
               "zero_shot": measures(zero_shot), **changes}
     path = folder / f"{name}.json"
     path.write_text(json.dumps(record))
@@ -132,10 +144,12 @@ def test_grid_table_tells_differences_from_noise(tmp_path):
     assert list(table.index) == ["none (zero-shot)", "BPT", "DAT", "CSKT (BPT + DAT)"]
     assert list(table["told apart"]) == ["", "yes", "no", ""]
     assert table.loc["BPT", "R@1"] == "51.00 ± 1.00" and table.loc["BPT", "95 % over people"] == "49.0 to 54.0"
-    gap, low, high = results.difference(pd.Series([50, 52, 51]), pd.Series([60, 61, 62]))
+    rows = dict(list(runs.groupby("row")))
+    whole = rows["CSKT (BPT + DAT)"]
+    gap, low, high = results.difference(rows["BPT"], whole)
     expected = stats.t.ppf(0.975, 4) * (2 / 3) ** 0.5  # equal variances of 1, 3 seeds each
     assert (gap, low, high) == pytest.approx((-10, -10 - expected, -10 + expected))
-    assert results.difference(pd.Series([20]), pd.Series([60, 61])) is None
+    assert results.difference(rows["none (zero-shot)"], whole) is None
     lines = results.grid_findings(runs, "CSKT (BPT + DAT)")
     assert lines[0].startswith("Told apart") and "BPT -10.0" in lines[0] and "DAT" not in lines[0].split(": ")[1]
     assert lines[1].startswith("Not told apart") and "DAT -0.5" in lines[1]
@@ -201,8 +215,12 @@ def test_data_sets_and_backbones_are_never_mixed(tmp_path):
             source = next((folder / "prompt-depth").glob(f"{depth}-*.json"))
             (target / f"{name}-{depth}.json").write_text(source.read_text())
     parts = dict(results.by_data(results.read_grid(tmp_path / "all", "prompt depth")))
+    headings = set(parts)
+    parts = {heading.partition(";")[0]: part for heading, part in parts.items()}
     assert set(parts) == {"SynthPEDES-A (synthetic), cskt-mini", "CUHK-PEDES, ViT-B-16-quickgelu",
                           "SynthPEDES-A (synthetic), ViT-B-16-quickgelu"}
+    assert {heading.partition(";")[2] for heading in headings if "CUHK" in heading} == {
+        f" epoch chosen on val; {REAL}; {INPUTS}"}
     assert list(parts["CUHK-PEDES, ViT-B-16-quickgelu"]["row"]) == ["1", "6"], "in the order of that backbone's grid"
     assert set(parts["SynthPEDES-A (synthetic), cskt-mini"]["R@1"]) == {30.0}
     table = results.summarise(results.run_table((tmp_path / "all" / "prompt-depth").glob("*.json")))
@@ -214,7 +232,8 @@ def test_a_val_split_that_is_test_is_called_so(tmp_path):
     file = run_file(tmp_path, "icfg", dataset="ICFG-PEDES", notes=[note], config={"backbone": "ViT-B-16", "epochs": 60})
     table = results.benchmark_table("ICFG-PEDES", LITERATURE, results.run_table([file]))
     ours = table[table["group"] == "runs of this code"].iloc[0]
-    assert ours["source"].endswith("60 epochs, selected on test (no val split)") and ours["encoders"] == "ViT-B-16"
+    assert ours["source"].endswith(f"60 epochs, selected on test (no val split); {REAL}, {INPUTS}")
+    assert ours["encoders"] == "ViT-B-16"
 
 
 def test_one_seed_a_row_is_said(tmp_path):
@@ -225,13 +244,13 @@ def test_one_seed_a_row_is_said(tmp_path):
 
 
 def test_evidence_of_the_grids(tmp_path):
-    machine = {"device": "abacus", "threads": 2}
+    machine = MACHINE | {"threads": 2}
     facts = dict(hardware=machine, precision="fp32", duration_s=1800)
     for seed in (0, 1):
         folder = grid_file(tmp_path, "prompt depth", "1", seed, 40.0, **facts)
     (row,) = results.grid_evidence(folder).to_dict("records")
-    assert row == {"grid": "prompt depth", "run files": 2, "data": "SynthPEDES-A", "machine": "abacus, 2 threads",
-                   "precision": "fp32", "commit": "c" * 10, "hours": "1.0"}
+    assert row == {"grid": "prompt depth", "run files": 2, "data": "SynthPEDES-A", "data version": "2",
+                   "machine": "x86_64 (cpu), 2 threads", "precision": "fp32", "commit": "c" * 10, "hours": "1.0"}
     assert results.grid_evidence(tmp_path / "none").empty
 
 
@@ -251,3 +270,151 @@ def test_findings_of_grids_say_what_the_runs_say(tmp_path):
     (line,) = results.transfer_findings(results.read_grid(folder, "transfer"))
     assert line == ("CSKT: above the bare backbone on the target in 1 of 2 pairs (SynthPEDES-A to SynthPEDES-B +13.0); "
                     "not above: SynthPEDES-A to SynthPEDES-C -2.0.")
+
+
+# Settings that no mean may cross
+
+
+OTHER_SETTINGS = {
+    "precision": ({"precision": "bf16"}, SYNTHETIC.replace("fp32", "bf16")),
+    "device": ({"hardware": MACHINE | {"device": "NVIDIA H100"}}, SYNTHETIC.replace("cpu", "cuda")),
+    "data version": ({"data_version": 1}, SYNTHETIC.replace("version 2", "version 1")),
+    "data": ({"data_fingerprint": "a" * 64}, INPUTS.replace("ffffffff", "aaaaaaaa")),
+    "weights": ({"weights_fingerprint": "b" * 16}, INPUTS.replace("eeeeeeee", "bbbbbbbb")),
+    "torch": ({"versions": PACKAGES | {"torch": "3.0.1"}}, SYNTHETIC.replace("torch 2,", "torch 3,")),
+    "cskt": ({"versions": PACKAGES | {"cskt": "0.2.0"}}, SYNTHETIC.replace("cskt 0.1", "cskt 0.2")),
+}
+other_settings = pytest.mark.parametrize(("changes", "name"), OTHER_SETTINGS.values(), ids=OTHER_SETTINGS)
+
+
+def two_settings(folder, changes, methods=("zero-shot", "cskt")):
+    """Two seeds of every method at R@1 30 in one setting, and two at 40 in another."""
+    files = []
+    for method in methods:
+        for seed in (0, 1):
+            files.append(run_file(folder, f"{method}-{seed}", method=method, seed=seed, r1=30.0))
+            files.append(run_file(folder, f"{method}-{seed}-other", method=method, seed=seed, r1=40.0, **changes))
+    return results.run_table(files)
+
+
+@other_settings
+def test_no_table_mixes_settings_and_every_table_names_them(changes, name, tmp_path):
+    runs = two_settings(tmp_path, changes)
+    column = "inputs" if "weights" in name else "setting"
+    usual = INPUTS if column == "inputs" else SYNTHETIC
+    for table in (results.summarise(runs), results.synthetic_table("CUHK-PEDES", runs)):
+        assert sorted(table["R@1"]) == ["30.00 ± 0.00"] * 2 + ["40.00 ± 0.00"] * 2
+        assert set(table[column]) == {usual, name}
+    assert set(table["R@1 / zero-shot"]) == {"1.00"}, "the gain is one over the same setting"
+    overview = results.overview_markdown(runs)
+    assert f"| CSKT | {name} | 2 | 40.00" in overview and f"| CSKT | {usual} | 2 | 30.00" in overview
+    first, second = sorted(results.findings(runs))
+    assert name in first + second and "30.0 (mean of 2 seeds)" in first + second
+    named = results.named_methods(runs)
+    assert (named.groupby(["dataset", "method"])["R@1"].nunique() == 1).all()
+    assert set(results.evidence_table(runs)[column]) == {usual, name}
+
+
+def test_a_real_benchmark_s_rows_name_their_setting(tmp_path):
+    config = {"backbone": "ViT-B-16", "epochs": 60}
+    files = [run_file(tmp_path, precision, dataset="CUHK-PEDES", r1=r1, precision=precision, config=config)
+             for precision, r1 in (("fp32", 70.0), ("bf16", 60.0))]
+    table = results.benchmark_table("CUHK-PEDES", LITERATURE, results.run_table(files))
+    ours = table[table["group"] == "runs of this code"].set_index("R@1")["source"]
+    assert set(ours.index) == {"70.00", "60.00"} and "; fp32, cpu, torch 2" in ours["70.00"]
+    assert "setting" not in table
+
+
+def test_one_setting_is_said_once(tmp_path):
+    runs = results.run_table([run_file(tmp_path, "a"), run_file(tmp_path, "b", seed=1)])
+    for table in (results.summarise(runs), results.evidence_table(runs)):
+        assert not {"setting", "inputs"} & set(table)
+    assert results.setting_line(runs) == f"All runs: {SYNTHETIC}; {INPUTS}."
+    assert results.overview_markdown(runs).endswith(f"|\n\nAll runs: {SYNTHETIC}; {INPUTS}.")
+    other = results.run_table([tmp_path / "a.json", run_file(tmp_path, "c", precision="bf16")])
+    line = results.setting_line(other)
+    assert line.startswith("Runs of 2 settings, never averaged together: fp32, cpu,") and "; bf16, cpu," in line
+    assert results.setting_line(results.run_table([])) == "No runs."
+
+
+def test_several_domains_have_several_fingerprints(tmp_path):
+    """The data of A and B differ, of course: that is no difference in setting."""
+    files = [run_file(tmp_path, "a"), run_file(tmp_path, "b", dataset="SynthPEDES-B", data_fingerprint="b" * 64)]
+    runs = results.run_table(files)
+    assert not {"setting", "inputs"} & set(results.summarise(runs))
+    assert results.setting_line(runs) == f"All runs: {SYNTHETIC}."
+    assert set(results.named_methods(runs)["dataset"]) == {"SynthPEDES-A", "SynthPEDES-B"}
+
+
+@other_settings
+def test_a_grid_of_two_settings_is_shown_apart_and_not_compared(changes, name, tmp_path):
+    for row in ("CSKT, 5%", "full fine-tuning, 5%"):
+        for seed in (0, 1):
+            grid_file(tmp_path, "identities", row, seed, 30.0)
+            folder = grid_file(tmp_path, "identities", row, seed + 2, 40.0 + seed, **changes)
+    grid = results.read_grid(folder, "identities")
+    (first, usual), (second, other) = results.by_data(grid)
+    assert set(usual["R@1"]) == {30.0} and SYNTHETIC in first and INPUTS in first and name in second
+    assert list(results.grid_table(other, "CSKT, 5%")["R@1"]) == ["40.50 ± 0.71"] * 2
+    message = "runs of 2 settings cannot be averaged or compared .*take those of one setting"
+    with pytest.raises(CSKTError, match=message):
+        results.difference(usual, other)
+    for refused in (results.grid_table, results.range_findings, results.scarce_findings):
+        with pytest.raises(CSKTError, match=message):
+            refused(grid)
+    with pytest.raises(CSKTError, match=message):
+        results.grid_findings(grid, "CSKT, 5%")
+
+
+def test_grids_chosen_on_val_and_on_test_stand_apart(tmp_path):
+    for selection, r1 in (("val", 30.0), ("test", 40.0), ("last", 35.0)):
+        for seed in (0, 1):
+            name = ("val", "test", "last").index(selection) * 2 + seed
+            folder = grid_file(tmp_path, "reduction", "4", name, r1, selection=selection)
+    parts = results.by_data(results.read_grid(folder, "reduction"))
+    assert [heading.split("; ")[1] for heading, _ in parts] == ["epoch chosen on val", "epoch chosen on test",
+                                                                "last epoch"]
+    assert [set(part["R@1"]) for _, part in parts] == [{30.0}, {40.0}, {35.0}]
+
+
+def test_transfer_is_apart_by_setting_and_by_the_data_trained_on(tmp_path):
+    common = dict(dataset="SynthPEDES-B", source="SynthPEDES-A")
+    bf16 = {**common, "precision": "bf16"}
+    other = {**common, "source_fingerprint": "9" * 64}
+    for seed, (row, r1, changes) in enumerate([
+            ("zero-shot", 20.0, common), ("CSKT", 30.0, common), ("zero-shot", 25.0, bf16), ("CSKT", 26.0, bf16)]):
+        changes = {"source_fingerprint": "8" * 64, **changes}
+        folder = grid_file(tmp_path, "transfer", row, seed, r1, **changes)
+    runs = results.read_grid(folder, "transfer")
+    table = results.transfer_table(runs)
+    assert sorted(table["R@1"]) == ["20.00", "25.00", "26.00", "30.00"] and table["setting"].nunique() == 2
+    assert "training data" not in table
+    lines = results.transfer_findings(runs)
+    assert sorted(line.split("(")[1].split(")")[0] for line in lines) == [
+        "SynthPEDES-A to SynthPEDES-B +1.0", "SynthPEDES-A to SynthPEDES-B +10.0"]
+    assert all(line.startswith(("CSKT, fp32", "CSKT, bf16")) for line in lines)
+    folder = grid_file(tmp_path, "transfer", "CSKT", 9, 50.0, **other)
+    table = results.transfer_table(results.read_grid(folder, "transfer"))
+    assert set(table["training data"]) == {"88888888", "99999999"} and len(table) == 5
+    assert results.transfer_table(results.read_grid(tmp_path, "transfer")).empty
+
+
+@pytest.mark.parametrize("name", ["selection", "selected", "data_version", "precision"])
+def test_a_record_of_an_older_format_is_refused(name, tmp_path):
+    path = run_file(tmp_path, "old")
+    record = json.loads(path.read_text())
+    record.pop(name)
+    path.write_text(json.dumps({**record, "selection_split": "val"}))
+    with pytest.raises(CSKTError, match=rf"old.json lacks {name}; delete it and run again"):
+        results.read_run_file(path)
+
+
+@pytest.mark.parametrize(("hardware", "config", "kind"), [
+    ({"device": "x86_64", "platform": "Linux-6.1-x86_64-with-glibc2.36"}, {}, "cpu"),
+    ({"device": "arm", "platform": "macOS-14.5-arm64-arm-64bit"}, {"device": "auto"}, "cpu"),
+    ({"device": "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", "platform": "Windows-10"}, {}, "cpu"),
+    ({"device": "NVIDIA H100 80GB HBM3", "platform": "Linux-6.1-x86_64-with-glibc2.36"}, {}, "cuda"),
+    ({"device": "anything", "platform": "Linux"}, {"device": "cpu"}, "cpu"),
+])
+def test_the_kind_of_a_device(hardware, config, kind):
+    assert settings.device_kind({"hardware": hardware, "config": config}) == kind

@@ -10,7 +10,9 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from cskt import results
 from cskt.data.synthetic import synthetic_dataset
+from tests import test_choices, test_results, test_variation
 from tests.tiny_runs import write_dataset
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -75,6 +77,43 @@ def test_data_and_benchmarks(project):
     text = execute(project, "benchmarks", runs=str(project / "none"), literature=str(literature))
     assert text.count("not run here") >= 3
     assert "not run here" in (project / "book" / "results" / "CUHK-PEDES.csv").read_text()
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    """A project with hand-made run files of the benchmark, the search and a variation."""
+    (tmp_path / "notebooks").mkdir()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for method, r1 in (("zero-shot", 20.0), ("cskt", 55.0), ("full", 63.0)):
+        for seed in (0, 1):
+            choice = test_choices.chosen((1, r1 - 9), (2, r1 + 1), (3, r1 + seed))
+            test_results.run_file(runs, f"{method}-{seed}", method=method, seed=seed, r1=r1, selected=choice)
+    for rate, val in ((0.003, 40.0), (0.01, 55.0), (0.03, 50.0)):
+        test_choices.search_run(tmp_path, "cskt", "CSKT", rate, val)
+    record = test_variation.record(*test_variation.ROWS)
+    (tmp_path / "variation-cpu.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_pages_of_run_files(evidence):
+    (evidence / "book" / "results").mkdir(parents=True)
+    tables = NOTEBOOKS.parent / "book" / "data"
+    common = dict(runs=str(evidence / "runs"))
+    text = execute(evidence, "benchmarks", **common, literature=str(tables / "literature.csv"))
+    assert f"All runs: {test_results.SYNTHETIC}; {test_results.INPUTS}." in text
+    assert "+10.00 ± 0.00" in text and "chosen on val" in text, "what test would have chosen"
+    text = execute(evidence, "ablations", **common, transfer=str(tables / "generalisation.csv"))
+    assert f"; epoch chosen on val; {test_results.SYNTHETIC}; {test_results.INPUTS}" in text
+    assert "0.03" in text and "55.00" in text and "The run files hold no history" not in text
+    text = execute(evidence, "variation", **common, variation=str(evidence / "variation-cpu.json"))
+    assert "SynthPEDES-A (synthetic), data version 2, seed 0" in text and "threads 2" in text
+    assert "0.71 (2)" in text and "2.20 (3)" in text, "seeds of both; fp32 numerics of CSKT"
+
+
+def test_a_page_without_run_files_says_so(evidence):
+    text = execute(evidence, "variation", runs=str(evidence / "none"), variation="none.json")
+    assert text.count(results.NOT_RUN) == 3
 
 
 @pytest.mark.parametrize(("parameters", "message"), [
