@@ -76,7 +76,7 @@ def encode_images(model: CSKT, images: Tensor, precision: str = "auto", batch_si
 @torch.inference_mode()
 def embed_texts(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
     """L2-normalised fp32 features (M, D) of every caption, on the model's device."""
-    order = loaded.tokens.ne(0).sum(1).argsort()  # captions of one length pad little
+    order = loaded.tokens.ne(0).sum(1).argsort(stable=True)  # captions of one length pad little
     features = _encode(model, lambda batch: model.encode_text(batch, normalize=True), loaded.tokens[order], precision,
                        batch_size)
     return torch.empty_like(features).index_copy(0, order.to(features.device), features)
@@ -234,7 +234,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a yaml file; anything else is a :class:`CSKTError` that names the file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # whatever the locale
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
         raise CSKTError(f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file.") from error

@@ -306,13 +306,17 @@ def coupling_findings(coupling: pd.DataFrame, history: Sequence[dict[str, Any]])
 
 
 def plane(features: Tensor, method: str = "PCA", seed: int = 0) -> np.ndarray:
-    """(N, 2): features (N, D) in the plane of their two principal components, or by ``"t-SNE"`` with a fixed seed."""
+    """(N, 2): features (N, D) in the plane of their two principal components, or by ``"t-SNE"`` with a fixed seed.
+
+    A principal component points to where its largest number is positive: its sign is any chip's choice otherwise."""
     from sklearn.manifold import TSNE
 
     centred = (features - features.mean(0)).double().cpu()
     if method == "PCA":
         _, _, axes = torch.linalg.svd(centred, full_matrices=False)
-        return (centred @ axes[:2].t()).numpy()
+        axes = axes[:2]
+        largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+        return (centred @ (axes * largest.sign()).t()).numpy()
     if method != "t-SNE":
         raise CSKTError(f"method must be 'PCA' or 't-SNE', got {method!r}.")
     perplexity = min(30, (len(centred) - 1) / 3)

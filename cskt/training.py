@@ -136,6 +136,7 @@ class _Trainer:
         weights = evaluation.weights_fingerprint(config)
         self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
         self.state: dict[str, Any] = dict(epoch=0, chosen={}, kept_model={}, history=[], inputs=self.inputs,
+                                          precision=self.precision,
                                           started=datetime.now(UTC).isoformat(timespec="seconds"))
 
     def check_inputs(self, held: dict[str, Any]) -> None:
@@ -234,6 +235,9 @@ class _Trainer:
             reason = type(error).__name__
             raise CSKTError(f"{path} cannot be read ({reason}); delete it to start the run anew.") from error
         self.check_inputs(stored["inputs"])
+        if (held := stored.get("precision")) != self.precision:
+            raise CSKTError(f"{self.folder} was begun in {held or 'an unknown precision'} and would go on in "
+                            f"{self.precision}; continue it where it was begun, or ask to overwrite it.")
         self.model.load_trainable_state(stored.pop("model"))
         self.optimizer.load_state_dict(stored.pop("optimizer"))
         schedule.load_state_dict(stored.pop("schedule"))

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from cskt.config import CSKTError, TrainConfig
+from cskt.settings import device_kind
 
 MEASURE = "R@1"  # text to image, on test, of the model that the run kept
 WIDTH = 2  # standard deviations on either side of the mean
@@ -75,7 +76,7 @@ def _same_settings(record: dict[str, Any], config: TrainConfig) -> bool:
     """Whether a run was made with ``config``, but for :data:`FREE`, in fp32 on a CPU and on its own data set."""
     if record.get("kind", "train") != "train" or record["dataset"] != config.dataset:
         return False
-    if record.get("precision") != "fp32" or not _on_cpu(record):
+    if record.get("precision") != "fp32" or device_kind(record) != "cpu":
         return False
     try:
         made_with = TrainConfig.from_dict(record["config"])
@@ -83,9 +84,3 @@ def _same_settings(record: dict[str, Any], config: TrainConfig) -> bool:
         return False
     same = {name: getattr(config, name) for name in FREE}
     return dataclasses.replace(made_with, **same) == config
-
-
-def _on_cpu(record: dict[str, Any]) -> bool:
-    """A processor is named as in the platform's name (x86_64, arm64); a GPU has a name of its own."""
-    hardware = record["hardware"]
-    return record["config"]["device"] == "cpu" or hardware["device"] in hardware["platform"]

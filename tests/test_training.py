@@ -268,6 +268,19 @@ def test_resumed_run_equals_the_uninterrupted_one(finished, data, tmp_path, epoc
     assert not (run.folder / "state.pt").exists()
 
 
+def test_a_run_begun_in_one_precision_is_not_continued_in_another(data, tmp_path, monkeypatch):
+    """"auto", or a chip without bf16, may mean another precision on the machine that goes on."""
+    config = tiny_config(data, tmp_path / "run", precision="bf16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    with pytest.raises(Interrupted):
+        train(config, on_epoch=interrupt_after(1))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    with pytest.raises(CSKTError, match="was begun in bf16 and would go on in fp32; continue it where it was begun"):
+        train(config)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert train(config).metrics["precision"] == "bf16"
+
+
 @pytest.mark.parametrize("function", ["save_file", "_measure"])
 def test_run_cut_after_its_last_epoch_is_finished_later(finished, data, tmp_path, monkeypatch, function):
     config = tiny_config(data, tmp_path / "run")

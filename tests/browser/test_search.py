@@ -8,7 +8,6 @@ import http.server
 import json
 import random
 import threading
-import time
 import unicodedata
 from pathlib import Path
 
@@ -126,12 +125,10 @@ def check(page, count: int) -> str:
 
 def test_search_from_disk(book, page):
     """A test caption, a sentence with unknown words, a camera, the keyboard, and the comparison with Python."""
-    started = time.monotonic()
     status = ready(page, (book / "results/search.html").as_uri())
     caption = queries()["captions"][0]
     ask(page, caption)
     status.get_by_text("This is a test caption").wait_for()
-    assert time.monotonic() - started < 30, "five seconds on an idle machine"
     gallery = json.loads((DATA / "gallery.data.js").read_text().partition(" = ")[2].rstrip(";\n"))
     person = gallery["identities"][queries()["images"][0]]
     ranking = zip(queries()["order"][0], queries()["scores"][0], strict=True)
