@@ -122,6 +122,9 @@ def reproduce(
     if methods:
         labels = {changes.get("method", "cskt"): row for row, changes in rows.items()}
         rows = {labels.get(method, method): {"method": method} for method in methods.split(",")}
+    for changes in rows.values():  # a wrong setting is said before any data set is read or rendered
+        train_config(changes, dict(common, dataset=names[0]), settings)
+    target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
     configs, loaded = [], {name: benchmarks.load_dataset(name, data_root) for name in names}
     given = any(setting.startswith("selection=") for setting in settings or ())
     for seed in range(seeds):
@@ -134,7 +137,6 @@ def reproduce(
                 for selection in ("val", "test") if both and not once else ("val",) if both else (None,):
                     options = dict(common, dataset=dataset, seed=seed, selection=selection)
                     configs.append((row, train_config(changes, options, settings)))
-    target = evaluation.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
     # The data sets that each trained model is tested on besides its own.
     others = {name: [data for other, data in loaded.items() if other != name] if grid == TRANSFER else None
               for name in loaded}

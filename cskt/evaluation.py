@@ -186,6 +186,7 @@ def environment(device: str) -> dict[str, Any]:
     """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None: not known).
 
     ``dirty``: whether a file in git was changed, other than results, which runs and notebooks write.
+    ``hardware["capability"]``: the vector instructions that torch's own kernels use.
     """
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], text=True, cwd=Path(__file__).parent, capture_output=True,
@@ -203,7 +204,18 @@ def environment(device: str) -> dict[str, Any]:
     return {"commit": commit, "dirty": dirty,
             "versions": {"python": platform.python_version(), **versions},
             "hardware": {"platform": platform.platform(), "cpu_count": os.cpu_count(),
-                         "threads": torch.get_num_threads(), "device": processor}}
+                         "threads": torch.get_num_threads(), "device": processor, "processor": _processor(),
+                         "capability": torch.backends.cpu.get_cpu_capability()}}
+
+
+def _processor() -> str | None:
+    """The name that the processor gives itself, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or None
 
 
 def make_folder(path: Path) -> Path:

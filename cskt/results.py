@@ -17,6 +17,7 @@ from .experiments import grid_rows
 from .settings import (
     SETTING,
     device_kind,
+    device_name,
     distinguishing,
     hide_shared,
     require_one_setting,
@@ -254,7 +255,7 @@ def describe_run(record: dict[str, Any]) -> str:
     machine = record["hardware"]
     return (f"{'synthetic' if record['synthetic'] else 'real'} data {record['dataset']}, "
             f"{record['config']['backbone']}, {record['method']}, seed {record['seed']}, {record['precision']} on "
-            f"{machine['device']} ({machine['threads']} threads), {record['duration_s']:.0f} s, data fingerprint "
+            f"{device_name(record)} ({machine['threads']} threads), {record['duration_s']:.0f} s, data fingerprint "
             f"{record['data_fingerprint'][:12]}, commit {str(record['commit'])[:12]}")
 
 
@@ -494,7 +495,7 @@ def grid_evidence(folder: str | Path) -> pd.DataFrame:
             machine, version = run["hardware"], run["data_version"]
             facts["data"].add(run["dataset"])
             facts["data version"].add("—" if version is None else str(version))
-            kind = f"{machine['device']} ({device_kind(run)})"
+            kind = f"{device_name(run)} ({device_kind(run)})"
             facts["machine"].add(f"{kind}, {machine['threads']} threads")
             facts["precision"].add(run["precision"])
             facts["commit"].add(str(run["commit"])[:10])

@@ -54,6 +54,14 @@ def device_kind(record: dict[str, Any]) -> str:
     return "cpu" if name in platform or " Family " in name else "cuda"
 
 
+def device_name(record: dict[str, Any]) -> str:
+    """The GPU's name, or the processor's where the record knows it, else its family ("x86_64")."""
+    hardware = record["hardware"]
+    if device_kind(record) == "cuda":
+        return hardware["device"]
+    return hardware.get("processor") or hardware.get("device") or "unknown processor"
+
+
 def _major(version: str | None) -> str:
     if not version:
         return "unknown"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from .config import MINI, CSKTError
 from .results import CHOSEN, METHOD_NAMES, NOT_RUN
-from .settings import SETTING, hide_shared, require_one_setting, setting_of
+from .settings import SETTING, device_name, hide_shared, require_one_setting, setting_of
 
 LAST = CHOSEN["last"]
 WIDTH = 2  # standard deviations to either side of the committed mean
@@ -154,7 +154,7 @@ def describe_variation(record: dict[str, Any]) -> str:
         f"{record['dataset']} (synthetic)",
         f"data version {record['data_version']}",
         f"seed {record['seed']}",
-        f"{machine['device']} with {machine['cpu_count']} processors",
+        f"{device_name(record)} with {machine['cpu_count']} processors",
         f"torch {record['versions']['torch']}",
         f"commit {str(record.get('commit'))[:10]}",
     ]
