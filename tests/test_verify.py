@@ -19,7 +19,7 @@ def record(seed, value, **changes):
     measures = {"text_to_image": {"R@1": value}}
     config = TrainConfig.mini("SynthPEDES-A", seed=seed).to_dict()
     return {"kind": "train", "dataset": "SynthPEDES-A", "synthetic": True, "method": "cskt", "seed": seed,
-            "config": config, "selection_split": "val", "selection": "val", "data_fingerprint": "d",
+            "config": config, "selection": "val", "selected": {}, "data_fingerprint": "d",
             "data_version": 2, "weights_fingerprint": WEIGHTS, "commit": "c", "precision": "fp32",
             "hardware": {"platform": "Linux-6.1-x86_64-with-glibc2.36", "device": "x86_64"}, "duration_s": 1.0,
             "trainable_parameters": 1, "total_parameters": 2, "metrics": measures, "zero_shot": measures, **changes}
