@@ -64,8 +64,6 @@ NUMERICS: dict[str, Numerics] = {
     # The matrix products are MKL's: a chip without AVX512 has all three libraries at AVX2.
     "avx2 in all libraries, 1 thread": Numerics(
         {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}),
-    "avx2 in all libraries, 2 threads": Numerics(
-        {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}, threads=2),
     "bf16, 1 thread": Numerics(precision="bf16"),
 }
 
