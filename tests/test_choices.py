@@ -8,6 +8,7 @@ import matplotlib
 import pytest
 
 from cskt import CSKTError, TrainConfig, choices, figures, results
+from cskt.config import MINI_LEARNING_RATES
 from tests.test_results import grid_file, run_file
 
 matplotlib.use("Agg")
@@ -187,18 +188,26 @@ def test_records_without_a_history_have_no_curves(search, tmp_path):
     assert choices.search_table(grid).loc[1, "val R@1, last epoch"] == "—"
 
 
-def test_the_embedded_default_s_rates_are_those_of_the_committed_search():
-    if not (COMMITTED / choices.RATES.replace(" ", "-")).is_dir():
-        pytest.skip("the search is not committed")
-    from cskt.config import MINI_LEARNING_RATES
-
+def committed_search():
     parts = results.by_data(results.read_grid(COMMITTED, choices.RATES))
     assert len(parts) == 1, "one search, under one setting"
-    trained = {
-        method: rate for method, rate in MINI_LEARNING_RATES.items() if method != "zero-shot"
-    }
-    assert choices.chosen_rates(parts[0][1]) == trained
-    means = choices.search_means(parts[0][1])
+    return parts[0][1]
+
+
+def test_the_embedded_default_s_rates_are_those_of_the_committed_search():
+    search = committed_search()
+    chosen = choices.chosen_rates(search)
+    assert chosen == {method: MINI_LEARNING_RATES[method] for method in chosen}
+    means = choices.search_means(search)
     for row in means[means["chosen"]].itertuples():
         default = TrainConfig.mini(method=row.method).warmup_epochs
         assert means.loc[row.Index, "warm-up"] == default, f"warm-up of {row.method}"
+
+
+def test_no_method_stands_in_a_table_without_a_search():
+    """No baseline is tuned less than CSKT: each was searched at three rates or more."""
+    rates = committed_search().groupby("method")["learning rate"].nunique()
+    compared = set()
+    for path in COMMITTED.rglob("*.json"):
+        compared.add(results.read_run_file(path)["method"])
+    assert compared - {"zero-shot"} <= set(rates[rates >= 3].index)
