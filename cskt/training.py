@@ -335,7 +335,7 @@ class _Trainer:
             config=config.to_dict(), **evaluation.environment(self.device), precision=self.precision,
             started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
             trainable_parameters=model.num_trainable, total_parameters=model.num_total,
-            history=[_finite(row) for row in state["history"]],
+            history=[_outcome(row) for row in state["history"]],
             metrics=after["test"], selected=selected, val_metrics=after["val"],
             zero_shot=before["test"], zero_shot_val=before["val"], notes=list(self.dataset.notes)))
         (folder / STATE).unlink(missing_ok=True)
@@ -347,9 +347,9 @@ def _measures(ranked: dict[str, Metrics]) -> dict[str, dict[str, float]]:
     return {direction: {measure: metrics[measure] for measure in MEASURES} for direction, metrics in ranked.items()}
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the history without what was not measured: json knows no NaN."""
-    return {name: value for name, value in row.items() if value == value}
+def _outcome(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history as the record holds it: what was measured, without how long it took."""
+    return {name: row[name] for name in ("epoch", "lr", "loss", *evaluation.MEASURED)}
 
 
 def _save_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
