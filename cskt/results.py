@@ -291,9 +291,20 @@ def findings(runs: pd.DataFrame) -> list[str]:
             line = (f"{label}: CSKT reaches R@1 {after.mean():.1f} (mean of {len(after)} seeds), "
                     f"{after.mean() / before:.2f} times the zero-shot backbone's {before:.1f}")
             if "full" in groups:
-                line += f"; full fine-tuning reaches {groups['full'].mean():.1f} (seeds: {len(groups['full'])})"
+                full = groups["full"].mean()
+                line += f"; full fine-tuning reaches {full:.1f} (seeds: {len(groups['full'])})"
+                if full > before:
+                    share = 100 * (after.mean() - before) / (full - before)
+                    line += (f", so CSKT gives {share:.0f}% of its gain with {_trained_share(part)} of the "
+                             "parameters trained")
             lines.append(line + ".")
     return lines or ["No synthetic runs were found."]
+
+
+def _trained_share(runs: pd.DataFrame) -> str:
+    """Which share of all parameters CSKT trains in these runs."""
+    ours = runs[runs["method"] == "cskt"].iloc[0]
+    return f"{100 * ours['trained'] / ours['total']:.1f}%"
 
 
 def evidence_table(runs: pd.DataFrame) -> pd.DataFrame:

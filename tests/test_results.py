@@ -90,6 +90,7 @@ def test_findings_quote_the_runs(tmp_path):
              for method, value in (("zero-shot", 20.0), ("cskt", 30.0), ("full", 40.0))]
     (line,) = results.findings(results.run_table(files))
     assert "30.0 (mean of 1 seeds), 1.50 times" in line and "20.0; full fine-tuning reaches 40.0 (seeds: 1)" in line
+    assert "so CSKT gives 50% of its gain with 11.1% of the parameters trained" in line
     assert results.findings(results.run_table([])) == ["No synthetic runs were found."]
 
 
