@@ -131,6 +131,14 @@ def is_progress_bar(output: nbformat.NotebookNode) -> bool:
     return widget and bool(re.search(r"\d+%\|.*\[", str(data.get("text/plain", ""))))
 
 
+def without_private_paths(text: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """An executed notebook's json and its parameters, with ``DIR`` for the folder where somebody's data lie."""
+    place = parameters.get("data_root")
+    if place is None:
+        return text, parameters
+    return text.replace(json.dumps(place)[1:-1], "DIR"), {**parameters, "data_root": "DIR"}
+
+
 def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
     """Run one notebook; only a complete execution replaces the copy in ``book/results``."""
     source, results = root / "notebooks" / f"{name}.ipynb", root / "book" / "results"
@@ -141,6 +149,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
         papermill.execute_notebook(source, temporary, parameters, cwd=root, progress_bar=sys.stderr.isatty(),
                                    extra_arguments=["--IPKernelApp.log_level=40"])  # no greeting
         executed = nbformat.writes(tidy(nbformat.read(temporary, as_version=4), root)) + "\n"
+        executed, told = without_private_paths(executed, parameters)
     except PapermillExecutionError as error:
         message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).split())
         cell = error.source.strip().partition("\n")[0]
@@ -152,7 +161,7 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
     record = {
         "notebook": f"notebooks/{name}.ipynb",
         "sha256": sha256(source),
-        "parameters": parameters,
+        "parameters": told,
         "started": started.isoformat(timespec="seconds"),
         "duration_s": round(time.perf_counter() - clock, 1),
         **environment(resolve_device("auto")),

@@ -135,3 +135,17 @@ def test_widget_identifiers_do_not_depend_on_the_execution(runner, tmp_path):
     tidied = [nbformat.writes(runner.tidy(executed(*pair), tmp_path)) for pair in identifiers]
     assert tidied[0] == tidied[1]
     assert len(set(re.findall("[0-9a-f]{32}", tidied[0]))) == 2
+
+
+def test_the_folder_of_private_data_is_not_published(runner, tmp_path):
+    private = tmp_path / "home" / "me" / "photographs"
+    root = tmp_path / "project"
+    root.mkdir()
+    write_notebook(root, "toy", "data_root = None", "print('read from', data_root)")
+    runner.run(root, ["toy"], {"data_root": str(private)})
+    published = (root / "book" / "results" / "toy.ipynb").read_text(encoding="utf-8")
+    record = json.loads((root / "book" / "results" / "toy.run.json").read_text())
+    assert "photographs" not in published and "read from DIR" in published
+    assert record["parameters"] == {"data_root": "DIR"}
+    assert runner.run(root, ["toy"], {"data_root": str(private)}) == []
+    assert runner.run(root, ["toy"], {"data_root": str(private / "other")}) == ["toy"]
