@@ -416,4 +416,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Worker processes look functions up by module, and this one's name is not __main__ to them.
+    from cskt.__main__ import main as command_line
+
+    command_line()
