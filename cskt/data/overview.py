@@ -21,7 +21,7 @@ def dataset_statistics(data: PersonRetrievalDataset) -> pd.DataFrame:
                      "identities": len(np.unique(split.image_identities)), "images": len(split.image_paths),
                      "captions": len(split), "words per caption": f"{np.mean(words):.1f}",
                      "cameras": len(set(split.cameras)) if split.cameras else "—",
-                     "fingerprint": data.fingerprint[:12]})
+                     "version": "—" if data.version is None else data.version, "fingerprint": data.fingerprint[:12]})
     return pd.DataFrame(rows)
 
 
