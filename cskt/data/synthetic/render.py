@@ -147,7 +147,7 @@ def _street(style: Style, camera: int, rng: np.random.Generator, height: int, wi
         line = [(middle + slant * width * 0.3, kerb), (middle + slant * width * 1.2, height)]
         pen.line(line, fill=to_colour(ground * 0.86), width=max(1, height // 200))
     if rng.random() < 0.45:
-        _tree(pen, rng, horizon, kerb, width, height)
+        _tree(pen, rng, kerb, width, height)
     if rng.random() < 0.4:
         _parked_car(pen, rng, kerb, width, height)
     return image.filter(ImageFilter.GaussianBlur(0.6))
@@ -155,37 +155,55 @@ def _street(style: Style, camera: int, rng: np.random.Generator, height: int, wi
 
 def _windows(pen: ImageDraw.ImageDraw, wall: np.ndarray, place: np.random.Generator, shift: float, horizon: float,
              width: int) -> None:
-    pane = np.array((120, 142, 160)) + place.normal(0, 16, 3)
-    step, size = width * place.uniform(0.32, 0.55), place.uniform(0.45, 0.7)
+    """Three storeys of windows in a wall that ends at ``horizon``."""
+    glass = np.array((120, 142, 160)) + place.normal(0, 16, 3)
+    step = width * place.uniform(0.32, 0.55)
+    wide = step * place.uniform(0.45, 0.7)
     storey = horizon * place.uniform(0.3, 0.42)
+    frame = to_colour(wall * 0.82)
     for row in range(3):
+        top = row * storey + 0.06 * horizon
         for column in range(-3, 7):
-            x, y = shift + column * step, row * storey + 0.06 * horizon
-            tone = pane * place.uniform(0.85, 1.15)
-            box = [x, y, x + size * step, y + 0.62 * storey]
-            pen.rectangle(box, fill=to_colour(tone), outline=to_colour(wall * 0.82), width=max(1, width // 60))
+            left = shift + column * step
+            tone = to_colour(glass * place.uniform(0.85, 1.15))
+            box = [left, top, left + wide, top + 0.62 * storey]
+            pen.rectangle(box, fill=tone, outline=frame, width=max(1, width // 60))
 
 
-def _tree(pen: ImageDraw.ImageDraw, rng: np.random.Generator, horizon: float, kerb: float, width: int, height: int
-          ) -> None:
-    x, leaf = width * rng.uniform(-0.05, 1.05), np.array(_LEAVES[int(rng.integers(len(_LEAVES)))])
-    pen.rectangle([x - 0.025 * width, 0.2 * height, x + 0.025 * width, kerb], fill=(104, 84, 66))
+def _tree(pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int) -> None:
+    """A trunk that stands at the kerb, and seven balls of leaves."""
+    middle = width * rng.uniform(-0.05, 1.05)
+    leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))])
+    half = 0.025 * width
+    pen.rectangle([middle - half, 0.2 * height, middle + half, kerb], fill=(104, 84, 66))
     for _ in range(7):
-        dx, dy, radius = rng.uniform(-0.2, 0.2) * width, rng.uniform(0.0, 0.3) * height, rng.uniform(0.1, 0.2) * width
-        box = [x + dx - radius, dy - radius, x + dx + radius, dy + radius]
-        pen.ellipse(box, fill=to_colour(leaf * rng.uniform(0.85, 1.15)))
+        x = middle + rng.uniform(-0.2, 0.2) * width
+        y = rng.uniform(0.0, 0.3) * height
+        radius = rng.uniform(0.1, 0.2) * width
+        tone = to_colour(leaf * rng.uniform(0.85, 1.15))
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=tone)
 
 
 def _parked_car(pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int) -> None:
-    x, long, tall = width * rng.uniform(-0.6, 0.9), 0.8 * width, 0.085 * height
-    paint = np.array(_CARS[int(rng.integers(len(_CARS)))])
-    cabin = [(x + 0.2 * long, kerb - tall), (x + 0.32 * long, kerb - 1.8 * tall), (x + 0.68 * long, kerb - 1.8 * tall),
-             (x + 0.82 * long, kerb - tall)]
+    """Body, cabin and two wheels, seen from the side at the kerb."""
+    rear = width * rng.uniform(-0.6, 0.9)
+    paint = _CARS[int(rng.integers(len(_CARS)))]
+    long, tall = 0.8 * width, 0.085 * height
+    bonnet, roof = kerb - tall, kerb - 1.8 * tall
+    cabin = [
+        (rear + 0.2 * long, bonnet),
+        (rear + 0.32 * long, roof),
+        (rear + 0.68 * long, roof),
+        (rear + 0.82 * long, bonnet),
+    ]
     pen.polygon(cabin, fill=(116, 136, 150))
-    pen.rounded_rectangle([x, kerb - 1.1 * tall, x + long, kerb - 0.1 * tall], tall * 0.4, fill=to_colour(paint))
-    for axle in (0.2, 0.8):
-        wheel, radius, top = x + axle * long, 0.35 * tall, kerb - 0.55 * tall
-        pen.ellipse([wheel - radius, top, wheel + radius, top + 2 * radius], fill=(40, 40, 44))
+    body = [rear, kerb - 1.1 * tall, rear + long, kerb - 0.1 * tall]
+    pen.rounded_rectangle(body, tall * 0.4, fill=paint)
+    radius = 0.35 * tall
+    top = kerb - 0.55 * tall
+    for share in (0.2, 0.8):
+        axle = rear + share * long
+        pen.ellipse([axle - radius, top, axle + radius, top + 2 * radius], fill=(40, 40, 44))
 
 
 def _shadow(backdrop: Image.Image, viewpoint: Viewpoint) -> Image.Image:
