@@ -208,8 +208,10 @@ def check_supported(backbone: nn.Module) -> None:
 def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | str | None:
     """Where the weights of backbone ``name`` come from: a file, a tag that open_clip knows, or None (random).
 
-    A tag wins over a local file of the same name; ``~`` stands for the home folder. :class:`CSKTError` for neither.
+    A tag wins over a local file of the same name; ``~`` stands for the home folder. :class:`CSKTError` for neither,
+    and for an unknown backbone.
     """
+    model_config(name)
     if pretrained is None and name == MINI:
         return _asset("safetensors")
     if pretrained in (None, RANDOM):

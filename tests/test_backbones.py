@@ -189,3 +189,8 @@ def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
 def test_tokenizer():
     ids = backbones.tokenizer_for("ViT-B-16-quickgelu")(["a man", "coat " * 100])
     assert ids.shape == (2, 77) and ids[0, :4].tolist() == [49406, 320, 786, 49407] and ids[1, -1] == 49407
+
+
+def test_an_unknown_backbone_is_said_before_its_weights():
+    with pytest.raises(CSKTError, match="backbone 'ViT-X' is unknown"):
+        backbones.weights_source("ViT-X", "openai")

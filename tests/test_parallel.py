@@ -57,7 +57,8 @@ def test_workers_end_with_their_parent(tmp_path, sent):
     script.write_text(SCRIPT)
     begun.mkdir()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(parallel.__file__).parents[1]), *sys.path])}
-    parent = subprocess.Popen([sys.executable, script, begun], env=environment, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, script, begun], env=environment, stderr=subprocess.DEVNULL,
+                              preexec_fn=hears_interrupts)
     try:
         wait_for(lambda: len(list(begun.iterdir())) == 2)
         workers = [psutil.Process(int(path.name)) for path in begun.iterdir()]
@@ -67,6 +68,11 @@ def test_workers_end_with_their_parent(tmp_path, sent):
         assert len(list(begun.iterdir())) == 2, "the third piece was not begun"
     finally:
         parent.kill()
+
+
+def hears_interrupts():
+    """What a shell starts in the background ignores Ctrl-C, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(process):
