@@ -38,11 +38,18 @@ FILTER = "camera == 'c1'"  # a fifth of the images
 
 def drawn(count: int, dimension: int, first: int) -> np.ndarray:
     """Vectors (count, dimension) from number ``first`` on of unit length, the same in whatever parts they come."""
-    spread, blocks = np.random.default_rng(SEED).standard_normal((LATENT, dimension), np.float32), []
+    spread, blocks = (
+        np.random.default_rng(SEED).standard_normal((LATENT, dimension), np.float32),
+        [],
+    )
     for block in range(first // BLOCK, -(-(first + count) // BLOCK)):
         random = np.random.default_rng([SEED, block])
-        people = random.standard_normal((BLOCK // PER_PERSON, LATENT), np.float32).repeat(PER_PERSON, axis=0)
-        blocks.append((people + SCATTER * random.standard_normal((BLOCK, LATENT), np.float32)) @ spread)
+        people = random.standard_normal((BLOCK // PER_PERSON, LATENT), np.float32).repeat(
+            PER_PERSON, axis=0
+        )
+        blocks.append(
+            (people + SCATTER * random.standard_normal((BLOCK, LATENT), np.float32)) @ spread
+        )
     vectors = np.concatenate(blocks)[first % BLOCK :][:count]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -50,8 +57,12 @@ def drawn(count: int, dimension: int, first: int) -> np.ndarray:
 def exact(queries: np.ndarray, count: int) -> tuple[np.ndarray, list[float]]:
     """Rows (Q, K) of the nearest of all vectors, best first, and the seconds that each query takes numpy: one product
     with all vectors in memory, then a partial sort."""
-    vectors = np.concatenate([drawn(min(CHUNK, count - first), queries.shape[1], first)
-                              for first in range(0, count, CHUNK)])
+    vectors = np.concatenate(
+        [
+            drawn(min(CHUNK, count - first), queries.shape[1], first)
+            for first in range(0, count, CHUNK)
+        ]
+    )
     rows, seconds = [], []
     for query in queries:
         start = time.perf_counter()
@@ -77,9 +88,13 @@ def wait_for_index(gallery: Gallery) -> None:
     """Until a server has written out and indexed what it was given; it goes on to merge what it wrote."""
     client = gallery._client
     client.flush(gallery.name)
-    while (state := client.describe_index(gallery.name, "vector"))["indexed_rows"] < state["total_rows"]:
+    while (state := client.describe_index(gallery.name, "vector"))["indexed_rows"] < state[
+        "total_rows"
+    ]:
         time.sleep(0.5)
-    client.release_collection(gallery.name)  # and reads the index: until then it searches what is new in another way
+    client.release_collection(
+        gallery.name
+    )  # and reads the index: until then it searches what is new in another way
     client.load_collection(gallery.name)
 
 
@@ -87,13 +102,21 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
     """Fill, search and open again one gallery at ``uri``."""
     model, name = random_model(backbone), f"{index}_{count}"
     dimension, inserting = model.dimension, 0.0
-    queries = drawn(QUERIES, dimension, 0) + 0.5 * drawn(QUERIES, dimension, count)  # near somebody, like nobody
+    queries = drawn(QUERIES, dimension, 0) + 0.5 * drawn(
+        QUERIES, dimension, count
+    )  # near somebody, like nobody
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     gallery = Gallery(uri, model, name=name, index=index)
     for first in range(0, count, CHUNK):
         vectors = drawn(min(CHUNK, count - first), dimension, first)
-        facts = [{"source": str(first + i), "identity": (first + i) // PER_PERSON, "camera": f"c{(first + i) % 5}"}
-                 for i in range(len(vectors))]
+        facts = [
+            {
+                "source": str(first + i),
+                "identity": (first + i) // PER_PERSON,
+                "camera": f"c{(first + i) % 5}",
+            }
+            for i in range(len(vectors))
+        ]
         start = time.perf_counter()
         gallery.add_vectors(vectors, facts)
         inserting += time.perf_counter() - start
@@ -120,19 +143,32 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
     gallery = Gallery(uri, model, name=name)
     gallery.search(queries[0], K)
     opening = time.perf_counter() - start
-    disk = folder_mb(Path(uri)) if gallery.embedded else None  # a server's also holds logs and what it drops later
+    disk = (
+        folder_mb(Path(uri)) if gallery.embedded else None
+    )  # a server's also holds logs and what it drops later
     if not gallery.embedded:
         gallery._client.drop_collection(name)
     gallery.close()
     truth, plain_seconds = exact(queries, count)
-    recall = np.mean([len(hits & set(rows.tolist())) / K for hits, rows in zip(found, truth, strict=True)])
+    recall = np.mean(
+        [len(hits & set(rows.tolist())) / K for hits, rows in zip(found, truth, strict=True)]
+    )
     plain, filtered = (1000 * np.array(times) for times in seconds.values())
-    return {"index": index, "where": "embedded" if gallery.embedded else "server", "vectors": count,
-            "dimension": dimension, "inserted_per_s": round(count / inserting), "building_s": round(building, 2),
-            "query_ms": round(float(np.median(plain)), 2), "query_ms_95": round(float(np.percentile(plain, 95)), 2),
-            "numpy_ms": round(1000 * float(np.median(plain_seconds)), 2),
-            "filtered_query_ms": round(float(np.median(filtered)), 2), "opening_s": round(opening, 2),
-            "recall_at_10": round(100 * float(recall), 2), "disk_mb": disk}
+    return {
+        "index": index,
+        "where": "embedded" if gallery.embedded else "server",
+        "vectors": count,
+        "dimension": dimension,
+        "inserted_per_s": round(count / inserting),
+        "building_s": round(building, 2),
+        "query_ms": round(float(np.median(plain)), 2),
+        "query_ms_95": round(float(np.percentile(plain, 95)), 2),
+        "numpy_ms": round(1000 * float(np.median(plain_seconds)), 2),
+        "filtered_query_ms": round(float(np.median(filtered)), 2),
+        "opening_s": round(opening, 2),
+        "recall_at_10": round(100 * float(recall), 2),
+        "disk_mb": disk,
+    }
 
 
 def main(
@@ -140,8 +176,9 @@ def main(
     sizes: Annotated[str, Option(help="Numbers of vectors, commas between.")] = "10000,1000000",
     indexes: Annotated[str, Option(help=f"Of {', '.join(INDEXES)}, commas between.")] = "FLAT,HNSW",
     backbone: Annotated[str, Option(help="Whose vectors' length.")] = MINI,
-    server: Annotated[str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
-                      ] = None,
+    server: Annotated[
+        str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
+    ] = None,
 ) -> None:
     """Measure every index at every size, each case in a process and a folder, or collection, of its own."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -159,15 +196,39 @@ def main(
                 shutil.rmtree(folder)
             typer.echo("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
     if output:
-        version = MilvusClient(server).get_server_version() if server else "milvus-lite " + version_of("milvus-lite")
-        settings = {"milvus": version, "latent": LATENT, "seed": SEED,
-                    "per_person": PER_PERSON, "scatter": SCATTER, "queries": QUERIES, "k": K,
-                    "filter": FILTER, "backbone": backbone, "threads": torch.get_num_threads(),
-                    "parameters": {index: {"build": INDEXES[index][0], "search": INDEXES[index][1](K)}
-                                   for index in indexes.split(",")}}
-        write_json(output, {"kind": "benchmark", "name": "gallery", "started": started,
-                            "duration_s": round(time.monotonic() - start, 3), "settings": settings, "rows": rows,
-                            **environment("cpu")})
+        version = (
+            MilvusClient(server).get_server_version()
+            if server
+            else "milvus-lite " + version_of("milvus-lite")
+        )
+        settings = {
+            "milvus": version,
+            "latent": LATENT,
+            "seed": SEED,
+            "per_person": PER_PERSON,
+            "scatter": SCATTER,
+            "queries": QUERIES,
+            "k": K,
+            "filter": FILTER,
+            "backbone": backbone,
+            "threads": torch.get_num_threads(),
+            "parameters": {
+                index: {"build": INDEXES[index][0], "search": INDEXES[index][1](K)}
+                for index in indexes.split(",")
+            },
+        }
+        write_json(
+            output,
+            {
+                "kind": "benchmark",
+                "name": "gallery",
+                "started": started,
+                "duration_s": round(time.monotonic() - start, 3),
+                "settings": settings,
+                "rows": rows,
+                **environment("cpu"),
+            },
+        )
 
 
 if __name__ == "__main__":

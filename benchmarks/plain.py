@@ -33,8 +33,14 @@ def put_prompts(x: Tensor, prompts: Tensor, at: int) -> Tensor:
     return torch.cat([x[:, :at], prompts.expand(len(x), -1, -1), x[:, at + len(prompts) :]], dim=1)
 
 
-def run_blocks(blocks: Sequence[nn.Module], adapters: Sequence[nn.Module], x: Tensor, prompts: Sequence[Tensor],
-               at: int, mask: Tensor | None = None) -> Tensor:
+def run_blocks(
+    blocks: Sequence[nn.Module],
+    adapters: Sequence[nn.Module],
+    x: Tensor,
+    prompts: Sequence[Tensor],
+    at: int,
+    mask: Tensor | None = None,
+) -> Tensor:
     """Every row through every block; adapters beside the MLP, prompts put anew before each block that has its own."""
     for i, block in enumerate(blocks):
         if 1 <= i < len(prompts):
@@ -52,11 +58,16 @@ def plain_encode_image(model: CSKT, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) -> features (B, D), as ``model.encode_image``."""
     visual, prompts = model.backbone.visual, model.prompts.vision_rows()
     x = visual.conv1(images).flatten(2).transpose(1, 2)
-    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1) + visual.positional_embedding
+    x = (
+        torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        + visual.positional_embedding
+    )
     x, at = visual.patch_dropout(x), x.shape[1]
     if prompts:
         x = torch.cat([x, prompts[0].expand(len(x), -1, -1)], dim=1)
-    x = run_blocks(visual.transformer.resblocks, model.vision_adapters, visual.ln_pre(x), prompts, at)
+    x = run_blocks(
+        visual.transformer.resblocks, model.vision_adapters, visual.ln_pre(x), prompts, at
+    )
     return visual.ln_post(x)[:, 0] @ visual.proj
 
 
@@ -71,7 +82,10 @@ def plain_encode_text(model: CSKT, token_ids: Tensor) -> Tensor:
     blocks = backbone.transformer.resblocks
     mask = backbone.attn_mask.repeat(len(x) * blocks[0].attn.num_heads, 1, 1)
     x = backbone.ln_final(run_blocks(blocks, model.text_adapters, x, prompts, at=1, mask=mask))
-    x, projection = x[torch.arange(len(x)), (ids == model.end_token).int().argmax(1)], backbone.text_projection
+    x, projection = (
+        x[torch.arange(len(x)), (ids == model.end_token).int().argmax(1)],
+        backbone.text_projection,
+    )
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Module) else x @ projection

@@ -42,7 +42,10 @@ def full_argsort(similarity: Tensor, query_ids: Tensor, gallery_ids: Tensor) -> 
     penalty = torch.cat([found[i][place] / (place + 1.0) for i, place in enumerate(last)])
     precision = torch.stack([found[:, i] / (i + 1.0) for i in range(found.shape[1])], 1) * matches
     mean_precision = (precision.sum(1) / matches.sum(1)).double().mean()
-    result = {f"R@{k}": hits[k - 1] for k in (1, 5, 10)} | {"mAP": mean_precision, "mINP": penalty.double().mean()}
+    result = {f"R@{k}": hits[k - 1] for k in (1, 5, 10)} | {
+        "mAP": mean_precision,
+        "mINP": penalty.double().mean(),
+    }
     return {name: 100 * float(value) for name, value in result.items()}
 
 
@@ -52,8 +55,12 @@ def data(queries: int, gallery: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     identities = min(IDENTITIES, gallery)
     centres = torch.randn(identities, WIDTH, generator=random)
     ids = [torch.randperm(n, generator=random) % identities for n in (queries, gallery)]
-    features = [torch.nn.functional.normalize(centres[i] + 3 * torch.randn(len(i), WIDTH, generator=random), dim=1)
-                for i in ids]
+    features = [
+        torch.nn.functional.normalize(
+            centres[i] + 3 * torch.randn(len(i), WIDTH, generator=random), dim=1
+        )
+        for i in ids
+    ]
     return features[0], features[1], ids[0], ids[1]
 
 
@@ -68,7 +75,11 @@ METHODS: dict[str, tuple[Callable[..., Any], bool]] = {
 
 def arguments(from_matrix: bool, queries: int, gallery: int) -> tuple[Tensor, ...]:
     query_features, gallery_features, *ids = data(queries, gallery)
-    return (query_features @ gallery_features.T, *ids) if from_matrix else (query_features, gallery_features, *ids)
+    return (
+        (query_features @ gallery_features.T, *ids)
+        if from_matrix
+        else (query_features, gallery_features, *ids)
+    )
 
 
 def resident(field: str) -> int:
@@ -77,10 +88,14 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-def measure(what: str, queries: int, gallery: int, repeats: int) -> tuple[list[float], float, dict[str, float] | None]:
+def measure(
+    what: str, queries: int, gallery: int, repeats: int
+) -> tuple[list[float], float, dict[str, float] | None]:
     """Seconds of each repetition, MiB needed at most over the arguments, and the metrics; in a process of its own."""
     method, from_matrix = METHODS[what]
-    method(*arguments(from_matrix, 64, 64))  # what is loaded or started at the first call is not of the method
+    method(
+        *arguments(from_matrix, 64, 64)
+    )  # what is loaded or started at the first call is not of the method
     given = arguments(from_matrix, queries, gallery)
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
@@ -100,7 +115,9 @@ def main(
     queries: Annotated[int, Option(min=1, help="Captions.")] = 6156,
     gallery: Annotated[int, Option(min=1, help="Images.")] = 3074,
     repeats: Annotated[int, Option(min=1, help="Of which the median counts.")] = 5,
-    icfg: Annotated[bool, Option("--icfg", help="Also rank_features at the size of ICFG-PEDES.")] = False,
+    icfg: Annotated[
+        bool, Option("--icfg", help="Also rank_features at the size of ICFG-PEDES.")
+    ] = False,
 ) -> None:
     """Measure ranking on the CPU, each method in a process of its own, and check that all give the same metrics."""
     if output:
@@ -108,9 +125,13 @@ def main(
     started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     cases = [(what, what, queries, gallery, repeats) for what in METHODS]
     if icfg:
-        cases.append(("rank_features, ICFG-PEDES size", "rank_features", ICFG, ICFG, min(repeats, 3)))
+        cases.append(
+            ("rank_features, ICFG-PEDES size", "rank_features", ICFG, ICFG, min(repeats, 3))
+        )
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["cskt.evaluation", "cskt.metrics"])  # imported once, before anything is computed
+    processes.set_forkserver_preload(
+        ["cskt.evaluation", "cskt.metrics"]
+    )  # imported once, before anything is computed
     rows: list[dict[str, Any]] = []
     expected: dict[str, float] = {}
     typer.echo(f"{queries} queries, {gallery} gallery items, {torch.get_num_threads()} threads")
@@ -121,14 +142,38 @@ def main(
         for metric, value in expected.items() if metrics and name in METHODS else ():
             if not math.isclose(metrics[metric], value, rel_tol=1e-6):
                 raise CSKTError(f"{name} gives {metric} {metrics[metric]}, not {value}.")
-        rows.append({"what": name, "seconds": median(seconds), "repeats": seconds, "extra_memory_mb": round(extra, 1)})
+        rows.append(
+            {
+                "what": name,
+                "seconds": median(seconds),
+                "repeats": seconds,
+                "extra_memory_mb": round(extra, 1),
+            }
+        )
         typer.echo(f"{name:32}{median(seconds):9.3f} s{extra:9.1f} MiB")
     if output:
-        settings = {"queries": queries, "gallery": gallery, "identities": min(IDENTITIES, gallery), "width": WIDTH,
-                    "seed": SEED, "repeats": repeats, "threads": torch.get_num_threads(), "metrics": expected}
-        write_json(output, {"kind": "benchmark", "name": "ranking", "started": started,
-                            "duration_s": round(time.monotonic() - start, 3), "settings": settings, "rows": rows,
-                            **environment("cpu")})
+        settings = {
+            "queries": queries,
+            "gallery": gallery,
+            "identities": min(IDENTITIES, gallery),
+            "width": WIDTH,
+            "seed": SEED,
+            "repeats": repeats,
+            "threads": torch.get_num_threads(),
+            "metrics": expected,
+        }
+        write_json(
+            output,
+            {
+                "kind": "benchmark",
+                "name": "ranking",
+                "started": started,
+                "duration_s": round(time.monotonic() - start, 3),
+                "settings": settings,
+                "rows": rows,
+                **environment("cpu"),
+            },
+        )
 
 
 if __name__ == "__main__":

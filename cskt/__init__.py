@@ -10,8 +10,20 @@ from .model.cskt import CSKT, load_model
 from .training import train
 
 __version__ = "0.1.0"
-__all__ = ["CSKT", "CSKTConfig", "CSKTError", "Gallery", "Run", "TrainConfig", "evaluate", "load_dataset", "load_model",
-           "losses", "metrics", "train"]
+__all__ = [
+    "CSKT",
+    "CSKTConfig",
+    "CSKTError",
+    "Gallery",
+    "Run",
+    "TrainConfig",
+    "evaluate",
+    "load_dataset",
+    "load_model",
+    "losses",
+    "metrics",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,11 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+from open_clip.pretrained import (
+    download_pretrained,
+    get_pretrained_cfg,
+    list_pretrained_tags_by_model,
+)
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, to_2tuple
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -34,11 +38,17 @@ _TOKENS = "token_embedding.weight"  # the table that those two stand for
 _POSITIONS = "visual.positional_embedding"
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "visual.attn_mask")
 clip_tokenizer = functools.cache(open_clip.SimpleTokenizer)  # CLIP's byte-pair encoder
-UNUSED = ("logit_scale", "logit_bias")  # CLIP's own temperature: no feature and no loss of ours reads it
+UNUSED = (
+    "logit_scale",
+    "logit_bias",
+)  # CLIP's own temperature: no feature and no loss of ours reads it
 
 
-def create_backbone(name: str, pretrained: str | os.PathLike | None = None,
-                    image_size: tuple[int, int] | int | None = None) -> open_clip.CLIP:
+def create_backbone(
+    name: str,
+    pretrained: str | os.PathLike | None = None,
+    image_size: tuple[int, int] | int | None = None,
+) -> open_clip.CLIP:
     """An open_clip CLIP ViT in float32 and eval mode, for images of ``image_size`` = (height, width) pixels.
 
     ``pretrained``: None (random weights; for ``cskt-mini`` the embedded ones), ``"random"``, an open_clip tag such as
@@ -50,8 +60,10 @@ def create_backbone(name: str, pretrained: str | os.PathLike | None = None,
     native, patch = to_2tuple(vision.get("image_size", 224)), to_2tuple(vision["patch_size"])
     size = tuple(to_2tuple(image_size or native))
     if [type(side) for side in size] != [int, int] or size[0] < patch[0] or size[1] < patch[1]:
-        raise CSKTError(f"image_size must be (height, width) in pixels, at least one patch of {name} "
-                        f"({patch[0]} x {patch[1]}), got {image_size!r}.")
+        raise CSKTError(
+            f"image_size must be (height, width) in pixels, at least one patch of {name} "
+            f"({patch[0]} x {patch[1]}), got {image_size!r}."
+        )
     state = _weights(name, config, pretrained)
     vision["image_size"] = size
     backbone = open_clip.CLIP(**config).eval()
@@ -64,17 +76,29 @@ def create_backbone(name: str, pretrained: str | os.PathLike | None = None,
 def model_config(name: str) -> dict[str, Any]:
     """A fresh copy of the open_clip model config of ``name``; :class:`CSKTError` unless it is a ViT CLIP we know."""
     if name != MINI and name not in open_clip.list_models():
-        raise CSKTError(f"backbone {name!r} is unknown; use {MINI!r} or a ViT of open_clip.list_models().")
-    config = json.loads(_asset("json").read_text()) if name == MINI else open_clip.get_model_config(name)
-    if "custom_text" in config or not config["vision_cfg"].get("patch_size") or "hf_model_name" in config["text_cfg"]:
-        raise CSKTError(f"backbone {name!r} is not a plain ViT CLIP; use one such as ViT-B-16-quickgelu or ViT-L-14.")
+        raise CSKTError(
+            f"backbone {name!r} is unknown; use {MINI!r} or a ViT of open_clip.list_models()."
+        )
+    config = (
+        json.loads(_asset("json").read_text()) if name == MINI else open_clip.get_model_config(name)
+    )
+    if (
+        "custom_text" in config
+        or not config["vision_cfg"].get("patch_size")
+        or "hf_model_name" in config["text_cfg"]
+    ):
+        raise CSKTError(
+            f"backbone {name!r} is not a plain ViT CLIP; use one such as ViT-B-16-quickgelu or ViT-L-14."
+        )
     return config
 
 
 def _asset(kind: str) -> Path:
     path = ASSETS / f"{MINI}.{kind}"
     if not path.is_file():
-        raise CSKTError(f"{path} of {MINI} is missing; reinstall cskt or make it with: python -m cskt pretrain-mini")
+        raise CSKTError(
+            f"{path} of {MINI} is missing; reinstall cskt or make it with: python -m cskt pretrain-mini"
+        )
     return path
 
 
@@ -91,7 +115,9 @@ def known_token_ids(name: str) -> set[int] | None:
     return set(load_file(_asset("safetensors"))[_IDS].tolist()) if name == MINI else None
 
 
-def load_clip_state(backbone: nn.Module, state: Mapping[str, Tensor], grid: tuple[int, int], source: str) -> None:
+def load_clip_state(
+    backbone: nn.Module, state: Mapping[str, Tensor], grid: tuple[int, int], source: str
+) -> None:
     """Copies a CLIP state dict into ``backbone``, image positions resized from ``grid``; errors name ``source``."""
     state = {name: tensor for name, tensor in state.items() if name not in _NOT_WEIGHTS}
     own = backbone.state_dict()
@@ -102,7 +128,9 @@ def load_clip_state(backbone: nn.Module, state: Mapping[str, Tensor], grid: tupl
     copy_state(own, state, source)
 
 
-def resize_positions(positions: Tensor, native_grid: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def resize_positions(
+    positions: Tensor, native_grid: tuple[int, int], grid: tuple[int, int]
+) -> Tensor:
     """Image positions (1 + rows * columns, W) moved to another grid as released: class row kept, bilinear.
     Their own grid is ``native_grid`` where the row count fits it, else the target's, else square."""
     count = len(positions) - 1
@@ -111,7 +139,9 @@ def resize_positions(positions: Tensor, native_grid: tuple[int, int], grid: tupl
     if source == tuple(grid):
         return positions
     cells = positions[1:].to(torch.promote_types(positions.dtype, torch.float32))
-    cells = F.interpolate(cells.t().unflatten(1, source)[None], size=tuple(grid), mode="bilinear")[0]
+    cells = F.interpolate(cells.t().unflatten(1, source)[None], size=tuple(grid), mode="bilinear")[
+        0
+    ]
     return torch.cat([positions[:1].to(cells.dtype), cells.flatten(1).t()])
 
 
@@ -119,29 +149,40 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a checkpoint file, unpickling nothing else: .safetensors, torch.save or TorchScript (OpenAI)."""
     path = Path(path)
     if not path.is_file():
-        raise CSKTError(f"checkpoint file {path} does not exist; give the path of an existing file.")
+        raise CSKTError(
+            f"checkpoint file {path} does not exist; give the path of an existing file."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # torch retires TorchScript, but OpenAI's files are made so
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # torch retires TorchScript, but OpenAI's files are made so
             try:
                 content = torch.load(path, map_location="cpu", weights_only=True)
             except RuntimeError:  # a TorchScript archive
                 content = torch.jit.load(path, map_location="cpu").state_dict()
     except Exception as error:  # each reader has its own exceptions; the user needs the file's name
-        raise CSKTError(f"checkpoint file {path} cannot be read as tensors ({type(error).__name__}); give a complete "
-                        "file, saved from a plain state_dict.") from error
+        raise CSKTError(
+            f"checkpoint file {path} cannot be read as tensors ({type(error).__name__}); give a complete "
+            "file, saved from a plain state_dict."
+        ) from error
     return unwrap_state(content, str(path))
 
 
 def unwrap_state(content: Any, source: str) -> dict[str, Tensor]:
     """A state dict, whole or under ``state_dict`` or ``model``, without the prefix of a data-parallel wrapper."""
     if isinstance(content, Mapping):
-        content = next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), content)
+        content = next(
+            (content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)),
+            content,
+        )
     if not isinstance(content, Mapping) or not content:
-        raise CSKTError(f"{source} holds no state dict; save model.state_dict(), bare or under 'state_dict'.")
+        raise CSKTError(
+            f"{source} holds no state dict; save model.state_dict(), bare or under 'state_dict'."
+        )
     wrapped = all(str(name).startswith("module.") for name in content)
-    return {str(name)[len("module.") * wrapped:]: value for name, value in content.items()}
+    return {str(name)[len("module.") * wrapped :]: value for name, value in content.items()}
 
 
 @torch.no_grad()
@@ -149,13 +190,21 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str)
     """Copies ``state`` into the tensors ``own`` by name; a :class:`CSKTError` lists what is missing, surplus or of the
     wrong shape, and nothing is copied."""
     shapes = {name: tuple(getattr(value, "shape", ("no tensor",))) for name, value in state.items()}
-    wrong = [f"{name} (expected {tuple(tensor.shape)}, got {shapes[name]})" for name, tensor in own.items()
-             if shapes.get(name, tensor.shape) != tensor.shape]
-    faults = {"missing": [name for name in own if name not in shapes],
-              "surplus": [name for name in shapes if name not in own], "of the wrong shape": wrong}
+    wrong = [
+        f"{name} (expected {tuple(tensor.shape)}, got {shapes[name]})"
+        for name, tensor in own.items()
+        if shapes.get(name, tensor.shape) != tensor.shape
+    ]
+    faults = {
+        "missing": [name for name in own if name not in shapes],
+        "surplus": [name for name in shapes if name not in own],
+        "of the wrong shape": wrong,
+    }
     found = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items() if names)
     if found:
-        raise CSKTError(f"{source} does not fit the model ({found}); use a checkpoint made for this configuration.")
+        raise CSKTError(
+            f"{source} does not fit the model ({found}); use a checkpoint made for this configuration."
+        )
     for name, tensor in own.items():
         tensor.copy_(state[name])
 
@@ -196,13 +245,22 @@ def check_supported(backbone: nn.Module) -> None:
     """Raises a :class:`CSKTError` unless ``backbone`` is a CLIP whose blocks :mod:`cskt.model.towers` can run."""
     visual = getattr(backbone, "visual", None)
     if not (
-        isinstance(backbone, open_clip.CLIP) and isinstance(visual, VisionTransformer)
-        and visual.attn_pool is None and visual.pool_type == "tok"
-        and backbone.attn_mask is not None and backbone.text_pool_type in ("argmax", "eos")
-        and all(type(b) is ResidualAttentionBlock for t in (visual, backbone) for b in t.transformer.resblocks)
+        isinstance(backbone, open_clip.CLIP)
+        and isinstance(visual, VisionTransformer)
+        and visual.attn_pool is None
+        and visual.pool_type == "tok"
+        and backbone.attn_mask is not None
+        and backbone.text_pool_type in ("argmax", "eos")
+        and all(
+            type(b) is ResidualAttentionBlock
+            for t in (visual, backbone)
+            for b in t.transformer.resblocks
+        )
     ):
-        raise CSKTError(f"the backbone ({type(backbone).__name__}) is not an open_clip ViT CLIP with class-token "
-                        "pooling and a causal text tower; use one such as ViT-B-16-quickgelu.")
+        raise CSKTError(
+            f"the backbone ({type(backbone).__name__}) is not an open_clip ViT CLIP with class-token "
+            "pooling and a causal text tower; use one such as ViT-B-16-quickgelu."
+        )
 
 
 def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | str | None:
@@ -222,8 +280,10 @@ def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | st
     if path.is_file():
         return path
     tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-    raise CSKTError(f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
-                    f"at {path.absolute()}); give one of the tags or put the checkpoint file there.")
+    raise CSKTError(
+        f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
+        f"at {path.absolute()}); give one of the tags or put the checkpoint file there."
+    )
 
 
 def public_name(pretrained: str | os.PathLike | None) -> str | None:
@@ -231,7 +291,9 @@ def public_name(pretrained: str | os.PathLike | None) -> str | None:
     return None if pretrained is None else PureWindowsPath(os.fspath(pretrained)).name
 
 
-def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | None) -> dict[str, Tensor] | None:
+def _weights(
+    name: str, config: dict[str, Any], pretrained: str | os.PathLike | None
+) -> dict[str, Tensor] | None:
     """The state dict that ``pretrained`` stands for, None for random weights."""
     source = weights_source(name, pretrained)
     if source is None:
@@ -239,29 +301,45 @@ def _weights(name: str, config: dict[str, Any], pretrained: str | os.PathLike | 
     if isinstance(source, Path):
         return _mini_state(config) if pretrained is None else read_checkpoint(source)
     tag, known = source, get_pretrained_cfg(name, source)
-    if known.get("quick_gelu") and not config.get("quick_gelu") and f"{name}-quickgelu" in open_clip.list_models():
-        raise CSKTError(f"tag {tag!r} was trained with QuickGELU; use the backbone {name + '-quickgelu'!r}.")
+    if (
+        known.get("quick_gelu")
+        and not config.get("quick_gelu")
+        and f"{name}-quickgelu" in open_clip.list_models()
+    ):
+        raise CSKTError(
+            f"tag {tag!r} was trained with QuickGELU; use the backbone {name + '-quickgelu'!r}."
+        )
     return read_checkpoint(_download(name, tag, known))
 
 
 def _download(name: str, tag: str, known: dict[str, Any]) -> str:
     """The file of an open_clip tag: put into ~/.cache/clip by hand, in the hub's cache, or downloaded now."""
     url, repository = known.get("url", ""), known["hf_hub"].rstrip("/")
-    by_hand = Path.home() / ".cache" / "clip" / (os.path.basename(url) or f"{name}-{tag}.safetensors")
-    cached = [try_to_load_from_cache(repository, f"open_clip_{f}") for f in ("model.safetensors", "pytorch_model.bin")]
+    by_hand = (
+        Path.home() / ".cache" / "clip" / (os.path.basename(url) or f"{name}-{tag}.safetensors")
+    )
+    cached = [
+        try_to_load_from_cache(repository, f"open_clip_{f}")
+        for f in ("model.safetensors", "pytorch_model.bin")
+    ]
     for path in (by_hand, *cached):
         if isinstance(path, str | Path) and os.path.isfile(path):
             return str(path)
     try:
-        with contextlib.suppress(urllib.error.HTTPError):  # the hub's client retries for a minute: ask once first
-            urllib.request.urlopen(urllib.request.Request(ENDPOINT, method="HEAD"), timeout=10).close()
+        with contextlib.suppress(
+            urllib.error.HTTPError
+        ):  # the hub's client retries for a minute: ask once first
+            urllib.request.urlopen(
+                urllib.request.Request(ENDPOINT, method="HEAD"), timeout=10
+            ).close()
         return download_pretrained(known)
     except Exception as error:  # urllib, huggingface_hub and the file system each raise their own
         raise CSKTError(
             f"the weights of {name}, tag {tag!r}, could not be fetched from the Hugging Face hub ({repository}, "
             f"{type(error).__name__}) and are neither in its cache {HF_HUB_CACHE} nor at {by_hand}; download "
             f"{url or f'{ENDPOINT}/{repository}'} on a connected machine and put the file there, or pass its path as "
-            "pretrained.") from error
+            "pretrained."
+        ) from error
 
 
 def _mini_state(config: dict[str, Any]) -> dict[str, Tensor]:

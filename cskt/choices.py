@@ -32,13 +32,23 @@ def selection_table(runs: pd.DataFrame) -> pd.DataFrame:
         dataset, backbone, method, epochs, setting, inputs = key
         on_test, last = group[TEST] - group[VAL], group[LAST] - group[VAL]
         kept = group["val epoch"].dropna().astype(int).astype(str)
-        rows.append({
-            "dataset": dataset, "backbone": backbone, "method": METHOD_NAMES.get(method, method),
-            "epochs": epochs, "setting": setting, "inputs": inputs, "seeds": len(group),
-            VAL: _or_none(group[VAL]), TEST: _or_none(group[TEST]), LAST: _or_none(group[LAST]),
-            "test less val": _or_none(on_test, "+"), "last less val": _or_none(last, "+"),
-            "epochs that val chose": ", ".join(kept) or _NONE,
-        })
+        rows.append(
+            {
+                "dataset": dataset,
+                "backbone": backbone,
+                "method": METHOD_NAMES.get(method, method),
+                "epochs": epochs,
+                "setting": setting,
+                "inputs": inputs,
+                "seeds": len(group),
+                VAL: _or_none(group[VAL]),
+                TEST: _or_none(group[TEST]),
+                LAST: _or_none(group[LAST]),
+                "test less val": _or_none(on_test, "+"),
+                "last less val": _or_none(last, "+"),
+                "epochs that val chose": ", ".join(kept) or _NONE,
+            }
+        )
     return hide_shared(pd.DataFrame(rows), runs) if rows else pd.DataFrame()
 
 
@@ -87,12 +97,16 @@ def search_table(grid: pd.DataFrame) -> pd.DataFrame:
     for row in search_means(grid).to_dict("records"):
         method, _, tried = row["row"].partition(", ")
         last = row["val R@1, last epoch"]
-        rows.append({
-            "method": method, "tried": tried, "seeds": row["seeds"],
-            "val R@1, epoch kept": f"{row['val R@1']:.2f}",
-            "val R@1, last epoch": _NONE if pd.isna(last) else f"{last:.2f}",
-            "chosen": "chosen" if row["chosen"] else "",
-        })
+        rows.append(
+            {
+                "method": method,
+                "tried": tried,
+                "seeds": row["seeds"],
+                "val R@1, epoch kept": f"{row['val R@1']:.2f}",
+                "val R@1, last epoch": _NONE if pd.isna(last) else f"{last:.2f}",
+                "chosen": "chosen" if row["chosen"] else "",
+            }
+        )
     return pd.DataFrame(rows)
 
 

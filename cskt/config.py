@@ -40,7 +40,9 @@ def _number(holds: Callable[[float], bool], span: str) -> Rule:
 
 
 def _choice(*options: str) -> Rule:
-    return lambda v: v in options, " or ".join([", ".join(map(repr, options[:-1])), repr(options[-1])])
+    return lambda v: v in options, " or ".join(
+        [", ".join(map(repr, options[:-1])), repr(options[-1])]
+    )
 
 
 _SWITCH: Rule = (lambda v: type(v) is bool, "True or False")
@@ -57,7 +59,9 @@ def _check(config: Any, rules: dict[str, Rule]) -> None:
 def _from_dict(cls, values: dict[str, Any]):
     surplus = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
     if surplus:
-        raise CSKTError(f"{cls.__name__} has no field {', '.join(surplus)}; remove it from the configuration.")
+        raise CSKTError(
+            f"{cls.__name__} has no field {', '.join(surplus)}; remove it from the configuration."
+        )
     return cls(**values)
 
 
@@ -88,14 +92,34 @@ class CSKTConfig:
 
     def __post_init__(self) -> None:
         depth = _integer(0)[0]
-        _check(self, {
-            "prompt_length": _integer(1, 32), "reduction": _integer(1), "lora_rank": _integer(1),
-            "prompt_depth": (lambda v: v is None or depth(v), "None (every block) or an integer >= 0"),
-            **dict.fromkeys(("text_to_vision", "vision_to_text", "vision_adapter", "text_adapter", "lora",
-                             "train_backbone"), _SWITCH),
-            **dict.fromkeys(("vision_scale", "text_scale"), _number(lambda v: True, "a finite number")),
-            "prompt_init": _choice("random", "a photo of a"), "adapter_init": _choice("normal", "zero"),
-        })
+        _check(
+            self,
+            {
+                "prompt_length": _integer(1, 32),
+                "reduction": _integer(1),
+                "lora_rank": _integer(1),
+                "prompt_depth": (
+                    lambda v: v is None or depth(v),
+                    "None (every block) or an integer >= 0",
+                ),
+                **dict.fromkeys(
+                    (
+                        "text_to_vision",
+                        "vision_to_text",
+                        "vision_adapter",
+                        "text_adapter",
+                        "lora",
+                        "train_backbone",
+                    ),
+                    _SWITCH,
+                ),
+                **dict.fromkeys(
+                    ("vision_scale", "text_scale"), _number(lambda v: True, "a finite number")
+                ),
+                "prompt_init": _choice("random", "a photo of a"),
+                "adapter_init": _choice("normal", "zero"),
+            },
+        )
 
     @property
     def prompts_per_tower(self) -> int:
@@ -177,25 +201,40 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         size = _integer(1)[0]
-        _check(self, {
-            "dataset": _choice(*DATASETS), "seed": _integer(0), "epochs": _integer(1), "batch_size": _integer(2),
-            "image_size": (lambda v: isinstance(v, (tuple, list)) and len(v) == 2 and all(map(size, v)),
-                           "(height, width) in pixels"),
-            "optimizer": _choice("adam", "adamw"), "warmup_epochs": _integer(0), "pad": _integer(0),
-            "train_fraction": _number(lambda v: 0 < v <= 1, "a share > 0 and <= 1"),
-            "weight_decay": _number(lambda v: v >= 0, "a number >= 0"),
-            "selection": _choice("val", "test", "last"),
-            **dict.fromkeys(("learning_rate", "bias_factor", "adam_eps", "temperature"), _POSITIVE),
-            **dict.fromkeys(("flip", "erasing"), _PROBABILITY),
-            **dict.fromkeys(("checkpointing", "compile"), _SWITCH),
-            "precision": _choice("auto", "fp32", "bf16"), "device": _choice("auto", "cpu", "cuda"),
-        })
+        _check(
+            self,
+            {
+                "dataset": _choice(*DATASETS),
+                "seed": _integer(0),
+                "epochs": _integer(1),
+                "batch_size": _integer(2),
+                "image_size": (
+                    lambda v: isinstance(v, (tuple, list)) and len(v) == 2 and all(map(size, v)),
+                    "(height, width) in pixels",
+                ),
+                "optimizer": _choice("adam", "adamw"),
+                "warmup_epochs": _integer(0),
+                "pad": _integer(0),
+                "train_fraction": _number(lambda v: 0 < v <= 1, "a share > 0 and <= 1"),
+                "weight_decay": _number(lambda v: v >= 0, "a number >= 0"),
+                "selection": _choice("val", "test", "last"),
+                **dict.fromkeys(
+                    ("learning_rate", "bias_factor", "adam_eps", "temperature"), _POSITIVE
+                ),
+                **dict.fromkeys(("flip", "erasing"), _PROBABILITY),
+                **dict.fromkeys(("checkpointing", "compile"), _SWITCH),
+                "precision": _choice("auto", "fp32", "bf16"),
+                "device": _choice("auto", "cpu", "cuda"),
+            },
+        )
         method = _from_dict(CSKTConfig, self.cskt) if isinstance(self.cskt, dict) else self.cskt
         object.__setattr__(self, "image_size", tuple(self.image_size))
         object.__setattr__(self, "cskt", method.for_method(self.method))
 
     @classmethod
-    def paper(cls, dataset: str = "CUHK-PEDES", data_root: str | None = None, **overrides: Any) -> TrainConfig:
+    def paper(
+        cls, dataset: str = "CUHK-PEDES", data_root: str | None = None, **overrides: Any
+    ) -> TrainConfig:
         """The paper's setting as released: CLIP ViT-B/16 at 384x128, 60 epochs of Adam. Full fine-tuning, which the
         release does not have, takes IRRA's learning rate."""
         rate = {"learning_rate": 1e-5} if overrides.get("method") == "full" else {}
@@ -205,8 +244,17 @@ class TrainConfig:
     def mini(cls, dataset: str = "SynthPEDES-A", **overrides: Any) -> TrainConfig:
         """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen on val."""
         values: dict[str, Any] = dict(
-            dataset=dataset, backbone=MINI, pretrained=None, image_size=(128, 64), cskt=CSKTConfig.mini(), epochs=6,
-            batch_size=64, adam_eps=1e-8, warmup_epochs=1, pad=4, erasing=0.2,
+            dataset=dataset,
+            backbone=MINI,
+            pretrained=None,
+            image_size=(128, 64),
+            cskt=CSKTConfig.mini(),
+            epochs=6,
+            batch_size=64,
+            adam_eps=1e-8,
+            warmup_epochs=1,
+            pad=4,
+            erasing=0.2,
         )
         method = overrides.get("method", cls.method)
         if method in MINI_LEARNING_RATES:  # any other is refused below, by name
@@ -217,7 +265,9 @@ class TrainConfig:
     def for_backbone(cls, backbone: str = MINI, **overrides: Any) -> TrainConfig:
         """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; None means default."""
         overrides = {name: value for name, value in overrides.items() if value is not None}
-        return cls.mini(**overrides) if backbone == MINI else cls.paper(backbone=backbone, **overrides)
+        return (
+            cls.mini(**overrides) if backbone == MINI else cls.paper(backbone=backbone, **overrides)
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

@@ -29,9 +29,14 @@ from .model.cskt import CSKT
 from .numerics import resolve_device, resolve_precision
 from .probes import image_relevance, word_differences
 
-HEAT, STRONGEST = "213,94,0", 0.75  # Okabe and Ito's vermilion: one hue, safe for the colour-blind, on white and black
-SCALE = ('<span style="display:inline-block;width:6em;height:0.8em;border:1px solid currentColor;background:'
-         f'linear-gradient(to right,transparent,rgba({HEAT},{STRONGEST}))"></span>')
+HEAT, STRONGEST = (
+    "213,94,0",
+    0.75,
+)  # Okabe and Ito's vermilion: one hue, safe for the colour-blind, on white and black
+SCALE = (
+    '<span style="display:inline-block;width:6em;height:0.8em;border:1px solid currentColor;background:'
+    f'linear-gradient(to right,transparent,rgba({HEAT},{STRONGEST}))"></span>'
+)
 MOST, KEPT, LISTED = 50, 20, 10  # hits shown; queries in the history; skipped files that are named
 # Only the demo's own elements: a notebook has others. The book's theme pads and rounds images in dark mode.
 STYLE = """<style>
@@ -78,19 +83,33 @@ def hit_picture(hit: Hit) -> str:
 
 def hit_figure(uri: str, rank: int, score: float, label: str, right: bool | None = None) -> str:
     """A hit as html: framed green if it is right, orange if wrong, grey if unknown. The label is escaped."""
-    colour, mark = {True: ("#009e73", "✓ right"), False: ("#d55e00", "✗ wrong"), None: ("#9aa0a6", "")}[right]
+    colour, mark = {
+        True: ("#009e73", "✓ right"),
+        False: ("#d55e00", "✗ wrong"),
+        None: ("#9aa0a6", ""),
+    }[right]
     text = html.escape(f"rank {rank}, {label}, similarity {score:.2f} {mark}".strip())
-    return (f'<figure style="margin:4px;display:inline-block;text-align:center;line-height:18px"><img src="{uri}" '
-            f'alt="{text}" title="{text}" style="border:4px solid {colour};border-radius:4px;height:150px;width:auto;'
-            f'max-width:150px;object-fit:contain"><figcaption style="font-size:12px;margin:0">{rank} · {score:.2f} '
-            f"{mark}</figcaption></figure>")
+    return (
+        f'<figure style="margin:4px;display:inline-block;text-align:center;line-height:18px"><img src="{uri}" '
+        f'alt="{text}" title="{text}" style="border:4px solid {colour};border-radius:4px;height:150px;width:auto;'
+        f'max-width:150px;object-fit:contain"><figcaption style="font-size:12px;margin:0">{rank} · {score:.2f} '
+        f"{mark}</figcaption></figure>"
+    )
 
 
-def hit_strip(images: Sequence[np.ndarray], scores: Sequence[float], labels: Sequence[str],
-              correct: Sequence[bool | None] | None = None) -> str:
+def hit_strip(
+    images: Sequence[np.ndarray],
+    scores: Sequence[float],
+    labels: Sequence[str],
+    correct: Sequence[bool | None] | None = None,
+) -> str:
     """Ranked hits as html: right ones framed green, wrong ones orange, unknown ones grey. All text is escaped."""
-    figures = [hit_figure(image_uri(image), rank + 1, score, label, None if correct is None else correct[rank])
-               for rank, (image, score, label) in enumerate(zip(images, scores, labels, strict=True))]
+    figures = [
+        hit_figure(
+            image_uri(image), rank + 1, score, label, None if correct is None else correct[rank]
+        )
+        for rank, (image, score, label) in enumerate(zip(images, scores, labels, strict=True))
+    ]
     return f'<div class="cskt-hits">{"".join(figures)}</div>'
 
 
@@ -99,7 +118,8 @@ def contact_sheet(query: str, hits: Sequence[Hit], remarks: Sequence[str] = ()) 
     figures = "".join(
         f'<figure><img src="{hit_picture(hit)}" alt="{html.escape(hit.label())}"><figcaption>{rank} · {hit.score:.3f}'
         f"<br>{html.escape(hit.label())}<br><small>{html.escape(hit.source)}</small></figcaption></figure>"
-        for rank, hit in enumerate(hits, start=1))
+        for rank, hit in enumerate(hits, start=1)
+    )
     said = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(query)}</title>
 <meta name="viewport" content="width=device-width"><style>:root {{ color-scheme: light dark; font: 15px system-ui }}
@@ -119,12 +139,21 @@ def shaded(uri: str, shares: np.ndarray | None, label: str, height: int = 320) -
     cells = grid = ""
     if shares is not None:
         rows, columns = shares.shape
-        grid = (f'<div style="position:absolute;inset:0;display:grid;grid-template:repeat({rows},1fr)/'
-                f'repeat({columns},1fr)">')
-        cells = "".join(f'<div title="{share:.4f}" style="background:rgba({HEAT},{opacity:.3f})"></div>'
-                        for share, opacity in zip(shares.flat, opacities(shares).flat, strict=True)) + "</div>"
-    return (f'<div style="position:relative;align-self:flex-start"><img src="{uri}" style="display:block;height:'
-            f'{height}px;width:auto;max-width:none" alt="{html.escape(label)}">{grid}{cells}</div>')
+        grid = (
+            f'<div style="position:absolute;inset:0;display:grid;grid-template:repeat({rows},1fr)/'
+            f'repeat({columns},1fr)">'
+        )
+        cells = (
+            "".join(
+                f'<div title="{share:.4f}" style="background:rgba({HEAT},{opacity:.3f})"></div>'
+                for share, opacity in zip(shares.flat, opacities(shares).flat, strict=True)
+            )
+            + "</div>"
+        )
+    return (
+        f'<div style="position:relative;align-self:flex-start"><img src="{uri}" style="display:block;height:'
+        f'{height}px;width:auto;max-width:none" alt="{html.escape(label)}">{grid}{cells}</div>'
+    )
 
 
 def word_bars(effects: Sequence[tuple[str, float]]) -> str:
@@ -133,8 +162,10 @@ def word_bars(effects: Sequence[tuple[str, float]]) -> str:
     for word, value in effects:
         width, colour = 50 * abs(value) / most, f"rgb({HEAT})" if value >= 0 else "#7a8794"
         left = 50 if value >= 0 else 50 - width
-        rows.append(f'<div><b>{html.escape(word)}</b><span><i style="left:{left:.1f}%;width:{width:.1f}%;'
-                    f'background:{colour}"></i></span><code>{value:+.3f}</code></div>')
+        rows.append(
+            f'<div><b>{html.escape(word)}</b><span><i style="left:{left:.1f}%;width:{width:.1f}%;'
+            f'background:{colour}"></i></span><code>{value:+.3f}</code></div>'
+        )
     return f'<div class="cskt-words">{"".join(rows)}</div>'
 
 
@@ -154,6 +185,7 @@ class Asked:
 
 def _plainly(act: Callable[..., None]) -> Callable[..., None]:
     """What cannot be done is said in a sentence, and what is shown stays."""
+
     @functools.wraps(act)
     def attempt(self: RetrievalDemo, *arguments: Any) -> None:
         try:
@@ -177,8 +209,14 @@ class RetrievalDemo:
     them raises :class:`CSKTError`: ``message`` says what is wrong, and what was shown stays.
     """
 
-    def __init__(self, galleries: Mapping[str, Gallery], examples: Iterable[str] = (),
-                 truth: Mapping[str, Collection[int]] | None = None, note: str = "", growing: bool = True) -> None:
+    def __init__(
+        self,
+        galleries: Mapping[str, Gallery],
+        examples: Iterable[str] = (),
+        truth: Mapping[str, Collection[int]] | None = None,
+        note: str = "",
+        growing: bool = True,
+    ) -> None:
         if not galleries:
             raise CSKTError("the demo needs at least one gallery.")
         self.galleries, self.note, names = dict(galleries), note, list(galleries)
@@ -188,42 +226,81 @@ class RetrievalDemo:
         self.found: dict[str, list[Hit]] = {}
         wide, button = widgets.Layout(width="min(760px, 98%)"), widgets.Layout(width="auto")
         texts = [" ".join(text.split()) for text in examples]
-        self.examples = widgets.Dropdown(options=[("choose an example …", ""), *((e[:110], e) for e in texts)],
-                                         description="Example", layout=wide)
+        self.examples = widgets.Dropdown(
+            options=[("choose an example …", ""), *((e[:110], e) for e in texts)],
+            description="Example",
+            layout=wide,
+        )
         # Changes when Enter is pressed or the box is left: what is typed is never cut short by a search.
-        self.query = widgets.Text(placeholder="a woman in a red coat with a black backpack", description="Describe",
-                                  continuous_update=False, layout=widgets.Layout(flex="1 1 300px", max_width="760px"))
-        self.button = widgets.Button(description="Search", button_style="primary", icon="search", layout=button)
-        self.hits = widgets.BoundedIntText(value=10, min=1, max=MOST, description="Hits",
-                                           layout=widgets.Layout(width="150px"))
-        self.camera = widgets.Dropdown(options=[("all", None)], description="Camera",
-                                       layout=widgets.Layout(width="210px"))
+        self.query = widgets.Text(
+            placeholder="a woman in a red coat with a black backpack",
+            description="Describe",
+            continuous_update=False,
+            layout=widgets.Layout(flex="1 1 300px", max_width="760px"),
+        )
+        self.button = widgets.Button(
+            description="Search", button_style="primary", icon="search", layout=button
+        )
+        self.hits = widgets.BoundedIntText(
+            value=10, min=1, max=MOST, description="Hits", layout=widgets.Layout(width="150px")
+        )
+        self.camera = widgets.Dropdown(
+            options=[("all", None)], description="Camera", layout=widgets.Layout(width="210px")
+        )
         both = [("side by side", names)] * (len(names) > 1)
-        self.sides = widgets.Dropdown(options=[*both, *((name, [name]) for name in names)], description="Model",
-                                      layout=widgets.Layout(width="240px"))
+        self.sides = widgets.Dropdown(
+            options=[*both, *((name, [name]) for name in names)],
+            description="Model",
+            layout=widgets.Layout(width="240px"),
+        )
         self.earlier = widgets.Dropdown(options=[], description="Earlier", layout=wide)
-        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="Search by picture",
-                                         tooltip="Find people who look like the one in a picture", layout=button)
-        self.folder = widgets.Text(placeholder="folder with images on this machine", description="Folder",
-                                   layout=widgets.Layout(width="min(420px, 98%)"))
-        self.adder = widgets.Button(description="Add folder", icon="plus", layout=button,
-                                    tooltip="Add the images in this folder, and below it, to the gallery")
+        self.upload = widgets.FileUpload(
+            accept="image/*",
+            multiple=False,
+            description="Search by picture",
+            tooltip="Find people who look like the one in a picture",
+            layout=button,
+        )
+        self.folder = widgets.Text(
+            placeholder="folder with images on this machine",
+            description="Folder",
+            layout=widgets.Layout(width="min(420px, 98%)"),
+        )
+        self.adder = widgets.Button(
+            description="Add folder",
+            icon="plus",
+            layout=button,
+            tooltip="Add the images in this folder, and below it, to the gallery",
+        )
         self.message, self.heading = widgets.HTML(), widgets.HTML()
         self.views = {name: _Side(name if len(names) > 1 else "", self) for name in names}
         self.results = widgets.Box(layout=widgets.Layout(flex_flow="row wrap", width="100%"))
 
         def row(*children: widgets.Widget) -> widgets.Box:
-            return widgets.Box(children, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+            return widgets.Box(
+                children, layout=widgets.Layout(flex_flow="row wrap", align_items="center")
+            )
 
-        self.widget = widgets.VBox([
-            widgets.HTML(STYLE), *[self.examples] * bool(texts), row(self.query, self.button),
-            row(self.hits, self.camera, *[self.sides] * (len(names) > 1), self.upload), self.earlier,
-            *[row(self.folder, self.adder)] * growing, self.message, self.heading, self.results])
+        self.widget = widgets.VBox(
+            [
+                widgets.HTML(STYLE),
+                *[self.examples] * bool(texts),
+                row(self.query, self.button),
+                row(self.hits, self.camera, *[self.sides] * (len(names) > 1), self.upload),
+                self.earlier,
+                *[row(self.folder, self.adder)] * growing,
+                self.message,
+                self.heading,
+                self.results,
+            ]
+        )
         self.widget.add_class("cskt-demo")
         self._list_cameras()
         self.button.on_click(lambda _: self.ask(self.query.value))
         self.query.observe(lambda change: self._ask_new(change["new"]), names="value")
-        self.examples.observe(lambda change: change["new"] and self._ask_new(change["new"]), names="value")
+        self.examples.observe(
+            lambda change: change["new"] and self._ask_new(change["new"]), names="value"
+        )
         self.earlier.observe(self._ask_again, names="value")
         self.upload.observe(self._take_upload, names="value")
         self.adder.on_click(lambda _: self.add(self.folder.value))
@@ -239,7 +316,11 @@ class RetrievalDemo:
             self.show(Asked(f"“{text}”", vectors, text, self.truth.get(text)))
         elif isinstance(query, Hit):
             right = None if query.identity is None else {query.identity}
-            self.show(Asked(f"more like {query.label()}", vectors, right=right, picture=hit_picture(query)))
+            self.show(
+                Asked(
+                    f"more like {query.label()}", vectors, right=right, picture=hit_picture(query)
+                )
+            )
         else:
             self.show(Asked(f"more like {name}", vectors, picture=small_uri(query)))
 
@@ -249,7 +330,9 @@ class RetrievalDemo:
         try:
             picture = read_image(io.BytesIO(content))
         except CSKTError as error:
-            raise CSKTError(f"{name}: {error}; choose a picture, such as a JPEG or PNG file.") from error
+            raise CSKTError(
+                f"{name}: {error}; choose a picture, such as a JPEG or PNG file."
+            ) from error
         self.ask(picture, name)
 
     @_plainly
@@ -260,14 +343,23 @@ class RetrievalDemo:
             return
         k, camera = self.hits.value, self.camera.value
         where = "" if camera is None else f"camera == {json.dumps(camera, ensure_ascii=False)}"
-        found = {name: self.galleries[name].search(asked.vectors[name], k, where) for name in self.sides.value}
-        remarks = {name: self._remarks(name, asked, k, len(hits), where) for name, hits in found.items()}
+        found = {
+            name: self.galleries[name].search(asked.vectors[name], k, where)
+            for name in self.sides.value
+        }
+        remarks = {
+            name: self._remarks(name, asked, k, len(hits), where) for name, hits in found.items()
+        }
         # Nothing has failed: only now is what was shown replaced.
         self.asked, self.found = asked, found
         self._remember(asked)
-        picture = f'<img src="{asked.picture}" alt="the picture searched for"> ' if asked.picture else ""
-        self.heading.value = (f'<div class="cskt-said">{picture}<b>{html.escape(asked.label)}</b>'
-                              f"{html.escape(f' ({self.note})' if self.note else '')}</div>")
+        picture = (
+            f'<img src="{asked.picture}" alt="the picture searched for"> ' if asked.picture else ""
+        )
+        self.heading.value = (
+            f'<div class="cskt-said">{picture}<b>{html.escape(asked.label)}</b>'
+            f"{html.escape(f' ({self.note})' if self.note else '')}</div>"
+        )
         for name, hits in found.items():
             self.views[name].fill(hits, asked.right)
         self.results.children = [self.views[name].widget for name in found]
@@ -281,7 +373,9 @@ class RetrievalDemo:
         for name, hits in self.found.items():
             try:
                 hit = chosen or next(iter(hits), None)
-                self.views[name].panel.value = self._panel(name, hit, chosen is not None) if hit else ""
+                self.views[name].panel.value = (
+                    self._panel(name, hit, chosen is not None) if hit else ""
+                )
             except CSKTError as error:
                 self.views[name].panel.value = html.escape(str(error))
 
@@ -294,8 +388,12 @@ class RetrievalDemo:
         try:
             for name, gallery in self.galleries.items():
                 self.say([f"Reading {folder} …"])
-                done[name] = gallery.add(folder.strip(), on_batch=lambda at, of, name=name: self.say(
-                    [f"{name}: {at:,} of {of:,} files read …"]))
+                done[name] = gallery.add(
+                    folder.strip(),
+                    on_batch=lambda at, of, name=name: self.say(
+                        [f"{name}: {at:,} of {of:,} files read …"]
+                    ),
+                )
         finally:
             self.adder.disabled = False
         self._list_cameras()
@@ -320,38 +418,82 @@ class RetrievalDemo:
         gallery, asked = self.galleries[name], self.asked
         if asked.text and name not in asked.words:
             asked.words[name] = word_differences(gallery.model, asked.text).cpu().numpy()
-        return list(zip(asked.text.split(), (asked.words[name] @ gallery.encode(hit)).tolist(), strict=True)
-                    ) if asked.text else []
+        return (
+            list(
+                zip(
+                    asked.text.split(),
+                    (asked.words[name] @ gallery.encode(hit)).tolist(),
+                    strict=True,
+                )
+            )
+            if asked.text
+            else []
+        )
 
     def _panel(self, name: str, hit: Hit, mapped: bool) -> str:
-        gallery, asked, place, picture = self.galleries[name], self.asked, [each.id for each in self.found[name]], ""
+        gallery, asked, place, picture = (
+            self.galleries[name],
+            self.asked,
+            [each.id for each in self.found[name]],
+            "",
+        )
         rank = f"rank {place.index(hit.id) + 1}" if hit.id in place else "not among the hits"
         score = float(gallery.encode(hit) @ asked.vectors[name])
         if mapped:
             model, whole = gallery.model, hit.image()
-            (rows, columns), (height, width) = model.backbone.visual.grid_size, model.backbone.visual.patch_size
-            covered = whole.crop((0, 0, whole.width * columns * width // model.image_size[1],
-                                  whole.height * rows * height // model.image_size[0]))
-            picture = shaded(small_uri(covered, (512, 512)), self.relevance(name, hit),
-                             f"{rank}, {hit.label()}, shaded where the similarity comes from", 256)
-        words = "" if not asked.text else (
-            "<br>What each word adds to the similarity (all of it less that without the word):")
-        told = "" if mapped else ("<br>" if not words else " ") + "“Map” shows where in a picture it comes from."
+            (rows, columns), (height, width) = (
+                model.backbone.visual.grid_size,
+                model.backbone.visual.patch_size,
+            )
+            covered = whole.crop(
+                (
+                    0,
+                    0,
+                    whole.width * columns * width // model.image_size[1],
+                    whole.height * rows * height // model.image_size[0],
+                )
+            )
+            picture = shaded(
+                small_uri(covered, (512, 512)),
+                self.relevance(name, hit),
+                f"{rank}, {hit.label()}, shaded where the similarity comes from",
+                256,
+            )
+        words = (
+            ""
+            if not asked.text
+            else (
+                "<br>What each word adds to the similarity (all of it less that without the word):"
+            )
+        )
+        told = (
+            ""
+            if mapped
+            else ("<br>" if not words else " ") + "“Map” shows where in a picture it comes from."
+        )
         bars = word_bars(self.word_effects(name, hit)) if asked.text else ""
-        return (f'<div class="cskt-panel"><b>{rank}</b>, {html.escape(hit.label())}: similarity {score:.3f}.{words}'
-                f'{told}<div style="display:flex;flex-wrap:wrap;gap:12px;margin-top:6px">{picture}{bars}</div></div>')
+        return (
+            f'<div class="cskt-panel"><b>{rank}</b>, {html.escape(hit.label())}: similarity {score:.3f}.{words}'
+            f'{told}<div style="display:flex;flex-wrap:wrap;gap:12px;margin-top:6px">{picture}{bars}</div></div>'
+        )
 
     def _remarks(self, name: str, asked: Asked, k: int, found: int, where: str) -> list[str]:
         gallery = self.galleries[name]
         said = gallery.remarks(asked.text) if asked.text else []
         if found < k:
-            said.append(f"Only {found} images fit the filter." if where else f"The gallery holds only {found} images.")
+            said.append(
+                f"Only {found} images fit the filter."
+                if where
+                else f"The gallery holds only {found} images."
+            )
         return said
 
     def _remember(self, asked: Asked) -> None:
         if asked.text:
             self.query.value = asked.text
-        self.examples.value = asked.text if asked.text in [value for _, value in self.examples.options] else ""
+        self.examples.value = (
+            asked.text if asked.text in [value for _, value in self.examples.options] else ""
+        )
         new = asked.label not in self.history
         self.history[asked.label] = asked
         if new:
@@ -393,14 +535,18 @@ class _Side:
         self.box = widgets.Box(layout=widgets.Layout(flex_flow="row wrap"))
         self.panel = widgets.HTML()
         heading = [widgets.HTML(f"<b>{html.escape(name)}</b>")] * bool(name)
-        self.widget = widgets.VBox([*heading, self.box, self.panel],
-                                   layout=widgets.Layout(flex="1 1 440px", min_width="0", padding="0 8px 0 0"))
+        self.widget = widgets.VBox(
+            [*heading, self.box, self.panel],
+            layout=widgets.Layout(flex="1 1 440px", min_width="0", padding="0 8px 0 0"),
+        )
 
     def fill(self, hits: Sequence[Hit], right: Collection[int] | None) -> None:
         """Show hits; cards are kept from one search to the next, as new ones take the browser longer."""
         self.cards += [_Card(self.demo) for _ in range(len(hits) - len(self.cards))]
         for rank, (card, hit) in enumerate(zip(self.cards, hits, strict=False), start=1):
-            card.fill(rank, hit, None if right is None or hit.identity is None else hit.identity in right)
+            card.fill(
+                rank, hit, None if right is None or hit.identity is None else hit.identity in right
+            )
         self.box.children = [card.widget for card in self.cards[: len(hits)]]
 
 
@@ -416,8 +562,10 @@ class _Card:
             button.style.font_size = "12px"
         self.map.on_click(lambda _: demo.explain(self.hit))
         self.more.on_click(lambda _: demo.ask(self.hit))
-        self.widget = widgets.VBox([self.picture, self.map, self.more],
-                                   layout=widgets.Layout(align_items="center", margin="0 0 8px"))
+        self.widget = widgets.VBox(
+            [self.picture, self.map, self.more],
+            layout=widgets.Layout(align_items="center", margin="0 0 8px"),
+        )
 
     def fill(self, rank: int, hit: Hit, right: bool | None) -> None:
         self.hit = hit
@@ -427,7 +575,9 @@ class _Card:
 
 
 def _report(added: Added) -> list[str]:
-    said = [f"{added.added} images added, {added.known} known already, {len(added.skipped)} files skipped."]
+    said = [
+        f"{added.added} images added, {added.known} known already, {len(added.skipped)} files skipped."
+    ]
     said += [f"Skipped {file}: {why}." for file, why in list(added.skipped.items())[:LISTED]]
     return said + [f"… and {len(added.skipped) - LISTED} more."] * (len(added.skipped) > LISTED)
 
@@ -435,24 +585,38 @@ def _report(added: Added) -> list[str]:
 def _by_side(said: Mapping[str, Sequence[str]]) -> list[str]:
     """Each sentence once, with the names of the galleries that it holds for unless it holds for all."""
     sentences = dict.fromkeys(sentence for each in said.values() for sentence in each)
-    names = {sentence: [name for name, each in said.items() if sentence in each] for sentence in sentences}
-    return [sentence if len(names[sentence]) == len(said) else f"{' and '.join(names[sentence])}: {sentence}"
-            for sentence in sentences]
+    names = {
+        sentence: [name for name, each in said.items() if sentence in each]
+        for sentence in sentences
+    }
+    return [
+        sentence
+        if len(names[sentence]) == len(said)
+        else f"{' and '.join(names[sentence])}: {sentence}"
+        for sentence in sentences
+    ]
 
 
 def example_browser(queries: Sequence[str], pages: Sequence[str]) -> widgets.VBox:
     """Precomputed results behind a drop-down; alive on a static page too, as the link runs in the browser."""
     if len(queries) != len(pages) or not queries:
-        raise CSKTError(f"the browser needs one page per query, got {len(queries)} queries and {len(pages)} pages.")
-    chooser = widgets.Dropdown(options=[(query[:110], index) for index, query in enumerate(queries)], index=0,
-                               description="Query", layout=widgets.Layout(width="95%"))
+        raise CSKTError(
+            f"the browser needs one page per query, got {len(queries)} queries and {len(pages)} pages."
+        )
+    chooser = widgets.Dropdown(
+        options=[(query[:110], index) for index, query in enumerate(queries)],
+        index=0,
+        description="Query",
+        layout=widgets.Layout(width="95%"),
+    )
     stack = widgets.Stack([widgets.HTML(page) for page in pages], selected_index=0)
     widgets.jslink((chooser, "index"), (stack, "selected_index"))
     return widgets.VBox([chooser, stack])
 
 
-def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8, growing: bool = False
-             ) -> RetrievalDemo:
+def run_demo(
+    run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8, growing: bool = False
+) -> RetrievalDemo:
     """The demo of a run: its model and the one before training, side by side over the test images of a data set (None:
     the run's own), with so many captions as examples and all of them as truth.
 
@@ -460,17 +624,26 @@ def run_demo(run: Run, data: PersonRetrievalDataset | None = None, examples: int
     added (``growing``) are others than those that the book's page shows.
     """
     data = data or load_dataset(run.config.dataset, run.config.data_root)
-    models: dict[str, CSKT] = {"CSKT" if run.config.method == "cskt" else run.config.method: run.load_model()}
+    models: dict[str, CSKT] = {
+        "CSKT" if run.config.method == "cskt" else run.config.method: run.load_model()
+    }
     if "zero-shot" not in models:
         models["zero-shot"] = build_model(dataclasses.replace(run.config, method="zero-shot"))
     galleries, test = {}, data.test
     for name, model in models.items():
         model.to(resolve_device(run.config.device)).eval()
         precision = resolve_precision(run.config.precision, model.device.type)
-        place = run.folder / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}-{precision}.db"
-        galleries[name] = Gallery(place, model, name="grown" if growing else "test", precision=precision)
+        place = (
+            run.folder
+            / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}-{precision}.db"
+        )
+        galleries[name] = Gallery(
+            place, model, name="grown" if growing else "test", precision=precision
+        )
         if len(galleries[name]) > len(test.image_paths) and not growing:
-            galleries[name].delete("id != ''")  # whatever is in there besides, a page must not show it
+            galleries[name].delete(
+                "id != ''"
+            )  # whatever is in there besides, a page must not show it
         if len(galleries[name]) < len(test.image_paths):
             galleries[name].add(test)
     truth: dict[str, set[int]] = {}

@@ -34,14 +34,33 @@ from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
 from cskt.numerics import resolve_device, resolve_precision
 
-CONFIG, HISTORY, METRICS, ADAPTER = "config.yaml", "history.csv", "metrics.json", "adapter.safetensors"
+CONFIG, HISTORY, METRICS, ADAPTER = (
+    "config.yaml",
+    "history.csv",
+    "metrics.json",
+    "adapter.safetensors",
+)
 QUERIES = "queries.npz"
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "mINP")
 SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalPrompts.spectrum
-MEASURED = tuple(f"{split} {measure}" for split in ("val", "test") for measure in MEASURES)  # after each epoch
-HISTORY_TYPES = {"epoch": int, **dict.fromkeys(("lr", "loss", *MEASURED, "seconds", *SPECTRUM), float)}
+MEASURED = tuple(
+    f"{split} {measure}" for split in ("val", "test") for measure in MEASURES
+)  # after each epoch
+HISTORY_TYPES = {
+    "epoch": int,
+    **dict.fromkeys(("lr", "loss", *MEASURED, "seconds", *SPECTRUM), float),
+}
 RESAMPLES = 1000  # of the bootstrap intervals in a run's record
-PACKAGES = ("cskt", "torch", "torchvision", "open_clip_torch", "lightning-fabric", "kornia", "numpy", "safetensors")
+PACKAGES = (
+    "cskt",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "lightning-fabric",
+    "kornia",
+    "numpy",
+    "safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -59,14 +78,19 @@ def load_split(model: CSKT, split: Split) -> LoadedSplit:
     return LoadedSplit(split, images, model.tokenize(list(split.captions)))
 
 
-def embed_images(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
+def embed_images(
+    model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256
+) -> Tensor:
     """L2-normalised fp32 features (N, D) of every image, on the model's device."""
     return encode_images(model, loaded.images, precision, batch_size)
 
 
 @torch.inference_mode()
-def encode_images(model: CSKT, images: Tensor, precision: str = "auto", batch_size: int = 256) -> Tensor:
+def encode_images(
+    model: CSKT, images: Tensor, precision: str = "auto", batch_size: int = 256
+) -> Tensor:
     """The same of images (N, 3, H, W) uint8."""
+
     def encode(batch: Tensor) -> Tensor:
         return model.encode_image(normalize(batch.to(model.device)), normalize=True)
 
@@ -74,11 +98,18 @@ def encode_images(model: CSKT, images: Tensor, precision: str = "auto", batch_si
 
 
 @torch.inference_mode()
-def embed_texts(model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256) -> Tensor:
+def embed_texts(
+    model: CSKT, loaded: LoadedSplit, precision: str = "auto", batch_size: int = 256
+) -> Tensor:
     """L2-normalised fp32 features (M, D) of every caption, on the model's device."""
     order = loaded.tokens.ne(0).sum(1).argsort(stable=True)  # captions of one length pad little
-    features = _encode(model, lambda batch: model.encode_text(batch, normalize=True), loaded.tokens[order], precision,
-                       batch_size)
+    features = _encode(
+        model,
+        lambda batch: model.encode_text(batch, normalize=True),
+        loaded.tokens[order],
+        precision,
+        batch_size,
+    )
     return torch.empty_like(features).index_copy(0, order.to(features.device), features)
 
 
@@ -93,44 +124,63 @@ def ready(model: CSKT, precision: str = "auto") -> Iterator[CSKT]:
         model.train(was_training)
 
 
-def _encode(model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int) -> Tensor:
+def _encode(
+    model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int
+) -> Tensor:
     with ready(model, precision):
         # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
         return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
 
 
-def embed(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
-          batch_size: int = 256) -> tuple[Tensor, Tensor]:
+def embed(
+    model: CSKT, split: Split | LoadedSplit, precision: str = "auto", batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
     """:func:`embed_images` and :func:`embed_texts` of a split."""
     loaded = split if isinstance(split, LoadedSplit) else load_split(model, split)
-    return tuple(encode(model, loaded, precision, batch_size) for encode in (embed_images, embed_texts))
+    return tuple(
+        encode(model, loaded, precision, batch_size) for encode in (embed_images, embed_texts)
+    )
 
 
-def evaluate(model: CSKT, split: Split | LoadedSplit, precision: str = "auto",
-             batch_size: int = 256, resamples: int = RESAMPLES) -> dict[str, Metrics]:
+def evaluate(
+    model: CSKT,
+    split: Split | LoadedSplit,
+    precision: str = "auto",
+    batch_size: int = 256,
+    resamples: int = RESAMPLES,
+) -> dict[str, Metrics]:
     """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and ``image_to_text``, with
     95 % intervals from ``resamples`` bootstrap samples (0: without)."""
     image_features, text_features = embed(model, split, precision, batch_size)
     return _rank(image_features, text_features, split, resamples)
 
 
-def evaluate_queries(model: CSKT, loaded: LoadedSplit, precision: str) -> tuple[dict[str, Metrics],
-                                                                                dict[str, np.ndarray]]:
+def evaluate_queries(
+    model: CSKT, loaded: LoadedSplit, precision: str
+) -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
     """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption ranked the images."""
     image_features, text_features = embed(model, loaded, precision)
     metrics = _rank(image_features, text_features, loaded, RESAMPLES)
     return metrics, _queries(image_features, text_features, loaded.split)
 
 
-def _rank(image_features: Tensor, text_features: Tensor, split: Split | LoadedSplit,
-          resamples: int) -> dict[str, Metrics]:
+def _rank(
+    image_features: Tensor, text_features: Tensor, split: Split | LoadedSplit, resamples: int
+) -> dict[str, Metrics]:
     records = split.split if isinstance(split, LoadedSplit) else split
-    return both_directions(text_features, image_features, records.caption_identities, records.image_identities,
-                           resamples=resamples)
+    return both_directions(
+        text_features,
+        image_features,
+        records.caption_identities,
+        records.image_identities,
+        resamples=resamples,
+    )
 
 
 def _queries(image_features: Tensor, text_features: Tensor, split: Split) -> dict[str, np.ndarray]:
-    ranked = per_query(text_features, image_features, split.caption_identities, split.image_identities)
+    ranked = per_query(
+        text_features, image_features, split.caption_identities, split.image_identities
+    )
     return {
         "query_identities": ranked.query_identities.astype(np.int64),
         "first_rank": ranked.first_rank.astype(np.int32),
@@ -148,7 +198,9 @@ def precision_effect(run: Run, split: Split | LoadedSplit) -> pd.DataFrame:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with model.fused(dtype):
             ranked = evaluate(model, split, precision="fp32")["text_to_image"]
-        measured[name] = {measure: ranked[measure] for measure in ("R@1", "R@5", "R@10", "mAP", "mINP")}
+        measured[name] = {
+            measure: ranked[measure] for measure in ("R@1", "R@5", "R@10", "mAP", "mINP")
+        }
     table = pd.DataFrame(measured).T
     table.loc["bf16 - fp32"] = table.loc["bf16"] - table.loc["fp32"]
     return table
@@ -159,12 +211,25 @@ def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
     start, held = time.monotonic(), run.metrics
     model = run.load_model().to(resolve_device(run.config.device))
     measured = evaluate(model, dataset.test, held["precision"])
-    return {**held, "kind": "transfer", "source": held["dataset"], "source_fingerprint": held["data_fingerprint"],
-            "run": run.folder.name, "dataset": dataset.name, "synthetic": dataset.synthetic,
-            "data_fingerprint": dataset.fingerprint, "data_version": getattr(dataset, "version", None),
-            "metrics": measured, "selected": None, "val_metrics": None, "zero_shot": None, "zero_shot_val": None,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "duration_s": round(time.monotonic() - start, 3), **environment(next(model.parameters()).device.type)}
+    return {
+        **held,
+        "kind": "transfer",
+        "source": held["dataset"],
+        "source_fingerprint": held["data_fingerprint"],
+        "run": run.folder.name,
+        "dataset": dataset.name,
+        "synthetic": dataset.synthetic,
+        "data_fingerprint": dataset.fingerprint,
+        "data_version": getattr(dataset, "version", None),
+        "metrics": measured,
+        "selected": None,
+        "val_metrics": None,
+        "zero_shot": None,
+        "zero_shot_val": None,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "duration_s": round(time.monotonic() - start, 3),
+        **environment(next(model.parameters()).device.type),
+    }
 
 
 def build_model(config: TrainConfig) -> CSKT:
@@ -179,7 +244,9 @@ def weights_fingerprint(config: TrainConfig) -> str:
     source = weights_source(config.backbone, config.pretrained)
     if source is None:
         return RANDOM
-    return hashlib.sha256(source.read_bytes()).hexdigest()[:16] if isinstance(source, Path) else source
+    return (
+        hashlib.sha256(source.read_bytes()).hexdigest()[:16] if isinstance(source, Path) else source
+    )
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -188,9 +255,16 @@ def environment(device: str) -> dict[str, Any]:
     ``dirty``: whether a file in git was changed, other than results, which runs and notebooks write.
     ``hardware["capability"]``: the vector instructions that torch's own kernels use.
     """
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], text=True, cwd=Path(__file__).parent, capture_output=True,
-                              check=True, timeout=60).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments],
+            text=True,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout.strip()
 
     commit, dirty, versions = None, None, dict.fromkeys(PACKAGES)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -200,18 +274,32 @@ def environment(device: str) -> dict[str, Any]:
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    processor = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {"commit": commit, "dirty": dirty,
-            "versions": {"python": platform.python_version(), **versions},
-            "hardware": {"platform": platform.platform(), "cpu_count": os.cpu_count(),
-                         "threads": torch.get_num_threads(), "device": processor, "processor": _processor(),
-                         "capability": torch.backends.cpu.get_cpu_capability()}}
+    processor = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else platform.processor() or platform.machine()
+    )
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "versions": {"python": platform.python_version(), **versions},
+        "hardware": {
+            "platform": platform.platform(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": processor,
+            "processor": _processor(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+        },
+    }
 
 
 def _processor() -> str | None:
     """The name that the processor gives itself, where the system tells it."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             name, _, value = line.partition(":")
             if name.strip() == "model name":
                 return value.strip()
@@ -225,7 +313,9 @@ def make_folder(path: Path) -> Path:
         if not os.access(path, os.W_OK):
             raise PermissionError("permission denied")
     except OSError as error:
-        raise CSKTError(f"{path} cannot be written ({error}); give another output folder.") from error
+        raise CSKTError(
+            f"{path} cannot be written ({error}); give another output folder."
+        ) from error
     return path
 
 
@@ -249,7 +339,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))  # whatever the locale
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
-        raise CSKTError(f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file.") from error
+        raise CSKTError(
+            f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file."
+        ) from error
     if not isinstance(values, dict):
         raise CSKTError(f"{path} must hold 'field: value' lines; correct it.")
     return values
@@ -288,16 +380,22 @@ class Run:
         for name in (CONFIG, METRICS, HISTORY, ADAPTER, QUERIES):
             if not (folder / name).is_file():
                 held = "an unfinished run" if (folder / CONFIG).is_file() else "no run"
-                raise CSKTError(f"{folder} holds {held} ({name} is missing); train it first with python -m cskt train.")
+                raise CSKTError(
+                    f"{folder} holds {held} ({name} is missing); train it first with python -m cskt train."
+                )
         try:
             metrics = json.loads((folder / METRICS).read_text())
             if not {"metrics", "weights_fingerprint"} <= set(metrics):
                 raise ValueError("fields are missing")
             table = pd.read_csv(folder / HISTORY, dtype=str)
-            table = table.assign(**dict.fromkeys(set(SPECTRUM) - set(table), "nan"))  # of a run that did not measure it
+            table = table.assign(
+                **dict.fromkeys(set(SPECTRUM) - set(table), "nan")
+            )  # of a run that did not measure it
             history = table.astype(HISTORY_TYPES).to_dict("records")
         except (ValueError, TypeError, KeyError) as error:
-            raise CSKTError(f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it.") from error
+            raise CSKTError(
+                f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it."
+            ) from error
         return cls(folder, read_config(folder / CONFIG), history, metrics)
 
     def queries(self) -> dict[str, np.ndarray]:
@@ -308,20 +406,26 @@ class Run:
             with np.load(path) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise CSKTError(f"{path} is not a readable npz file ({error}); train the run again.") from error
+            raise CSKTError(
+                f"{path} is not a readable npz file ({error}); train the run again."
+            ) from error
 
     def load_model(self) -> CSKT:
         """The model at its kept epoch, on the CPU, in eval mode; :class:`CSKTError` if the backbone's weights are no
         longer the run's."""
         held, found = self.metrics["weights_fingerprint"], weights_fingerprint(self.config)
         if held != found:
-            raise CSKTError(f"{self.folder} was trained on backbone weights {held} but {self.config.backbone} now has "
-                            f"{found}; restore those weights or train again.")
+            raise CSKTError(
+                f"{self.folder} was trained on backbone weights {held} but {self.config.backbone} now has "
+                f"{found}; restore those weights or train again."
+            )
         model, path = build_model(self.config), self.folder / ADAPTER
         try:
             model.load_trainable_state(load_file(path))
         except (OSError, SafetensorError) as error:
-            raise CSKTError(f"{path} is not a readable safetensors file ({error}); train the run again.") from error
+            raise CSKTError(
+                f"{path} is not a readable safetensors file ({error}); train the run again."
+            ) from error
         return model.eval()
 
 

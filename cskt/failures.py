@@ -15,11 +15,17 @@ from .probes import interval
 
 # What a caption can name -> the attribute that says which kind it is, and those that say how it looks.
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gender": ("gender", ()), "hair": ("hair", ("hair_colour",)),
-    "upper": ("upper", ("upper_colour", "pattern", "pattern_colour")), "lower": ("lower", ("lower_colour",)),
-    "shoes": ("shoes", ("shoe_colour",)), "bag": ("bag", ("bag_colour",)),
-    "headwear": ("headwear", ("headwear_colour",)), "eyewear": ("eyewear", ()), "scarf": ("scarf_colour", ()),
-    "umbrella": ("umbrella_colour", ())}
+    "gender": ("gender", ()),
+    "hair": ("hair", ("hair_colour",)),
+    "upper": ("upper", ("upper_colour", "pattern", "pattern_colour")),
+    "lower": ("lower", ("lower_colour",)),
+    "shoes": ("shoes", ("shoe_colour",)),
+    "bag": ("bag", ("bag_colour",)),
+    "headwear": ("headwear", ("headwear_colour",)),
+    "eyewear": ("eyewear", ()),
+    "scarf": ("scarf_colour", ()),
+    "umbrella": ("umbrella_colour", ()),
+}
 
 
 def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
@@ -29,8 +35,10 @@ def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
     """
     split = data.test
     shown = [row["shown"] for row in attribute_rows(data, range(len(split.image_paths)))]
-    named = [{"gender", *find_mentions(text, shown[image])}  # every template says man or woman
-             for text, image in zip(split.captions, split.caption_images, strict=True)]
+    named = [
+        {"gender", *find_mentions(text, shown[image])}  # every template says man or woman
+        for text, image in zip(split.captions, split.caption_images, strict=True)
+    ]
     return pd.DataFrame({part: [part in parts for parts in named] for part in PARTS})
 
 
@@ -40,11 +48,19 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int]) -> pd.Data
     pattern)."""
     split, rows = data.test, attribute_rows(data, range(len(data.test.image_paths)))
     table = pd.DataFrame([row["attributes"] for row in rows])
-    table["pattern_colour"] = table["pattern_colour"].where(table["pattern"] != "plain", "")  # not seen on plain cloth
+    table["pattern_colour"] = table["pattern_colour"].where(
+        table["pattern"] != "plain", ""
+    )  # not seen on plain cloth
     wanted = table.iloc[split.caption_images].reset_index(drop=True)
     different = wanted != table.iloc[np.asarray(images)].reset_index(drop=True)
-    return pd.DataFrame({part: np.select([different[kind], different[list(look)].any(axis=1)], ["kind", "look"], "")
-                         for part, (kind, look) in PARTS.items()})
+    return pd.DataFrame(
+        {
+            part: np.select(
+                [different[kind], different[list(look)].any(axis=1)], ["kind", "look"], ""
+            )
+            for part, (kind, look) in PARTS.items()
+        }
+    )
 
 
 def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> pd.DataFrame:
@@ -61,19 +77,34 @@ def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 
     people = split.caption_identities[matched]
     named = named_parts(data)[matched]
     missed = missed_parts(data, similarity.argmax(1).cpu().numpy())[matched]
-    by_chance = missed_parts(data, _strangers(split.caption_identities, split.image_identities, seed))[matched]
+    by_chance = missed_parts(
+        data, _strangers(split.caption_identities, split.image_identities, seed)
+    )[matched]
     rows = []
     for part in PARTS:
         says, wrong, chance = (table[part].to_numpy() for table in (named, missed, by_chance))
         asked = says & failed
         difference = (wrong[asked] != "") - (chance[asked] != "").astype(float)
         low, high = interval(difference, people[asked])[1:] if asked.any() else (np.nan, np.nan)
-        rows.append({"part": part, "named": says.mean(), "R@1 named": _mean(~failed[says]), "failed": int(asked.sum()),
-                     "R@1 not": _mean(~failed[~says]), "missed": _mean(wrong[asked] != ""),
-                     "kind": _mean(wrong[asked] == "kind"), "look": _mean(wrong[asked] == "look"),
-                     "by chance": _mean(chance[asked] != ""), "low": low, "high": high})
+        rows.append(
+            {
+                "part": part,
+                "named": says.mean(),
+                "R@1 named": _mean(~failed[says]),
+                "failed": int(asked.sum()),
+                "R@1 not": _mean(~failed[~says]),
+                "missed": _mean(wrong[asked] != ""),
+                "kind": _mean(wrong[asked] == "kind"),
+                "look": _mean(wrong[asked] == "look"),
+                "by chance": _mean(chance[asked] != ""),
+                "low": low,
+                "high": high,
+            }
+        )
     table = pd.DataFrame(rows)
-    return table.assign(**{name: 100 * table[name] for name in table if name not in ("part", "failed")})
+    return table.assign(
+        **{name: 100 * table[name] for name in table if name not in ("part", "failed")}
+    )
 
 
 def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
@@ -81,26 +112,42 @@ def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int
     split = data.test
     matched, failed = _outcomes(data, similarity)
     left_out = np.count_nonzero(~matched)
-    said = [f"{left_out:,} of {len(matched):,} captions are left out: nobody whom they describe is in the gallery."
-            ] if left_out else []
+    said = (
+        [
+            f"{left_out:,} of {len(matched):,} captions are left out: nobody whom they describe is in the gallery."
+        ]
+        if left_out
+        else []
+    )
     if not failed.any() or failed.all():
         return [*said, "Every query failed." if failed.any() else "No query failed."]
     named = named_parts(data).to_numpy()[matched]
     strangers = _strangers(split.caption_identities, split.image_identities, seed)
-    wrong, strange = ((missed_parts(data, images).to_numpy()[matched] != "") & named for images in (
-        similarity.argmax(1).cpu().numpy(), strangers))
+    wrong, strange = (
+        (missed_parts(data, images).to_numpy()[matched] != "") & named
+        for images in (similarity.argmax(1).cpu().numpy(), strangers)
+    )
     counts, missing = named.sum(1), wrong[failed].sum(1)
     said += [
         f"{failed.sum():,} of {len(failed):,} captions ({100 * failed.mean():.1f}%) have somebody else first. They "
         f"name {counts[failed].mean():.2f} things on average, those that succeed {counts[~failed].mean():.2f}.",
         f"Of these things the person found lacks {missing.mean():.2f}, a random stranger "
         f"{strange[failed].sum(1).mean():.2f}. {100 * np.mean(missing == 0):.1f}% lack nothing: the caption fits both "
-        f"people; {100 * np.mean(missing == 1):.1f}% lack one thing."]
-    table = failure_table(data, similarity, seed).query("failed >= 30").rename(columns={"by chance": "chance"})
-    for what, rows in (("Missed less often than by chance", table[table["high"] < 0]),
-                       ("Not told from chance", table[(table["low"] <= 0) & (table["high"] >= 0)]),
-                       ("Missed more often than by chance", table[table["low"] > 0])):
-        parts = [f"{row.part} ({row.missed:.0f}% against {row.chance:.0f}%)" for row in rows.itertuples()]
+        f"people; {100 * np.mean(missing == 1):.1f}% lack one thing.",
+    ]
+    table = (
+        failure_table(data, similarity, seed)
+        .query("failed >= 30")
+        .rename(columns={"by chance": "chance"})
+    )
+    for what, rows in (
+        ("Missed less often than by chance", table[table["high"] < 0]),
+        ("Not told from chance", table[(table["low"] <= 0) & (table["high"] >= 0)]),
+        ("Missed more often than by chance", table[table["low"] > 0]),
+    ):
+        parts = [
+            f"{row.part} ({row.missed:.0f}% against {row.chance:.0f}%)" for row in rows.itertuples()
+        ]
         said += [f"{what}: {', '.join(parts)}."] if parts else []
     return said
 
@@ -111,7 +158,11 @@ def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.Data
     matched, failed = _outcomes(data, similarity)
     counts = named_parts(data)[matched].sum(axis=1)
     grouped = pd.DataFrame({"parts": counts, "R@1": 100.0 * ~failed}).groupby("parts")["R@1"]
-    return grouped.agg(["mean", "size"]).reset_index().rename(columns={"mean": "R@1", "size": "captions"})
+    return (
+        grouped.agg(["mean", "size"])
+        .reset_index()
+        .rename(columns={"mean": "R@1", "size": "captions"})
+    )
 
 
 def _outcomes(data: PersonRetrievalDataset, similarity: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,12 @@ from .pictures import (
     taken_at,
 )
 
-for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):  # they log a traceback for what is raised here as a sentence
+for _name in (
+    "pymilvus",
+    "grpc",
+    "milvus_lite",
+    "faiss",
+):  # they log a traceback for what is raised here as a sentence
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 FORMAT = "1"  # of the collection; raise when its fields change
@@ -71,7 +76,10 @@ INDEXES: dict[str, tuple[dict[str, int], Callable[[int], dict[str, int]]]] = {
     "HNSW": ({"M": 16, "efConstruction": 200}, lambda k: {"ef": max(128, 2 * k)}),
     "DISKANN": ({}, lambda k: {"search_list": max(100, 2 * k)}),
 }
-UNAVAILABLE, PATIENCE = 2, 30.0  # pymilvus' code for a server that is gone; seconds that a new one may take
+UNAVAILABLE, PATIENCE = (
+    2,
+    30.0,
+)  # pymilvus' code for a server that is gone; seconds that a new one may take
 MISREAD = (6, 1100, 65535)  # codes for a filter with a fault: milvus-lite's, and servers'
 Query = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -92,8 +100,12 @@ class Hit:
     def label(self) -> str:
         """What is known of the image, in a line."""
         known = {"identity": self.identity, "camera": self.camera, "time": self.time, **self.extra}
-        return ", ".join([Path(self.source).name, *(f"{name} {value}" for name, value in known.items()
-                                                    if value is not None)])
+        return ", ".join(
+            [
+                Path(self.source).name,
+                *(f"{name} {value}" for name, value in known.items() if value is not None),
+            ]
+        )
 
     def image(self) -> Image.Image:
         """The picture itself, or its thumbnail where that is gone or another by now; :class:`CSKTError` if both are."""
@@ -101,7 +113,9 @@ class Hit:
             with contextlib.suppress(CSKTError, OSError):
                 if path == self.thumbnail or digest_of(path) == self.id:
                     return read_image(path)
-        raise CSKTError(f"the image {self.source} and its thumbnail are gone; restore the file or index it again.")
+        raise CSKTError(
+            f"the image {self.source} and its thumbnail are gone; restore the file or index it again."
+        )
 
 
 @dataclass
@@ -129,13 +143,25 @@ class Gallery:
     :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that does not answer.
     """
 
-    def __init__(self, uri: str | Path, model: CSKT | str | Path | None = None, *, name: str = "gallery",
-                 create: bool = True, index: str = "FLAT", shards: int = 1, precision: str = "auto", token: str = "",
-                 thumbnails: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        uri: str | Path,
+        model: CSKT | str | Path | None = None,
+        *,
+        name: str = "gallery",
+        create: bool = True,
+        index: str = "FLAT",
+        shards: int = 1,
+        precision: str = "auto",
+        token: str = "",
+        thumbnails: str | Path | None = None,
+    ) -> None:
         self.embedded, self.name, self._token = "://" not in str(uri), name, token
         self.uri = str(Path(uri).expanduser()) if self.embedded else str(uri)
         if re.match(r"\w\w+:", self.uri) and not urlsplit(self.uri).hostname:
-            raise CSKTError(f"{uri} is no address of a Milvus server; write it as http://host:19530.")
+            raise CSKTError(
+                f"{uri} is no address of a Milvus server; write it as http://host:19530."
+            )
         if index not in INDEXES:
             raise CSKTError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
         self._client: MilvusClient | None = None
@@ -150,11 +176,19 @@ class Gallery:
             self._check_folder(create)
         if self._given:
             _ = self.model  # if there is none, nothing is left behind
-        place = cache_dir() / "thumbnails" / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
-        self.thumbnails = Path(thumbnails or (Path(self.uri, "thumbnails", name) if self.embedded else place))
+        place = (
+            cache_dir()
+            / "thumbnails"
+            / hashlib.sha256(f"{self.uri} {name}".encode()).hexdigest()[:16]
+        )
+        self.thumbnails = Path(
+            thumbnails or (Path(self.uri, "thumbnails", name) if self.embedded else place)
+        )
         try:
             self._connect()
-            with self._writing():  # of two processes that make a gallery at once, the second finds it made
+            with (
+                self._writing()
+            ):  # of two processes that make a gallery at once, the second finds it made
                 self._open(create, index, shards, precision)
         except BaseException:
             self.close()
@@ -164,20 +198,32 @@ class Gallery:
         """Read the gallery's record and compare it with the model that was given, if one was, or make the gallery."""
         if self._call("has_collection"):
             self.record = self._read_record()
-            if (self._model or self._given) and (found := self.model.fingerprint()) != self.record["model"]:
-                raise CSKTError(f"the gallery {self.uri} was written by another model ({self.record['model']}, "
-                                f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors "
-                                "cannot be compared. Open it with that model, or index into a new gallery.")
+            if (self._model or self._given) and (found := self.model.fingerprint()) != self.record[
+                "model"
+            ]:
+                raise CSKTError(
+                    f"the gallery {self.uri} was written by another model ({self.record['model']}, "
+                    f"{self.record['source'] or 'source unknown'}; this one is {found}): its vectors "
+                    "cannot be compared. Open it with that model, or index into a new gallery."
+                )
             self._source = self._given or self.record["source"]
         elif not create:
-            raise CSKTError(f"{self.uri} holds no gallery {self.name!r}; make one: python -m cskt index FOLDER "
-                            f"--gallery {self.uri}")
+            raise CSKTError(
+                f"{self.uri} holds no gallery {self.name!r}; make one: python -m cskt index FOLDER "
+                f"--gallery {self.uri}"
+            )
         else:
             if self._model is None:
                 self._source = self._given = self._given or default_model()
             resolved = resolve_precision(precision, self.model.device.type)
-            self.record = {"format": FORMAT, "model": self.model.fingerprint(), "source": self._source, "index": index,
-                           "dimension": str(self.model.dimension), "precision": resolved}
+            self.record = {
+                "format": FORMAT,
+                "model": self.model.fingerprint(),
+                "source": self._source,
+                "index": index,
+                "dimension": str(self.model.dimension),
+                "precision": resolved,
+            }
             self._create(shards)
         columns = {each["name"] for each in self._call("describe_collection")["fields"]}
         self._shown = ["$meta", *(name for name in FIELDS if name in columns)]  # all but the vector
@@ -187,18 +233,28 @@ class Gallery:
         """The gallery's model; :class:`CSKTError` if the one noted is gone or has changed."""
         if self._model is None:
             if not self._source:
-                raise CSKTError(f"the gallery {self.uri} does not know where its model is; give the model.")
-            with torch.inference_mode(False):  # within which a search may be: such weights would allow no gradients
+                raise CSKTError(
+                    f"the gallery {self.uri} does not know where its model is; give the model."
+                )
+            with torch.inference_mode(
+                False
+            ):  # within which a search may be: such weights would allow no gradients
                 model = open_model(self._source)
             if self.record and self._given is None and model.fingerprint() != self.record["model"]:
-                raise CSKTError(f"the model {self._source} is no longer the one that wrote the gallery {self.uri} "
-                                f"({self.record['model']}); give that model, or index into a new gallery.")
+                raise CSKTError(
+                    f"the model {self._source} is no longer the one that wrote the gallery {self.uri} "
+                    f"({self.record['model']}); give that model, or index into a new gallery."
+                )
             self._model = model
         return self._model
 
-    def add(self, images: str | Path | Split | np.ndarray | Sequence[Any],
-            metadata: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]] | None = None,
-            batch_size: int = 64, on_batch: Callable[[int, int], None] | None = None) -> Added:
+    def add(
+        self,
+        images: str | Path | Split | np.ndarray | Sequence[Any],
+        metadata: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]] | None = None,
+        batch_size: int = 64,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Added:
         """Add a folder (with all below it), a split, files, PIL images or an (N, H, W, 3) uint8 array.
 
         ``metadata``: for a folder a mapping from the path below it to facts, else one mapping per image. ``identity``,
@@ -212,53 +268,85 @@ class Gallery:
         done, seen = Added(), set()
         items = self._items(images, metadata, done.skipped)
         if not items and not done.skipped:
-            raise CSKTError(f"there is nothing to add: {images if isinstance(images, str | Path) else 'no image'} "
-                            "holds no file; give a folder with images.")
-        with (ThreadPoolExecutor(WORKERS) as pool, self._encoding(),
-              tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar):
+            raise CSKTError(
+                f"there is nothing to add: {images if isinstance(images, str | Path) else 'no image'} "
+                "holds no file; give a folder with images."
+            )
+        with (
+            ThreadPoolExecutor(WORKERS) as pool,
+            self._encoding(),
+            tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar,
+        ):
             for first in range(0, len(items), batch_size):
                 part = items[first : first + batch_size]
                 new: dict[str, tuple[Item, Callable[[], Image.Image]]] = {}
                 copies: list[tuple[str, Item]] = []
-                for item, found in zip(part, pool.map(attempt(lambda item: item.make()), part), strict=True):
+                for item, found in zip(
+                    part, pool.map(attempt(lambda item: item.make()), part), strict=True
+                ):
                     if isinstance(found, str):
                         done.skipped[item.source] = found
                     elif found[0] in seen or found[0] in new:
                         copies.append((found[0], item))
                     else:
                         new[found[0]] = item, found[1]
-                held = {row["id"] for row in self._call("get", ids=list(new), output_fields=["id"])} if new else set()
+                held = (
+                    {row["id"] for row in self._call("get", ids=list(new), output_fields=["id"])}
+                    if new
+                    else set()
+                )
                 done.known += len(held)
                 fresh = [(digest, *new[digest]) for digest in new if digest not in held]
                 decoded = list(pool.map(attempt(lambda each: self._decode(each[2]())), fresh))
-                unfit = {digest: why for (digest, *_), why in zip(fresh, decoded, strict=True) if isinstance(why, str)}
+                unfit = {
+                    digest: why
+                    for (digest, *_), why in zip(fresh, decoded, strict=True)
+                    if isinstance(why, str)
+                }
                 seen |= set(new) - set(unfit)
                 for digest, item in [*((digest, new[digest][0]) for digest in unfit), *copies]:
                     if digest in seen:
                         done.known += 1
                     else:
                         done.skipped[item.source] = unfit[digest]
-                kept = [(digest, item, *got) for (digest, item, _), got in zip(fresh, decoded, strict=True)
-                        if not isinstance(got, str)]
+                kept = [
+                    (digest, item, *got)
+                    for (digest, item, _), got in zip(fresh, decoded, strict=True)
+                    if not isinstance(got, str)
+                ]
                 if kept:
                     for digest, _, _, _, small in kept:
                         self._keep_thumbnail(digest, small)
                     features = self._encode_pixels(np.stack([each[2] for each in kept]))
-                    self._write([self._row(digest, item, vector, taken) for (digest, item, _, taken, _), vector
-                                 in zip(kept, features, strict=True)])
+                    self._write(
+                        [
+                            self._row(digest, item, vector, taken)
+                            for (digest, item, _, taken, _), vector in zip(
+                                kept, features, strict=True
+                            )
+                        ]
+                    )
                     done.added += len(kept)
                 bar.update(len(part))
                 if on_batch:
                     on_batch(min(first + batch_size, len(items)), len(items))
         return done
 
-    def add_vectors(self, vectors: np.ndarray | Tensor, metadata: Sequence[Mapping[str, Any]]) -> int:
+    def add_vectors(
+        self, vectors: np.ndarray | Tensor, metadata: Sequence[Mapping[str, Any]]
+    ) -> int:
         """Add features (N, D) that the gallery's model computed elsewhere, one mapping of facts each (see :meth:`add`);
         returns how many are new. There is no thumbnail: ``source`` should name the file."""
         vectors, size = np.asarray(vectors, np.float32), int(self.record["dimension"])
-        if vectors.ndim != 2 or vectors.shape != (len(metadata), size) or not np.isfinite(vectors).all():
-            raise CSKTError(f"vectors must be finite ({len(metadata)}, {size}), one for each of the metadata, got "
-                            f"{vectors.shape}.")
+        if (
+            vectors.ndim != 2
+            or vectors.shape != (len(metadata), size)
+            or not np.isfinite(vectors).all()
+        ):
+            raise CSKTError(
+                f"vectors must be finite ({len(metadata)}, {size}), one for each of the metadata, got "
+                f"{vectors.shape}."
+            )
         lengths, before = np.linalg.norm(vectors, axis=1, keepdims=True), len(self)
         if not lengths.all():
             raise CSKTError("vectors must not be all 0.")
@@ -266,7 +354,9 @@ class Gallery:
         for i, (vector, facts) in enumerate(zip(vectors / lengths, metadata, strict=True)):
             source = str(facts.get("source", f"vector {i}"))
             digest = hashlib.sha256(source.encode() + vector.tobytes()).hexdigest()[:32]
-            written.append(self._row(digest, Item(source, checked(facts, source), None), vector, None))
+            written.append(
+                self._row(digest, Item(source, checked(facts, source), None), vector, None)
+            )
         for first in range(0, len(written), 1000):
             self._write(written[first : first + 1000])
         return len(self) - before
@@ -282,8 +372,14 @@ class Gallery:
             raise CSKTError(f"k must be at least 1, got {k}.")
         vector, k = self.encode(query), min(k, MAX_HITS)
         parameters = INDEXES[self.record.get("index", "FLAT")][1](k)
-        found = self._call("search", data=[vector], limit=k, filter=where, output_fields=self._shown,
-                           search_params={"metric_type": "COSINE", "params": parameters})[0]
+        found = self._call(
+            "search",
+            data=[vector],
+            limit=k,
+            filter=where,
+            output_fields=self._shown,
+            search_params={"metric_type": "COSINE", "params": parameters},
+        )[0]
         return [self._hit(each["id"], each["distance"], dict(each["entity"])) for each in found]
 
     @torch.inference_mode()
@@ -292,7 +388,12 @@ class Gallery:
         if isinstance(query, str):
             text = check_description(query)
             with self._encoding(once=True) as model:
-                return model.encode_text(model.tokenize([text]), normalize=True)[0].float().cpu().numpy()
+                return (
+                    model.encode_text(model.tokenize([text]), normalize=True)[0]
+                    .float()
+                    .cpu()
+                    .numpy()
+                )
         if isinstance(query, Hit):
             rows = self._call("get", ids=[query.id], output_fields=["vector"])
             if not rows:
@@ -302,9 +403,13 @@ class Gallery:
         if isinstance(vector, np.ndarray) and vector.ndim == 1:
             length, size = np.linalg.norm(vector), int(self.record["dimension"])
             if len(vector) != size or not np.isfinite(length) or not length:
-                raise CSKTError(f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}.")
+                raise CSKTError(
+                    f"the vector must hold {size} finite numbers, not all 0; got {vector.shape}."
+                )
             return (vector / length).astype(np.float32)
-        pixels = np.array(resize(picture_of(vector), self.model.image_size))  # a copy, which torch may own
+        pixels = np.array(
+            resize(picture_of(vector), self.model.image_size)
+        )  # a copy, which torch may own
         return self._encode_pixels(pixels[None], once=True)[0]
 
     @contextlib.contextmanager
@@ -342,7 +447,9 @@ class Gallery:
         if unknown := model.unknown_words(text):
             said.append(f"This backbone has never seen: {', '.join(unknown)}.")
         if not model.reads_all(text):
-            said.append(f"Only the first {model.max_tokens} tokens of a description are read; the rest has no effect.")
+            said.append(
+                f"Only the first {model.max_tokens} tokens of a description are read; the rest has no effect."
+            )
         return said
 
     def delete(self, where: str) -> int:
@@ -351,9 +458,13 @@ class Gallery:
         They are found no more, but Milvus marks rows before it drops them: in a folder their bytes may stay until it
         is deleted. To erase, index what may stay into a new gallery and delete the old one."""
         if not where.strip():
-            raise CSKTError("delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery.")
+            raise CSKTError(
+                "delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery."
+            )
         removed = 0
-        while rows := self._call("query", filter=where, output_fields=["thumbnail"], limit=MAX_HITS):
+        while rows := self._call(
+            "query", filter=where, output_fields=["thumbnail"], limit=MAX_HITS
+        ):
             with self._writing():
                 self._call("delete", ids=[row["id"] for row in rows])
             for row in rows:
@@ -394,24 +505,43 @@ class Gallery:
             facts = {os.path.normpath(name): row for name, row in (metadata or {}).items()}
             names = [str(path.relative_to(folder)) for path in paths]
             if unknown := sorted(set(facts) - set(names)):
-                raise CSKTError(f"metadata name {len(unknown)} files that are not in {folder}, such as {unknown[0]}; "
-                                "name files by their path below the folder.")
-            return [from_file(path, facts.get(name, {})) for path, name in zip(paths, names, strict=True)]
+                raise CSKTError(
+                    f"metadata name {len(unknown)} files that are not in {folder}, such as {unknown[0]}; "
+                    "name files by their path below the folder."
+                )
+            return [
+                from_file(path, facts.get(name, {}))
+                for path, name in zip(paths, names, strict=True)
+            ]
         if isinstance(images, Split) and metadata is not None:
             raise CSKTError("a split has facts of its own; add it without metadata.")
         if isinstance(images, Split):
             cameras = images.cameras or itertools.repeat(None)
-            return [from_file(path, {"identity": int(identity), "camera": camera}) for path, identity, camera
-                    in zip(images.image_paths, images.image_identities, cameras, strict=False)]
+            return [
+                from_file(path, {"identity": int(identity), "camera": camera})
+                for path, identity, camera in zip(
+                    images.image_paths, images.image_identities, cameras, strict=False
+                )
+            ]
         if isinstance(images, np.ndarray) and images.ndim != 4:
-            raise CSKTError(f"images must be a uint8 array (N, H, W, 3), got {images.dtype} {images.shape}.")
+            raise CSKTError(
+                f"images must be a uint8 array (N, H, W, 3), got {images.dtype} {images.shape}."
+            )
         rows = [row or {} for row in metadata] if metadata is not None else [{}] * len(images)
         if len(rows) != len(images):
-            raise CSKTError(f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images.")
-        return [from_file(Path(image), row) if isinstance(image, str | Path) else
-                Item(str(row.get("source", f"image {i}")), checked(row, f"image {i}"),
-                      lambda image=image: from_memory(image))
-                for i, (image, row) in enumerate(zip(images, rows, strict=True))]
+            raise CSKTError(
+                f"metadata must hold one mapping per image, got {len(rows)} for {len(images)} images."
+            )
+        return [
+            from_file(Path(image), row)
+            if isinstance(image, str | Path)
+            else Item(
+                str(row.get("source", f"image {i}")),
+                checked(row, f"image {i}"),
+                lambda image=image: from_memory(image),
+            )
+            for i, (image, row) in enumerate(zip(images, rows, strict=True))
+        ]
 
     def _decode(self, image: Image.Image) -> tuple[np.ndarray, str | None, bytes]:
         """Pixels (3, H, W) for the model, when the picture was taken, and a small JPEG."""
@@ -429,35 +559,55 @@ class Gallery:
             temporary.write_bytes(content)
             os.replace(temporary, path)
         except OSError as error:
-            raise CSKTError(f"the thumbnail {path} cannot be written ({error}); make room or choose another place, and "
-                            "repeat the call: it goes on where it stopped.") from error
+            raise CSKTError(
+                f"the thumbnail {path} cannot be written ({error}); make room or choose another place, and "
+                "repeat the call: it goes on where it stopped."
+            ) from error
 
     def _thumbnail(self, digest: str) -> Path:
         return self.thumbnails / _thumbnail(Path(digest).name)
 
     @staticmethod
     def _row(digest: str, item: Item, vector: np.ndarray, taken: str | None) -> dict[str, Any]:
-        known = {"time": taken, **item.facts, "id": digest, "vector": vector, "source": item.source,
-                 "thumbnail": _thumbnail(digest)}
+        known = {
+            "time": taken,
+            **item.facts,
+            "id": digest,
+            "vector": vector,
+            "source": item.source,
+            "thumbnail": _thumbnail(digest),
+        }
         return {name: value for name, value in known.items() if value is not None}
 
     def _hit(self, digest: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = {name: entity.pop(name, None) for name in FIELDS}
-        del fields["thumbnail"]  # for other clients: a row that somebody else wrote could name any file
+        del fields[
+            "thumbnail"
+        ]  # for other clients: a row that somebody else wrote could name any file
         thumbnail = self._thumbnail(digest)
-        return Hit(digest, float(score), thumbnail=thumbnail if thumbnail.is_file() else None, extra=entity, **fields)
+        return Hit(
+            digest,
+            float(score),
+            thumbnail=thumbnail if thumbnail.is_file() else None,
+            extra=entity,
+            **fields,
+        )
 
     # ---- Milvus
 
     def _check_folder(self, create: bool) -> None:
         path = Path(self.uri)
         if path.is_file():
-            raise CSKTError(f"{path} is a file; a gallery of this version is a folder (earlier versions of milvus-lite "
-                            "wrote files, which cannot be read any more): index the images into a new gallery.")
+            raise CSKTError(
+                f"{path} is a file; a gallery of this version is a folder (earlier versions of milvus-lite "
+                "wrote files, which cannot be read any more): index the images into a new gallery."
+            )
         if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
             raise CSKTError(f"{path} is a folder but no gallery; name another place for it.")
         if not create and not path.is_dir():
-            raise CSKTError(f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}")
+            raise CSKTError(
+                f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}"
+            )
 
     def _connect(self) -> None:
         """To the server, or to the process that has the folder open, which may be this one from now on."""
@@ -469,17 +619,28 @@ class Gallery:
                 if self._client.has_collection(self.name):
                     self._client.load_collection(self.name)
                 return
-            except Exception as error:  # whose type depends on how far it got: grpc, pymilvus, a damaged file
-                gone = self.embedded and (isinstance(error, _BusyError) or getattr(error, "code", 0) == UNAVAILABLE)
+            except (
+                Exception
+            ) as error:  # whose type depends on how far it got: grpc, pymilvus, a damaged file
+                gone = self.embedded and (
+                    isinstance(error, _BusyError) or getattr(error, "code", 0) == UNAVAILABLE
+                )
                 if not gone or time.monotonic() > deadline:
-                    raise CSKTError(f"the gallery {self.uri} cannot be opened ({reason(error)}); "
-                                    + ("is it damaged, of another version, or on a disk that cannot be written?"
-                                       if self.embedded else "is the Milvus server running there?")) from error
+                    raise CSKTError(
+                        f"the gallery {self.uri} cannot be opened ({reason(error)}); "
+                        + (
+                            "is it damaged, of another version, or on a disk that cannot be written?"
+                            if self.embedded
+                            else "is the Milvus server running there?"
+                        )
+                    ) from error
             time.sleep(0.1)
 
     def _serve(self) -> str:
         """The address of the folder's server, started here unless another process has the folder open."""
-        from milvus_lite.adapter.grpc.server import start_server_in_thread  # seconds, and not needed with a server
+        from milvus_lite.adapter.grpc.server import (
+            start_server_in_thread,
+        )  # seconds, and not needed with a server
         from milvus_lite.exceptions import DataDirLockedError
 
         note = Path(self.uri) / "SERVER"
@@ -505,20 +666,34 @@ class Gallery:
                 if error.code == UNAVAILABLE and not again:
                     self._connect()
                 elif arguments.get("filter") and error.code in MISREAD:
-                    raise CSKTError(f"the filter {arguments['filter']!r:.200} is not understood ({reason(error)}); "
-                                    "write it like: camera == 'c3' and identity in [1, 2]") from error
+                    raise CSKTError(
+                        f"the filter {arguments['filter']!r:.200} is not understood ({reason(error)}); "
+                        "write it like: camera == 'c3' and identity in [1, 2]"
+                    ) from error
                 else:
-                    raise CSKTError(f"the gallery {self.uri} failed at {method}: {reason(error)}") from error
+                    raise CSKTError(
+                        f"the gallery {self.uri} failed at {method}: {reason(error)}"
+                    ) from error
 
     def _read_record(self) -> dict[str, str]:
         held = self._call("describe_collection").get("properties", {})
-        record = {name.removeprefix("cskt."): value for name, value in held.items() if name.startswith("cskt.")}
+        record = {
+            name.removeprefix("cskt."): value
+            for name, value in held.items()
+            if name.startswith("cskt.")
+        }
         if record.get("format") != FORMAT:
-            raise CSKTError(f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this version of "
-                            f"cskt reads {FORMAT}; index the images into a new gallery.")
-        if record.get("precision") not in PRECISIONS:  # earlier ones held images in bf16 on one chip, fp32 on another
-            raise CSKTError(f"the gallery {self.uri} does not say in which precision its images were encoded, so no "
-                            "query can be compared with them; index the images into a new gallery.")
+            raise CSKTError(
+                f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this version of "
+                f"cskt reads {FORMAT}; index the images into a new gallery."
+            )
+        if (
+            record.get("precision") not in PRECISIONS
+        ):  # earlier ones held images in bf16 on one chip, fp32 on another
+            raise CSKTError(
+                f"the gallery {self.uri} does not say in which precision its images were encoded, so no "
+                "query can be compared with them; index the images into a new gallery."
+            )
         return record
 
     def _create(self, shards: int) -> None:
@@ -528,16 +703,26 @@ class Gallery:
         schema.add_field("source", DataType.VARCHAR, max_length=4096)
         schema.add_field("thumbnail", DataType.VARCHAR, max_length=64)
         release = re.match(r"v?(\d+)\.(\d+)", self._client.get_server_version())
-        if not release or tuple(map(int, release.groups())) >= (2, 5):  # before, a column could not be empty:
-            schema.add_field("identity", DataType.INT64, nullable=True)  # there, they are facts like any other
+        if not release or tuple(map(int, release.groups())) >= (
+            2,
+            5,
+        ):  # before, a column could not be empty:
+            schema.add_field(
+                "identity", DataType.INT64, nullable=True
+            )  # there, they are facts like any other
             schema.add_field("camera", DataType.VARCHAR, max_length=256, nullable=True)
             schema.add_field("time", DataType.VARCHAR, max_length=64, nullable=True)
         indexes = self._client.prepare_index_params()
         kind = self.record["index"]
         indexes.add_index("vector", index_type=kind, metric_type="COSINE", params=INDEXES[kind][0])
-        self._call("create_collection", schema=schema, index_params=indexes, num_shards=shards,
-                   consistency_level="Session",  # what was just added here is found, and not added again
-                   properties={f"cskt.{name}": value for name, value in self.record.items()})
+        self._call(
+            "create_collection",
+            schema=schema,
+            index_params=indexes,
+            num_shards=shards,
+            consistency_level="Session",  # what was just added here is found, and not added again
+            properties={f"cskt.{name}": value for name, value in self.record.items()},
+        )
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         with self._writing():
@@ -566,7 +751,9 @@ def check_description(text: str) -> str:
     """A description with single blanks; :class:`CSKTError` for an empty or over-long one."""
     text = " ".join(text.split())
     if not text:
-        raise CSKTError("type a description first, for example: a man in a grey hoodie with a red backpack.")
+        raise CSKTError(
+            "type a description first, for example: a man in a grey hoodie with a red backpack."
+        )
     if len(text) > MAX_QUERY:
         raise CSKTError(f"the description has {len(text)} characters; shorten it to {MAX_QUERY}.")
     return text

@@ -29,7 +29,9 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise CSKTError("device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'.")
+        raise CSKTError(
+            "device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'."
+        )
     return device
 
 

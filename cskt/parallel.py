@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 
-def completed(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-              jobs: int = 1) -> Iterator[tuple[int, Any]]:
+def completed(
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int = 1
+) -> Iterator[tuple[int, Any]]:
     """Call ``function(*arguments[i])`` for every i; yield (i, what it returned or the exception it raised).
 
     With ``jobs`` 1 in this process, in order; else in ``jobs`` processes of one thread each, begun in order, yielded
@@ -33,18 +34,23 @@ def completed(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]
         yield from _in_processes(function, arguments, jobs)
 
 
-def _in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]],
-                  jobs: int) -> Iterator[tuple[int, Any]]:
+def _in_processes(
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int
+) -> Iterator[tuple[int, Any]]:
     others = set(multiprocessing.active_children())
     # Spawned, not forked: torch's threads and a GPU do not survive a fork.
-    executor = ProcessPoolExecutor(min(jobs, max(1, len(arguments))), multiprocessing.get_context("spawn"), _begin)
+    executor = ProcessPoolExecutor(
+        min(jobs, max(1, len(arguments))), multiprocessing.get_context("spawn"), _begin
+    )
     try:
         places: dict[Future, int] = {}
         for index, values in enumerate(arguments):
             places[executor.submit(function, *values)] = index
         for future in as_completed(places):
             yield places[future], future.exception() or future.result()
-    except BaseException:  # Ctrl-C, or the caller has had enough: nobody waits for what is under way
+    except (
+        BaseException
+    ):  # Ctrl-C, or the caller has had enough: nobody waits for what is under way
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise
@@ -54,9 +60,13 @@ def _in_processes(function: Callable[..., Any], arguments: Sequence[tuple[Any, .
 
 def _begin() -> None:
     """Before a worker's first piece."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # of libraries that are loaded later, and of processes started from here
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # of libraries that are loaded later, and of processes started from here
+    )
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent ends its workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends it to all: the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -33,13 +33,19 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
     """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
     try:
         with Path(path).open(encoding="utf-8-sig") as file, warnings.catch_warnings(action="error"):
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
+            table = pd.read_csv(
+                file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True
+            )
     except Exception as error:  # of pandas: many
         raise CSKTError(f"{path} cannot be read as a csv file ({reason(error)}).") from error
     if "file" not in table:
-        raise CSKTError(f"{path} needs a column 'file' (the path below the folder), has {', '.join(table.columns)}.")
+        raise CSKTError(
+            f"{path} needs a column 'file' (the path below the folder), has {', '.join(table.columns)}."
+        )
     if table["file"].duplicated().any():
-        raise CSKTError(f"{path} names {table['file'][table['file'].duplicated()].iloc[0]} twice; keep one line of it.")
+        raise CSKTError(
+            f"{path} names {table['file'][table['file'].duplicated()].iloc[0]} twice; keep one line of it."
+        )
     facts = {}
     for row in table.to_dict("records"):
         name = row.pop("file")
@@ -95,14 +101,20 @@ def checked(facts: Mapping[str, Any], source: str) -> dict[str, Any]:
         if not isinstance(given, str) and number != given or abs(number) >= 2**63:
             raise ValueError
     except (TypeError, ValueError):
-        raise CSKTError(f"the identity of {source} must be an integer of 64 bits, got {given!r:.80}.") from None
+        raise CSKTError(
+            f"the identity of {source} must be an integer of 64 bits, got {given!r:.80}."
+        ) from None
     known.update({"identity": number} if "identity" in known else {})
     for name, longest in (("camera", 256), ("time", 64)):
         if name in known and len((text := str(known[name])).encode("utf-8", "replace")) > longest:
-            raise CSKTError(f"the {name} of {source} must have at most {longest} bytes, got {text:.80}...")
+            raise CSKTError(
+                f"the {name} of {source} must have at most {longest} bytes, got {text:.80}..."
+            )
         known.update({name: str(known[name])} if name in known else {})
     if bad := [name for name in known if not isinstance(name, str) or name.startswith("$")]:
-        raise CSKTError(f"{source} has a fact called {bad[0]!r}; give it a name that does not start with $.")
+        raise CSKTError(
+            f"{source} has a fact called {bad[0]!r}; give it a name that does not start with $."
+        )
     return known
 
 
@@ -120,10 +132,17 @@ def picture_of(image: Any) -> Image.Image:
             raise CSKTError(f"{image}: {error}; give another image.") from error
     if isinstance(image, Image.Image):
         return eight_bits(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+    if (
+        isinstance(image, np.ndarray)
+        and image.dtype == np.uint8
+        and image.ndim == 3
+        and image.shape[2] == 3
+    ):
         return Image.fromarray(image)
-    raise CSKTError(f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
-                    f"{getattr(image, 'shape', '')}.")
+    raise CSKTError(
+        f"an image must be a Path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__} "
+        f"{getattr(image, 'shape', '')}."
+    )
 
 
 def taken_at(image: Image.Image) -> str | None:
@@ -137,6 +156,7 @@ def taken_at(image: Image.Image) -> str | None:
 
 def attempt(work: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """``work``, which gives the reason as a str where an image cannot be used."""
+
     def tried(item: Any) -> Any:
         try:
             return work(item)

@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 SAMPLES, IMAGES = 320_000, 80_000  # pairs seen, images drawn: about half an hour of two cores
 BATCH_SIZE = 128
-SCALES = 1 / 0.07, 50.0  # the logit scale rises from CLIP's start to SDM's 1 / 0.02, so that the backbone fits it
+SCALES = (
+    1 / 0.07,
+    50.0,
+)  # the logit scale rises from CLIP's start to SDM's 1 / 0.02, so that the backbone fits it
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY = 100
@@ -45,8 +48,9 @@ def _logit_scale(step: int, steps: int) -> float:
     return SCALES[0] * (SCALES[1] / SCALES[0]) ** min(1.0, step / (0.8 * steps))
 
 
-def _batch(images: np.ndarray, facts: list[dict], rows: np.ndarray, rng: np.random.Generator, tokenize
-           ) -> tuple[Tensor, Tensor]:
+def _batch(
+    images: np.ndarray, facts: list[dict], rows: np.ndarray, rng: np.random.Generator, tokenize
+) -> tuple[Tensor, Tensor]:
     pixels = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).contiguous()
     shift = rng.integers(-3, 4, 2)
     pixels = torch.roll(pixels, (int(shift[0]), int(shift[1])), (2, 3))
@@ -55,9 +59,14 @@ def _batch(images: np.ndarray, facts: list[dict], rows: np.ndarray, rng: np.rand
 
 def _wrapped(backbone, rng: np.random.Generator) -> CSKT:
     """The backbone as it stands, or with 1 to 4 fresh random prompts per tower in three steps of four."""
-    config = CSKTConfig(prompt_length=int(rng.integers(1, 3)), vision_adapter=False, text_adapter=False,
-                        text_to_vision=bool(rng.random() < 0.5), vision_to_text=bool(rng.random() < 0.5),
-                        train_backbone=True)
+    config = CSKTConfig(
+        prompt_length=int(rng.integers(1, 3)),
+        vision_adapter=False,
+        text_adapter=False,
+        text_to_vision=bool(rng.random() < 0.5),
+        vision_to_text=bool(rng.random() < 0.5),
+        train_backbone=True,
+    )
     return CSKT(backbone, config)
 
 
@@ -77,13 +86,23 @@ def _optimizer(backbone) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
 
 
-def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int, seed: int, scale: float, tokenize
-          ) -> tuple[float, Tensor]:
+def _step(
+    backbone,
+    optimizer,
+    pixels: np.ndarray,
+    facts: list[dict],
+    step: int,
+    seed: int,
+    scale: float,
+    tokenize,
+) -> tuple[float, Tensor]:
     """One optimiser step; all its random numbers follow from (seed, step). Returns the loss and the tokens seen."""
     rng = np.random.default_rng((seed, step))
     torch.manual_seed(seed * 1_000_003 + step)
     epoch, start = divmod(step * BATCH_SIZE, len(facts))
-    rows = np.random.default_rng((seed, 1_000_000 + epoch)).permutation(len(facts))[start:start + BATCH_SIZE]
+    rows = np.random.default_rng((seed, 1_000_000 + epoch)).permutation(len(facts))[
+        start : start + BATCH_SIZE
+    ]
     batch, tokens = _batch(pixels, facts, rows, rng, tokenize)
     model = _wrapped(backbone, rng)
     loss = itc_loss(model.encode_image(batch), model.encode_text(tokens), temperature=1 / scale)
@@ -94,8 +113,14 @@ def _step(backbone, optimizer, pixels: np.ndarray, facts: list[dict], step: int,
     return loss.item(), tokens
 
 
-def pretrain_mini(samples: int = SAMPLES, output: str | Path = "runs/pretrain-mini", images: int = IMAGES,
-                  seed: int = 0, stop_after: float | None = None, environment: dict | None = None) -> Path:
+def pretrain_mini(
+    samples: int = SAMPLES,
+    output: str | Path = "runs/pretrain-mini",
+    images: int = IMAGES,
+    seed: int = 0,
+    stop_after: float | None = None,
+    environment: dict | None = None,
+) -> Path:
     """Pre-train cskt-mini on the CPU; calling it again with the same arguments resumes.
 
     Args:
@@ -105,7 +130,9 @@ def pretrain_mini(samples: int = SAMPLES, output: str | Path = "runs/pretrain-mi
         environment: facts about machine and commit to put in the run file.
     """
     if samples < BATCH_SIZE or images < BATCH_SIZE:
-        raise CSKTError(f"samples and images must be at least one batch of {BATCH_SIZE}, got {samples} and {images}.")
+        raise CSKTError(
+            f"samples and images must be at least one batch of {BATCH_SIZE}, got {samples} and {images}."
+        )
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     pixels, facts = build_corpus(cache_dir() / f"pretraining-corpus-{VERSION}", images)
@@ -113,17 +140,26 @@ def pretrain_mini(samples: int = SAMPLES, output: str | Path = "runs/pretrain-mi
     backbone, tokenize = create_backbone(MINI, pretrained=RANDOM), tokenizer_for(MINI)
     optimizer, steps = _optimizer(backbone.train().requires_grad_(True)), samples // BATCH_SIZE
     settings = {"samples": samples, "images": images, "seed": seed}
-    state = {"step": 0, "spent": 0.0, "seen": torch.zeros(len(backbone.token_embedding.weight), dtype=torch.bool),
-             "history": [], "settings": settings}
+    state = {
+        "step": 0,
+        "spent": 0.0,
+        "seen": torch.zeros(len(backbone.token_embedding.weight), dtype=torch.bool),
+        "history": [],
+        "settings": settings,
+    }
     path = folder / "state.pt"
     if path.exists():
         state = torch.load(path, weights_only=True)
         if state["settings"] != settings:
-            raise CSKTError(f"{path} belongs to another run ({state['settings']}); use another output.")
+            raise CSKTError(
+                f"{path} belongs to another run ({state['settings']}); use another output."
+            )
         backbone.load_state_dict(state.pop("backbone"))
         optimizer.load_state_dict(state.pop("optimizer"))
     started, spent = time.monotonic(), state["spent"]
-    for step in (bar := tqdm(range(state["step"], steps), "pre-training", initial=state["step"], total=steps)):
+    for step in (
+        bar := tqdm(range(state["step"], steps), "pre-training", initial=state["step"], total=steps)
+    ):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, steps)
         scale = _logit_scale(step, steps)
@@ -133,17 +169,31 @@ def pretrain_mini(samples: int = SAMPLES, output: str | Path = "runs/pretrain-mi
         if (step + 1) % CHECKPOINT_EVERY and step + 1 < steps:
             continue
         state.update(step=step + 1, spent=spent + time.monotonic() - started)
-        state["history"].append({"step": step + 1, "loss": loss, "scale": scale, "seconds": state["spent"]})
-        torch.save({**state, "backbone": backbone.state_dict(), "optimizer": optimizer.state_dict()},
-                   part := path.with_suffix(".part"))
+        state["history"].append(
+            {"step": step + 1, "loss": loss, "scale": scale, "seconds": state["spent"]}
+        )
+        torch.save(
+            {**state, "backbone": backbone.state_dict(), "optimizer": optimizer.state_dict()},
+            part := path.with_suffix(".part"),
+        )
         part.replace(path)
         if stop_after and time.monotonic() - started > stop_after and step + 1 < steps:
             log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
             return folder
-    record = {"kind": "pretraining", "model": MINI, "data": "generic synthetic corpus", "data_version": VERSION,
-              "precision": "fp32", "batch_size": BATCH_SIZE,
-              **settings, "steps": steps, "duration_s": round(state["spent"], 1), "history": state["history"],
-              "known_tokens": int(state["seen"].sum()), **(environment or {})}
+    record = {
+        "kind": "pretraining",
+        "model": MINI,
+        "data": "generic synthetic corpus",
+        "data_version": VERSION,
+        "precision": "fp32",
+        "batch_size": BATCH_SIZE,
+        **settings,
+        "steps": steps,
+        "duration_s": round(state["spent"], 1),
+        "history": state["history"],
+        "known_tokens": int(state["seen"].sum()),
+        **(environment or {}),
+    }
     backbone.logit_scale.data.fill_(math.log(_logit_scale(steps, steps)))
     _export(backbone.eval(), state["seen"], folder, record)
     return folder

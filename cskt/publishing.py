@@ -14,7 +14,10 @@ def public_record(record: dict[str, Any]) -> dict[str, Any]:
     """A run's record without the paths of the machine that made it: of the weights' file the name is left."""
     config = record["config"]
     weights = public_name(config.get("pretrained"))
-    return {**record, "config": {**config, "data_root": None, "output": None, "pretrained": weights}}
+    return {
+        **record,
+        "config": {**config, "data_root": None, "output": None, "pretrained": weights},
+    }
 
 
 def _selection(rule: str) -> str:
@@ -25,18 +28,38 @@ def model_card(record: dict[str, Any]) -> str:
     """The README.md of a published model, from its run's record: front matter that the hub reads, then the story."""
     config, method = record["config"], METHOD_NAMES.get(record["method"], record["method"])
     title = f"{method} on {config['backbone']}, trained on {record['dataset']}"
-    measured = [EvalResult(task_type="text-to-image-retrieval", dataset_type=record["dataset"].lower(),
-                           dataset_name=f"{record['dataset']}{' (synthetic)' if record['synthetic'] else ''}",
-                           dataset_split="test", metric_type=name.lower(), metric_name=name,
-                           metric_value=round(record["metrics"]["text_to_image"][name], 2)) for name in MEASURES]
-    matter = ModelCardData(language="en", library_name="cskt", model_name=title, eval_results=measured,
-                           tags=["text-based-person-retrieval", "clip", record["dataset"].lower()])
+    measured = [
+        EvalResult(
+            task_type="text-to-image-retrieval",
+            dataset_type=record["dataset"].lower(),
+            dataset_name=f"{record['dataset']}{' (synthetic)' if record['synthetic'] else ''}",
+            dataset_split="test",
+            metric_type=name.lower(),
+            metric_name=name,
+            metric_value=round(record["metrics"]["text_to_image"][name], 2),
+        )
+        for name in MEASURES
+    ]
+    matter = ModelCardData(
+        language="en",
+        library_name="cskt",
+        model_name=title,
+        eval_results=measured,
+        tags=["text-based-person-retrieval", "clip", record["dataset"].lower()],
+    )
     rows = gain_table(record)
-    figures = "\n".join(f"| {' | '.join((*index, *row))} |" for index, row in zip(rows.index, rows.values, strict=True))
-    caution = ("""
+    figures = "\n".join(
+        f"| {' | '.join((*index, *row))} |"
+        for index, row in zip(rows.index, rows.values, strict=True)
+    )
+    caution = (
+        """
 **Synthetic data.** These figures come from drawn pedestrians (SynthPEDES); they are not comparable with any benchmark,
 and the model knows drawings only.
-""" if record["synthetic"] else "")
+"""
+        if record["synthetic"]
+        else ""
+    )
     return f"""---
 {matter.to_yaml()}
 ---
@@ -56,13 +79,13 @@ features = model.encode_text(model.tokenize(["a woman in a red coat"]), normaliz
 
 ## Results on test, percent
 
-| direction | model | {' | '.join(rows.columns)} |
-|---|---|{'---|' * len(rows.columns)}
+| direction | model | {" | ".join(rows.columns)} |
+|---|---|{"---|" * len(rows.columns)}
 {figures}
 
 ## How it was made
 
-{describe_run(record)}. {_selection(record['selection'])} Every setting is in `run.json`.
+{describe_run(record)}. {_selection(record["selection"])} Every setting is in `run.json`.
 
 ## Use
 

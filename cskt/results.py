@@ -31,9 +31,25 @@ LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPRe
 SYNTHETIC = tuple(LAYOUT_OF.values())
 METHOD_NAMES = {"zero-shot": "zero-shot", "full": "full fine-tuning", "cskt": "CSKT"}
 NOT_RUN = "not run here"
-_REQUIRED = ("dataset", "synthetic", "method", "seed", "config", "selection", "selected",
-             "data_version", "data_fingerprint", "precision", "commit", "hardware", "duration_s",
-             "trainable_parameters", "total_parameters", "metrics", "zero_shot")
+_REQUIRED = (
+    "dataset",
+    "synthetic",
+    "method",
+    "seed",
+    "config",
+    "selection",
+    "selected",
+    "data_version",
+    "data_fingerprint",
+    "precision",
+    "commit",
+    "hardware",
+    "duration_s",
+    "trainable_parameters",
+    "total_parameters",
+    "metrics",
+    "zero_shot",
+)
 # Whose R@1 on test a column holds: that of the epoch which ... would keep.
 CHOSEN = {"val": "chosen on val", "test": "chosen on test", "last": "last epoch"}
 
@@ -47,16 +63,26 @@ def check_parameters(namespace: dict[str, Any], allowed: Iterable[str]) -> None:
     """
     plain = (bool, int, float, str, list, tuple, dict, type(None))
     ours = {"In", "Out", "exit", "quit", "open", "get_ipython"}
-    unknown = sorted(name for name, value in namespace.items()
-                     if not name.startswith("_") and name not in ours and type(value) in plain and name not in allowed)
+    unknown = sorted(
+        name
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in ours
+        and type(value) in plain
+        and name not in allowed
+    )
     if unknown:
-        raise CSKTError(f"unknown parameter {', '.join(unknown)}; this notebook takes {', '.join(sorted(allowed))}.")
+        raise CSKTError(
+            f"unknown parameter {', '.join(unknown)}; this notebook takes {', '.join(sorted(allowed))}."
+        )
 
 
 def enter_project() -> Path:
     """Make the folder that holds ``notebooks/`` the working directory, from it or anywhere below; returns it."""
     here = Path.cwd()
-    root = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+    root = next(
+        (folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here
+    )
     os.chdir(root)
     return root
 
@@ -66,7 +92,9 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
     try:
         record = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise CSKTError(f"run file {path} cannot be read ({error}); delete it and run again.") from error
+        raise CSKTError(
+            f"run file {path} cannot be read ({error}); delete it and run again."
+        ) from error
     missing = [name for name in _REQUIRED if not isinstance(record, dict) or name not in record]
     if missing:
         raise CSKTError(f"run file {path} lacks {', '.join(missing)}; delete it and run again.")
@@ -80,19 +108,47 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
     rows = []
     for path in sorted(map(Path, files)):
         run = read_run_file(path)
-        rows.append({
-            "dataset": run["dataset"], "synthetic": run["synthetic"], "method": run["method"], "seed": run["seed"],
-            "backbone": run["config"]["backbone"], "epochs": run["config"]["epochs"],
-            "selection": _selection(run), **setting_of(run)._asdict(),
-            **{name: run["metrics"]["text_to_image"][name] for name in MEASURES},
-            "mINP": run["metrics"]["text_to_image"]["mINP"], "zero-shot R@1": run["zero_shot"]["text_to_image"]["R@1"],
-            **_selected_figures(run),
-            "trained": run["trainable_parameters"], "total": run["total_parameters"], "seconds": run["duration_s"],
-            "commit": run["commit"], "file": path.name,
-        })
-    columns = ["dataset", "synthetic", "method", "seed", "backbone", "epochs", "selection",
-               *SETTING, *MEASURES, "mINP", "zero-shot R@1", *CHOSEN.values(), "val epoch",
-               "trained", "total", "seconds", "commit", "file"]
+        rows.append(
+            {
+                "dataset": run["dataset"],
+                "synthetic": run["synthetic"],
+                "method": run["method"],
+                "seed": run["seed"],
+                "backbone": run["config"]["backbone"],
+                "epochs": run["config"]["epochs"],
+                "selection": _selection(run),
+                **setting_of(run)._asdict(),
+                **{name: run["metrics"]["text_to_image"][name] for name in MEASURES},
+                "mINP": run["metrics"]["text_to_image"]["mINP"],
+                "zero-shot R@1": run["zero_shot"]["text_to_image"]["R@1"],
+                **_selected_figures(run),
+                "trained": run["trainable_parameters"],
+                "total": run["total_parameters"],
+                "seconds": run["duration_s"],
+                "commit": run["commit"],
+                "file": path.name,
+            }
+        )
+    columns = [
+        "dataset",
+        "synthetic",
+        "method",
+        "seed",
+        "backbone",
+        "epochs",
+        "selection",
+        *SETTING,
+        *MEASURES,
+        "mINP",
+        "zero-shot R@1",
+        *CHOSEN.values(),
+        "val epoch",
+        "trained",
+        "total",
+        "seconds",
+        "commit",
+        "file",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -139,16 +195,29 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def _summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """:func:`summarise` with the columns of the setting in every case."""
     rows, bare = [], runs["method"] == "zero-shot"
-    settings = [runs[name].astype(str).mask(bare, "—") for name in ("epochs", "selection")]  # a bare backbone has none
+    settings = [
+        runs[name].astype(str).mask(bare, "—") for name in ("epochs", "selection")
+    ]  # a bare backbone has none
     for key, group in runs.groupby(["dataset", "backbone", "method", *settings, *SETTING]):
         dataset, backbone, method, epochs, selection, setting, inputs = key
-        rows.append({
-            "dataset": dataset, "backbone": backbone, "method": METHOD_NAMES.get(method, method), "seeds": len(group),
-            "epochs": epochs, "selected on": selection, "setting": setting, "inputs": inputs,
-            **{name: spread(group[name]) for name in MEASURES},
-            "trained parameters": f"{int(group['trained'].iloc[0]):,}", "order": list(METHOD_NAMES).index(method)
-            if method in METHOD_NAMES else len(METHOD_NAMES), "R@1 value": group["R@1"].mean(),
-        })
+        rows.append(
+            {
+                "dataset": dataset,
+                "backbone": backbone,
+                "method": METHOD_NAMES.get(method, method),
+                "seeds": len(group),
+                "epochs": epochs,
+                "selected on": selection,
+                "setting": setting,
+                "inputs": inputs,
+                **{name: spread(group[name]) for name in MEASURES},
+                "trained parameters": f"{int(group['trained'].iloc[0]):,}",
+                "order": list(METHOD_NAMES).index(method)
+                if method in METHOD_NAMES
+                else len(METHOD_NAMES),
+                "R@1 value": group["R@1"].mean(),
+            }
+        )
     table = pd.DataFrame(rows)
     if not rows:
         return table
@@ -167,21 +236,44 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
     published = pd.read_csv(literature)
     published = published[published["dataset"] == dataset].sort_values("r1", kind="stable")
     order = {group: rank for rank, group in enumerate(pd.unique(pd.read_csv(literature)["group"]))}
-    published = published.assign(rank=published["group"].map(order)).sort_values("rank", kind="stable")
-    rows = [{"group": row.group, "method": f"{row.method} ({row.venue})",
-             "encoders": f"{row.image_encoder} / {row.text_encoder}",
-             **{name: "" if pd.isna(value) else f"{value:.2f}"
-                for name, value in zip(MEASURES, (row.r1, row.r5, row.r10, row.map), strict=True)},
-             "source": row.source} for row in published.itertuples()]
+    published = published.assign(rank=published["group"].map(order)).sort_values(
+        "rank", kind="stable"
+    )
+    rows = [
+        {
+            "group": row.group,
+            "method": f"{row.method} ({row.venue})",
+            "encoders": f"{row.image_encoder} / {row.text_encoder}",
+            **{
+                name: "" if pd.isna(value) else f"{value:.2f}"
+                for name, value in zip(MEASURES, (row.r1, row.r5, row.r10, row.map), strict=True)
+            },
+            "source": row.source,
+        }
+        for row in published.itertuples()
+    ]
     ours = _summarise(runs[(runs["dataset"] == dataset) & ~runs["synthetic"].astype(bool)])
     for row in ours.to_dict("records"):
-        rows.append({"group": "runs of this code", "method": row["method"], "encoders": row["backbone"],
-                     **{name: row[name] for name in MEASURES},
-                     "source": f"run files, {row['seeds']} seeds, {row['epochs']} epochs, selected on "
-                               f"{row['selected on']}; {row['setting']}, {row['inputs']}"})
+        rows.append(
+            {
+                "group": "runs of this code",
+                "method": row["method"],
+                "encoders": row["backbone"],
+                **{name: row[name] for name in MEASURES},
+                "source": f"run files, {row['seeds']} seeds, {row['epochs']} epochs, selected on "
+                f"{row['selected on']}; {row['setting']}, {row['inputs']}",
+            }
+        )
     if ours.empty:
-        rows.append({"group": "runs of this code", "method": "CSKT", "encoders": "ViT-B/16 / Xformer",
-                     **dict.fromkeys(MEASURES, NOT_RUN), "source": "needs the data set, CLIP's weights and a GPU"})
+        rows.append(
+            {
+                "group": "runs of this code",
+                "method": "CSKT",
+                "encoders": "ViT-B/16 / Xformer",
+                **dict.fromkeys(MEASURES, NOT_RUN),
+                "source": "needs the data set, CLIP's weights and a GPU",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -191,7 +283,15 @@ def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[runs["dataset"] == domain]
     table = _summarise(runs)
     if table.empty:
-        return pd.DataFrame([{"data": f"{domain} (synthetic)", "method": "CSKT", **dict.fromkeys(MEASURES, NOT_RUN)}])
+        return pd.DataFrame(
+            [
+                {
+                    "data": f"{domain} (synthetic)",
+                    "method": "CSKT",
+                    **dict.fromkeys(MEASURES, NOT_RUN),
+                }
+            ]
+        )
     # A gain is one over the same backbone under the same numerics, on the same data.
     alike = ["backbone", *SETTING]
     base = table[table["method"] == "zero-shot"].set_index(alike)["R@1 value"].to_dict()
@@ -209,8 +309,15 @@ def overview_markdown(runs: pd.DataFrame) -> str:
     """R@1 and mAP of every method with cskt-mini on every SynthPEDES domain, as the README's
     markdown table, and below it the line that says how the runs were made."""
     runs = _mini(runs)
-    names = ["dataset", "method", *distinguishing(runs), "seeds", "R@1", "mAP",
-             "trained parameters"]
+    names = [
+        "dataset",
+        "method",
+        *distinguishing(runs),
+        "seeds",
+        "R@1",
+        "mAP",
+        "trained parameters",
+    ]
     titles = ["synthetic data", *names[1:]]
     lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(names)]
     for row in _summarise(runs).to_dict("records"):
@@ -222,21 +329,32 @@ def overview_markdown(runs: pd.DataFrame) -> str:
 def show_table(table: pd.DataFrame) -> Any:
     """A table for a page: no index column, text to the left, a group named once, numbers in one line."""
     if "group" in table:
-        table = table.assign(group=table["group"].mask(table["group"].eq(table["group"].shift()), ""))
-    figures = [name for name in table if name in (*MEASURES, "dataset", "data", "method", "seed", "commit")]
-    return (table.style.hide(axis="index").set_properties(**{"text-align": "left"})
-            .set_properties(subset=figures, **{"white-space": "nowrap"}))
+        table = table.assign(
+            group=table["group"].mask(table["group"].eq(table["group"].shift()), "")
+        )
+    figures = [
+        name for name in table if name in (*MEASURES, "dataset", "data", "method", "seed", "commit")
+    ]
+    return (
+        table.style.hide(axis="index")
+        .set_properties(**{"text-align": "left"})
+        .set_properties(subset=figures, **{"white-space": "nowrap"})
+    )
 
 
 def setting_table(config: TrainConfig) -> pd.DataFrame:
     """Every setting of a run beside the paper's; the last column marks where they differ."""
+
     def flat(values: dict[str, Any]) -> dict[str, Any]:
         method = {f"cskt.{name}": value for name, value in values.pop("cskt").items()}
         return {**values, **method}
 
     ours, paper = flat(config.to_dict()), flat(TrainConfig.paper(dataset=config.dataset).to_dict())
-    rows = [(name, str(ours[name]), str(paper[name]), "" if ours[name] == paper[name] else "differs") for name in ours
-            if name not in ("data_root", "output")]
+    rows = [
+        (name, str(ours[name]), str(paper[name]), "" if ours[name] == paper[name] else "differs")
+        for name in ours
+        if name not in ("data_root", "output")
+    ]
     return pd.DataFrame(rows, columns=["setting", "this run", "paper", ""]).set_index("setting")
 
 
@@ -246,25 +364,31 @@ def gain_table(record: dict[str, Any]) -> pd.DataFrame:
     for direction, label in (("text_to_image", "text → image"), ("image_to_text", "image → text")):
         trained = METHOD_NAMES.get(record["method"], record["method"])
         for key, name in (("zero_shot", "zero-shot"), ("metrics", trained)):
-            rows[label, name] = {measure: f"{record[key][direction][measure]:.2f}" for measure in (*MEASURES, "mINP")}
+            rows[label, name] = {
+                measure: f"{record[key][direction][measure]:.2f}" for measure in (*MEASURES, "mINP")
+            }
     return pd.DataFrame(rows).T
 
 
 def describe_run(record: dict[str, Any]) -> str:
     """One line: data, backbone, seed, precision, hardware, duration, fingerprint, commit."""
     machine = record["hardware"]
-    return (f"{'synthetic' if record['synthetic'] else 'real'} data {record['dataset']}, "
-            f"{record['config']['backbone']}, {record['method']}, seed {record['seed']}, {record['precision']} on "
-            f"{device_name(record)} ({machine['threads']} threads), {record['duration_s']:.0f} s, data fingerprint "
-            f"{record['data_fingerprint'][:12]}, commit {str(record['commit'])[:12]}")
+    return (
+        f"{'synthetic' if record['synthetic'] else 'real'} data {record['dataset']}, "
+        f"{record['config']['backbone']}, {record['method']}, seed {record['seed']}, {record['precision']} on "
+        f"{device_name(record)} ({machine['threads']} threads), {record['duration_s']:.0f} s, data fingerprint "
+        f"{record['data_fingerprint'][:12]}, commit {str(record['commit'])[:12]}"
+    )
 
 
 def describe_gain(record: dict[str, Any]) -> str:
     """One line: R@1 before and after, and what was trained for it."""
     before, after = (record[key]["text_to_image"]["R@1"] for key in ("zero_shot", "metrics"))
     trained, total = record["trainable_parameters"], record["total_parameters"]
-    return (f"R@1 {before:.2f} -> {after:.2f} ({after / before:.2f} times) by training {trained:,} of {total:,} "
-            f"parameters ({100 * trained / total:.1f}%)")
+    return (
+        f"R@1 {before:.2f} -> {after:.2f} ({after / before:.2f} times) by training {trained:,} of {total:,} "
+        f"parameters ({100 * trained / total:.1f}%)"
+    )
 
 
 def _mini(runs: pd.DataFrame) -> pd.DataFrame:
@@ -288,15 +412,19 @@ def findings(runs: pd.DataFrame) -> list[str]:
         groups = {method: group["R@1"] for method, group in part.groupby("method")}
         if {"zero-shot", "cskt"} <= groups.keys():
             before, after = groups["zero-shot"].mean(), groups["cskt"]
-            line = (f"{label}: CSKT reaches R@1 {after.mean():.1f} (mean of {len(after)} seeds), "
-                    f"{after.mean() / before:.2f} times the zero-shot backbone's {before:.1f}")
+            line = (
+                f"{label}: CSKT reaches R@1 {after.mean():.1f} (mean of {len(after)} seeds), "
+                f"{after.mean() / before:.2f} times the zero-shot backbone's {before:.1f}"
+            )
             if "full" in groups:
                 full = groups["full"].mean()
                 line += f"; full fine-tuning reaches {full:.1f} (seeds: {len(groups['full'])})"
                 if full > before:
                     share = 100 * (after.mean() - before) / (full - before)
-                    line += (f", so CSKT gives {share:.0f}% of its gain with {_trained_share(part)} of the "
-                             "parameters trained")
+                    line += (
+                        f", so CSKT gives {share:.0f}% of its gain with {_trained_share(part)} of the "
+                        "parameters trained"
+                    )
             lines.append(line + ".")
     return lines or ["No synthetic runs were found."]
 
@@ -310,17 +438,56 @@ def _trained_share(runs: pd.DataFrame) -> str:
 def evidence_table(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per run file: what, how long, from which commit."""
     apart = distinguishing(runs)
-    table = runs[["file", "dataset", "method", "seed", "epochs", "selection", *apart, "R@1", "mAP",
-                  "trained", "seconds", "commit"]].copy()
-    for name, form in (("R@1", "{:.2f}"), ("mAP", "{:.2f}"), ("seconds", "{:.0f}"), ("trained", "{:,}")):
+    table = runs[
+        [
+            "file",
+            "dataset",
+            "method",
+            "seed",
+            "epochs",
+            "selection",
+            *apart,
+            "R@1",
+            "mAP",
+            "trained",
+            "seconds",
+            "commit",
+        ]
+    ].copy()
+    for name, form in (
+        ("R@1", "{:.2f}"),
+        ("mAP", "{:.2f}"),
+        ("seconds", "{:.0f}"),
+        ("trained", "{:,}"),
+    ):
         table[name] = table[name].map(form.format)
     return table.assign(commit=table["commit"].astype(str).str[:10])
 
 
-_GRID_COLUMNS = ["row", "seed", "method", "learning rate", "warm-up", *MEASURES, "interval",
-                 "val R@1", "val mAP", "val R@1, last epoch", "history", "trained", "seconds", "dataset",
-                 "source", "source data", "synthetic", "backbone", "selection", *SETTING,
-                 "commit", "file"]
+_GRID_COLUMNS = [
+    "row",
+    "seed",
+    "method",
+    "learning rate",
+    "warm-up",
+    *MEASURES,
+    "interval",
+    "val R@1",
+    "val mAP",
+    "val R@1, last epoch",
+    "history",
+    "trained",
+    "seconds",
+    "dataset",
+    "source",
+    "source data",
+    "synthetic",
+    "backbone",
+    "selection",
+    *SETTING,
+    "commit",
+    "file",
+]
 
 
 def _grid_row(run: dict[str, Any], file: str) -> dict[str, Any]:
@@ -331,16 +498,28 @@ def _grid_row(run: dict[str, Any], file: str) -> dict[str, Any]:
     history = run.get("history") or []
     last = history[-1] if history else {}
     return {
-        "row": run.get("row"), "seed": run["seed"], "method": run["method"],
-        "learning rate": config.get("learning_rate"), "warm-up": config.get("warmup_epochs"),
-        **{name: ranked[name] for name in MEASURES}, "interval": ranked["intervals"]["R@1"],
-        "val R@1": on_val.get("R@1", np.nan), "val mAP": on_val.get("mAP", np.nan),
-        "val R@1, last epoch": last.get("val R@1", np.nan), "history": history,
-        "trained": run["trainable_parameters"], "seconds": run["duration_s"],
-        "dataset": run["dataset"], "source": run.get("source", run["dataset"]),
-        "source data": run.get("source_fingerprint", "")[:8], "synthetic": run["synthetic"],
-        "backbone": config["backbone"], "selection": _selection(run), **setting_of(run)._asdict(),
-        "commit": run["commit"], "file": file,
+        "row": run.get("row"),
+        "seed": run["seed"],
+        "method": run["method"],
+        "learning rate": config.get("learning_rate"),
+        "warm-up": config.get("warmup_epochs"),
+        **{name: ranked[name] for name in MEASURES},
+        "interval": ranked["intervals"]["R@1"],
+        "val R@1": on_val.get("R@1", np.nan),
+        "val mAP": on_val.get("mAP", np.nan),
+        "val R@1, last epoch": last.get("val R@1", np.nan),
+        "history": history,
+        "trained": run["trainable_parameters"],
+        "seconds": run["duration_s"],
+        "dataset": run["dataset"],
+        "source": run.get("source", run["dataset"]),
+        "source data": run.get("source_fingerprint", "")[:8],
+        "synthetic": run["synthetic"],
+        "backbone": config["backbone"],
+        "selection": _selection(run),
+        **setting_of(run)._asdict(),
+        "commit": run["commit"],
+        "file": file,
     }
 
 
@@ -351,9 +530,16 @@ def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
     rows = [_grid_row(read_run_file(path), path.name) for path in paths]
     table = pd.DataFrame(rows, columns=_GRID_COLUMNS)
     orders = {backbone: list(grid_rows(grid, backbone)) for backbone in table["backbone"].unique()}
-    place = [orders[backbone].index(row) if row in orders[backbone] else len(orders[backbone])
-             for row, backbone in zip(table["row"], table["backbone"], strict=True)]
-    data = table["dataset"] + table["synthetic"].map({True: " (synthetic)", False: ""}) + ", " + table["backbone"]
+    place = [
+        orders[backbone].index(row) if row in orders[backbone] else len(orders[backbone])
+        for row, backbone in zip(table["row"], table["backbone"], strict=True)
+    ]
+    data = (
+        table["dataset"]
+        + table["synthetic"].map({True: " (synthetic)", False: ""})
+        + ", "
+        + table["backbone"]
+    )
     table = table.assign(place=place, data=data).sort_values(["place", "seed"], kind="stable")
     return table.drop(columns="place").reset_index(drop=True)
 
@@ -387,16 +573,23 @@ def grid_table(runs: pd.DataFrame, reference: str | None = None) -> pd.DataFrame
     rows = []
     for label, group in runs.groupby("row", sort=False):
         low, high = (sum(ends[side] for ends in group["interval"]) / len(group) for side in (0, 1))
-        line = {"variant": label, "seeds": len(group), "R@1": spread(group["R@1"]),
-                "95 % over people": f"{low:.1f} to {high:.1f}", "mAP": spread(group["mAP"]),
-                "trained parameters": f"{group['trained'].iloc[0]:,}",
-                "seconds a run": f"{group['seconds'].mean():.0f}"}
+        line = {
+            "variant": label,
+            "seeds": len(group),
+            "R@1": spread(group["R@1"]),
+            "95 % over people": f"{low:.1f} to {high:.1f}",
+            "mAP": spread(group["mAP"]),
+            "trained parameters": f"{group['trained'].iloc[0]:,}",
+            "seconds a run": f"{group['seconds'].mean():.0f}",
+        }
         if reference:
             gap = difference(group, runs[runs["row"] == reference])
             line |= {f"R@1 against {reference}": "", "told apart": ""}
             if label != reference and gap is not None:
-                line |= {f"R@1 against {reference}": f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})",
-                         "told apart": "yes" if gap[1] * gap[2] > 0 else "no"}
+                line |= {
+                    f"R@1 against {reference}": f"{gap[0]:+.1f} ({gap[1]:+.1f} to {gap[2]:+.1f})",
+                    "told apart": "yes" if gap[1] * gap[2] > 0 else "no",
+                }
         rows.append(line)
     return pd.DataFrame(rows)
 
@@ -409,7 +602,11 @@ def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
         found = table[table["told apart"] == answer] if len(table) else table
         if len(found):
             each = zip(found["variant"], found[f"R@1 against {reference}"], strict=True)
-            lines.append(f"{said} from {reference} in R@1: " + "; ".join(f"{name} {gap}" for name, gap in each) + ".")
+            lines.append(
+                f"{said} from {reference} in R@1: "
+                + "; ".join(f"{name} {gap}" for name, gap in each)
+                + "."
+            )
     if not lines and len(runs):
         return [f"No row can be compared with {reference}: that takes two seeds of both."]
     return lines or [NOT_RUN]
@@ -421,10 +618,14 @@ def range_findings(runs: pd.DataFrame) -> str:
     rows = runs.groupby("row", sort=False)
     means, ends = rows["R@1"].mean(), rows["interval"].agg(lambda each: np.mean(list(each), axis=0))
     best = means.idxmax()
-    behind = [f"{row} ({value:.1f})" for row, value in means.items() if ends[row][1] < ends[best][0]]
+    behind = [
+        f"{row} ({value:.1f})" for row, value in means.items() if ends[row][1] < ends[best][0]
+    ]
     low, high = ends[best]
-    return (f"Highest R@1: {means[best]:.1f} for {best} ({low:.1f} to {high:.1f} over people). Intervals that end "
-            f"below: {', '.join(behind) or 'none; these runs tell no row from the best'}.")
+    return (
+        f"Highest R@1: {means[best]:.1f} for {best} ({low:.1f} to {high:.1f} over people). Intervals that end "
+        f"below: {', '.join(behind) or 'none; these runs tell no row from the best'}."
+    )
 
 
 def scarce_findings(runs: pd.DataFrame) -> str:
@@ -437,7 +638,11 @@ def scarce_findings(runs: pd.DataFrame) -> str:
             gap = difference(ours, full)
             noise = f" ({gap[1]:+.1f} to {gap[2]:+.1f} over seeds)" if gap else ""
             lines.append(f"{share} {ours['R@1'].mean() - full['R@1'].mean():+.1f}{noise}")
-    return f"CSKT less full fine-tuning in R@1, by share of the identities: {'; '.join(lines)}." if lines else NOT_RUN
+    return (
+        f"CSKT less full fine-tuning in R@1, by share of the identities: {'; '.join(lines)}."
+        if lines
+        else NOT_RUN
+    )
 
 
 def transfer_findings(runs: pd.DataFrame) -> list[str]:
@@ -455,9 +660,11 @@ def transfer_findings(runs: pd.DataFrame) -> list[str]:
                 gains[f"{source} to {target[0]}"] = value - bare[tuple(target)]
         better = [f"{pair} {gain:+.1f}" for pair, gain in gains.items() if gain > 0]
         worse = [f"{pair} {gain:+.1f}" for pair, gain in gains.items() if gain <= 0]
-        lines.append(f"{row}{suffix}: above the bare backbone on the target in {len(better)} of "
-                     f"{len(gains)} pairs ({'; '.join(better) or 'none'}); "
-                     f"not above: {'; '.join(worse) or 'none'}.")
+        lines.append(
+            f"{row}{suffix}: above the bare backbone on the target in {len(better)} of "
+            f"{len(gains)} pairs ({'; '.join(better) or 'none'}); "
+            f"not above: {'; '.join(worse) or 'none'}."
+        )
     return lines or [NOT_RUN]
 
 
@@ -483,10 +690,20 @@ def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, group in runs.groupby(keys, sort=False):
         source, data, target, backbone, row, setting, inputs = key
-        rows.append({"trained on": f"{source} (synthetic)" if all(group["synthetic"]) else source,
-                     "training data": data, "tested on": target, "backbone": backbone,
-                     "model": row, "setting": setting, "inputs": inputs, "seeds": len(group),
-                     "R@1": spread(group["R@1"]), "mAP": spread(group["mAP"])})
+        rows.append(
+            {
+                "trained on": f"{source} (synthetic)" if all(group["synthetic"]) else source,
+                "training data": data,
+                "tested on": target,
+                "backbone": backbone,
+                "model": row,
+                "setting": setting,
+                "inputs": inputs,
+                "seeds": len(group),
+                "R@1": spread(group["R@1"]),
+                "mAP": spread(group["mAP"]),
+            }
+        )
     table = hide_shared(pd.DataFrame(rows), runs)
     return table if _source_data_differ(runs) else table.drop(columns="training data")
 
@@ -510,14 +727,23 @@ def grid_evidence(folder: str | Path) -> pd.DataFrame:
             facts["machine"].add(f"{kind}, {machine['threads']} threads")
             facts["precision"].add(run["precision"])
             facts["commit"].add(str(run["commit"])[:10])
-        rows.append({"grid": path.name.replace("-", " "), "run files": len(runs),
-                     **{name: "; ".join(sorted(values)) for name, values in facts.items()},
-                     "hours": f"{sum(run['duration_s'] for run in runs) / 3600:.1f}"})
+        rows.append(
+            {
+                "grid": path.name.replace("-", " "),
+                "run files": len(runs),
+                **{name: "; ".join(sorted(values)) for name, values in facts.items()},
+                "hours": f"{sum(run['duration_s'] for run in runs) / 3600:.1f}",
+            }
+        )
     return pd.DataFrame(rows, columns=["grid", "run files", *_EVIDENCE, "hours"])
 
 
 def published_transfer(path: str | Path) -> pd.DataFrame:
     """Published figures of domain transfer between the real benchmarks, with their sources; nothing here is ours."""
     names = {"source_dataset": "trained on", "target_dataset": "tested on"}
-    table = pd.read_csv(path).rename(columns=names | dict(zip(("r1", "r5", "r10", "map"), MEASURES, strict=True)))
-    return table.assign(**{name: table[name].map(lambda v: "" if pd.isna(v) else f"{v:.2f}") for name in MEASURES})
+    table = pd.read_csv(path).rename(
+        columns=names | dict(zip(("r1", "r5", "r10", "map"), MEASURES, strict=True))
+    )
+    return table.assign(
+        **{name: table[name].map(lambda v: "" if pd.isna(v) else f"{v:.2f}") for name in MEASURES}
+    )

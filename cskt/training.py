@@ -53,12 +53,19 @@ SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chose
 OnEpoch = Callable[[dict[str, Any]], None] | None
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig
+) -> list[dict[str, Any]]:
     """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at ``bias_factor``, no decay."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    return [dict(params=[parameter for name, parameter in trained if name.endswith("bias") == bias],
-                 lr=config.learning_rate * (config.bias_factor if bias else 1),
-                 weight_decay=0.0 if bias else config.weight_decay) for bias in (False, True)]
+    return [
+        dict(
+            params=[parameter for name, parameter in trained if name.endswith("bias") == bias],
+            lr=config.learning_rate * (config.bias_factor if bias else 1),
+            weight_decay=0.0 if bias else config.weight_decay,
+        )
+        for bias in (False, True)
+    ]
 
 
 def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
@@ -71,19 +78,35 @@ def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
 def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch schedule."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    optimizer = kind(parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps)
-    return optimizer, LambdaLR(optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs))
+    optimizer = kind(
+        parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps
+    )
+    return optimizer, LambdaLR(
+        optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs)
+    )
 
 
 def run_name(config: TrainConfig) -> str:
     """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the paper's."""
-    default, chosen = TrainConfig().to_dict(), {**config.to_dict(), "output": None, "data_root": None}
-    chosen["cskt"] = {name: value for name, value in chosen["cskt"].items() if value != default["cskt"][name]}
-    decisive = json.dumps({name: value for name, value in chosen.items() if value != default[name]}, sort_keys=True)
+    default, chosen = (
+        TrainConfig().to_dict(),
+        {**config.to_dict(), "output": None, "data_root": None},
+    )
+    chosen["cskt"] = {
+        name: value for name, value in chosen["cskt"].items() if value != default["cskt"][name]
+    }
+    decisive = json.dumps(
+        {name: value for name, value in chosen.items() if value != default[name]}, sort_keys=True
+    )
     return f"{config.dataset}-{config.method}-seed{config.seed}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
-def train(config: TrainConfig, on_epoch: OnEpoch = None, overwrite: bool = False, progress: bool | None = None) -> Run:
+def train(
+    config: TrainConfig,
+    on_epoch: OnEpoch = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> Run:
     """Train as ``config`` says, keep the epoch that ``selection`` chooses, evaluate it on test; return the run.
 
     The folder is ``config.output``, else ``runs/<run_name>``. A finished run of the same configuration is returned as
@@ -109,13 +132,21 @@ def _check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
         raise CSKTError(f"{folder} is a file; give another output folder.")
     if not (folder / CONFIG).is_file():
         if any(folder.glob("[!.]*")):
-            raise CSKTError(f"{folder} holds files but no run ({CONFIG} is missing); give another output folder.")
+            raise CSKTError(
+                f"{folder} holds files but no run ({CONFIG} is missing); give another output folder."
+            )
     elif not overwrite:
         held, asked = evaluation.read_config(folder / CONFIG).to_dict(), config.to_dict()
         # Where the data lie may change; what they are is checked by their fingerprint.
-        if fields := [name for name in asked if name not in ("output", "data_root") and held[name] != asked[name]]:
-            raise CSKTError(f"{folder} holds a run with other settings ({', '.join(fields)}); give another output "
-                            "folder or ask to overwrite it.")
+        if fields := [
+            name
+            for name in asked
+            if name not in ("output", "data_root") and held[name] != asked[name]
+        ]:
+            raise CSKTError(
+                f"{folder} holds a run with other settings ({', '.join(fields)}); give another output "
+                "folder or ask to overwrite it."
+            )
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -130,28 +161,45 @@ class _Trainer:
     """
 
     def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
-        self.config, self.folder, self.dataset, self.start = config, folder, dataset, time.monotonic()
+        self.config, self.folder, self.dataset, self.start = (
+            config,
+            folder,
+            dataset,
+            time.monotonic(),
+        )
         self.device = numerics.resolve_device(config.device)
         self.precision = numerics.resolve_precision(config.precision, self.device)
         weights = evaluation.weights_fingerprint(config)
         self.inputs = dict(data_fingerprint=dataset.fingerprint, weights_fingerprint=weights)
-        self.state: dict[str, Any] = dict(epoch=0, chosen={}, kept_model={}, history=[], inputs=self.inputs,
-                                          precision=self.precision,
-                                          started=datetime.now(UTC).isoformat(timespec="seconds"))
+        self.state: dict[str, Any] = dict(
+            epoch=0,
+            chosen={},
+            kept_model={},
+            history=[],
+            inputs=self.inputs,
+            precision=self.precision,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def check_inputs(self, held: dict[str, Any]) -> None:
         for name, value in self.inputs.items():
             if held.get(name) != value:
-                raise CSKTError(f"{self.folder} was made with {name} {held.get(name)} but it is now {value}; restore "
-                                "those inputs, delete the folder, or ask to overwrite it.")
+                raise CSKTError(
+                    f"{self.folder} was made with {name} {held.get(name)} but it is now {value}; restore "
+                    "those inputs, delete the folder, or ask to overwrite it."
+                )
 
     def run(self, on_epoch: OnEpoch, overwrite: bool, progress: bool | None) -> Run:
         # Before anything is written: a bad backbone leaves no folder behind.
         self.model = evaluation.build_model(self.config).to(self.device)
         self.folder.mkdir(exist_ok=True)
         for name in (METRICS, STATE, ADAPTER, HISTORY, QUERIES) if overwrite else ():
-            (self.folder / name).unlink(missing_ok=True)  # METRICS first: from here on nothing is trusted
-        write_atomically(self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False))
+            (self.folder / name).unlink(
+                missing_ok=True
+            )  # METRICS first: from here on nothing is trusted
+        write_atomically(
+            self.folder / CONFIG, yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+        )
         if self.model.num_trainable:
             self._fit(on_epoch, None if progress is None else not progress)
         return self._finish()
@@ -174,23 +222,40 @@ class _Trainer:
         if config.train_fraction < 1:
             train = subset(train, config.train_fraction, config.seed)
         data = evaluation.load_split(model, train)
-        augment = Augment(config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing).to(self.device)
+        augment = Augment(
+            config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing
+        ).to(self.device)
         for epoch in range(self.state["epoch"], config.epochs):
             begin, rate = time.monotonic(), schedule.get_last_lr()[0]
             loss = self._epoch(augment, data, epoch, hidden)
             schedule.step()
             ranked = self._evaluate(model)
-            row = dict(epoch=epoch + 1, lr=rate, loss=loss,
-                       **{f"{split} {measure}": ranked[split]["text_to_image"][measure]
-                          for split in ("val", "test") for measure in MEASURES},
-                       seconds=round(time.monotonic() - begin, 3), **model.prompts.spectrum())
+            row = dict(
+                epoch=epoch + 1,
+                lr=rate,
+                loss=loss,
+                **{
+                    f"{split} {measure}": ranked[split]["text_to_image"][measure]
+                    for split in ("val", "test")
+                    for measure in MEASURES
+                },
+                seconds=round(time.monotonic() - begin, 3),
+                **model.prompts.spectrum(),
+            )
             tensors = model.trainable_state()
             if config.selection in self._choose(epoch + 1, ranked):
-                self.state["kept_model"] = {name: tensor.detach().cpu().clone().contiguous()
-                                            for name, tensor in tensors.items()}
+                self.state["kept_model"] = {
+                    name: tensor.detach().cpu().clone().contiguous()
+                    for name, tensor in tensors.items()
+                }
             self.state.update(epoch=epoch + 1, history=[*self.state["history"], row])
-            stored = dict(self.state, model=tensors, optimizer=self.optimizer.state_dict(),
-                          schedule=schedule.state_dict(), elapsed=time.monotonic() - self.start)
+            stored = dict(
+                self.state,
+                model=tensors,
+                optimizer=self.optimizer.state_dict(),
+                schedule=schedule.state_dict(),
+                elapsed=time.monotonic() - self.start,
+            )
             write_atomically(self.folder / STATE, functools.partial(torch.save, stored))
             if on_epoch is not None:
                 on_epoch(dict(row))
@@ -210,7 +275,10 @@ class _Trainer:
         test = evaluate(model, splits["test"], precision=self.precision, resamples=0)
         if splits["val"] is splits["test"]:
             return {"val": test, "test": test}
-        return {"val": evaluate(model, splits["val"], precision=self.precision, resamples=0), "test": test}
+        return {
+            "val": evaluate(model, splits["val"], precision=self.precision, resamples=0),
+            "test": test,
+        }
 
     def _choose(self, epoch: int, ranked: dict[str, dict[str, Metrics]]) -> list[str]:
         """Note ``epoch`` under every rule of :data:`SELECTIONS` that prefers it to the ones before; those rules."""
@@ -221,7 +289,11 @@ class _Trainer:
                 measured = ranked[rule]["text_to_image"]
                 score = measured["R@1"], measured["mAP"]
             if rule not in chosen or score > chosen[rule]["score"]:
-                chosen[rule] = {"epoch": epoch, "score": score, "metrics": _measures(ranked["test"])}
+                chosen[rule] = {
+                    "epoch": epoch,
+                    "score": score,
+                    "metrics": _measures(ranked["test"]),
+                }
                 preferring.append(rule)
         return preferring
 
@@ -233,11 +305,15 @@ class _Trainer:
             self.state = stored = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises several kinds for a damaged file
             reason = type(error).__name__
-            raise CSKTError(f"{path} cannot be read ({reason}); delete it to start the run anew.") from error
+            raise CSKTError(
+                f"{path} cannot be read ({reason}); delete it to start the run anew."
+            ) from error
         self.check_inputs(stored["inputs"])
         if (held := stored.get("precision")) != self.precision:
-            raise CSKTError(f"{self.folder} was begun in {held or 'an unknown precision'} and would go on in "
-                            f"{self.precision}; continue it where it was begun, or ask to overwrite it.")
+            raise CSKTError(
+                f"{self.folder} was begun in {held or 'an unknown precision'} and would go on in "
+                f"{self.precision}; continue it where it was begun, or ask to overwrite it."
+            )
         self.model.load_trainable_state(stored.pop("model"))
         self.optimizer.load_state_dict(stored.pop("optimizer"))
         schedule.load_state_dict(stored.pop("schedule"))
@@ -246,18 +322,27 @@ class _Trainer:
     def _epoch(self, augment: Augment, data: LoadedSplit, epoch: int, hidden: bool | None) -> float:
         """One pass over the captions; the mean loss. All random numbers follow from seed and epoch, also resumed."""
         config = self.config
-        seed_everything(int(np.random.SeedSequence((config.seed, epoch)).generate_state(1)[0]), verbose=False)
-        caption_images, identities = map(torch.from_numpy, (data.split.caption_images, data.split.caption_identities))
+        seed_everything(
+            int(np.random.SeedSequence((config.seed, epoch)).generate_state(1)[0]), verbose=False
+        )
+        caption_images, identities = map(
+            torch.from_numpy, (data.split.caption_images, data.split.caption_identities)
+        )
         order = list(batches(len(data.split), config.batch_size, config.seed, epoch))
         if not order:
-            raise CSKTError(f"train of {config.dataset} holds fewer than two captions; add pairs to train on.")
+            raise CSKTError(
+                f"train of {config.dataset} holds fewer than two captions; add pairs to train on."
+            )
         total = torch.zeros((), device=self.device)
         self.model.train()
+
         def load(captions: Tensor) -> Tensor:
             images = data.images[caption_images[captions]]  # from the mapped file
             return images.pin_memory() if self.device == "cuda" else images
 
-        bar = tqdm(total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden)
+        bar = tqdm(
+            total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden
+        )
         for captions, images in prefetch(load, order):
             batch = images, data.tokens[captions], identities[captions]
             try:
@@ -272,16 +357,24 @@ class _Trainer:
         bar.close()
         mean = total.item() / sum(map(len, order))
         if not math.isfinite(mean):
-            raise CSKTError(f"the loss of epoch {epoch + 1} is {mean} in {self.folder}; lower learning_rate "
-                            f"({config.learning_rate}) or use precision 'fp32', and train again.")
+            raise CSKTError(
+                f"the loss of epoch {epoch + 1} is {mean} in {self.folder}; lower learning_rate "
+                f"({config.learning_rate}) or use precision 'fp32', and train again."
+            )
         return mean
 
     def _step(self, augment: Augment, images: Tensor, tokens: Tensor, identities: Tensor) -> Tensor:
         """One optimiser step on uint8 images; the loss of its batch."""
         self.optimizer.zero_grad()
-        image_features, text_features = self.wrapped(augment(images.to(self.device, non_blocking=True)), tokens)
-        loss = sdm_loss(image_features.float(), text_features.float(), identities.to(self.device),
-                        temperature=self.config.temperature)
+        image_features, text_features = self.wrapped(
+            augment(images.to(self.device, non_blocking=True)), tokens
+        )
+        loss = sdm_loss(
+            image_features.float(),
+            text_features.float(),
+            identities.to(self.device),
+            temperature=self.config.temperature,
+        )
         self.fabric.backward(loss)
         self.optimizer.step()
         return loss.detach()
@@ -300,51 +393,87 @@ class _Trainer:
                 if not _out_of_memory(error):
                     raise
             size //= 2
-        return (f"batch_size {len(batch[0])} does not fit into the memory of {self.device}; "
-                f"{advice or 'not even 2 does: use smaller images or backbone'}"
-                f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set).")
+        return (
+            f"batch_size {len(batch[0])} does not fit into the memory of {self.device}; "
+            f"{advice or 'not even 2 does: use smaller images or backbone'}"
+            f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set)."
+        )
 
-    def _measure(self, model: nn.Module) -> tuple[dict[str, dict[str, Metrics]], dict[str, np.ndarray]]:
+    def _measure(
+        self, model: nn.Module
+    ) -> tuple[dict[str, dict[str, Metrics]], dict[str, np.ndarray]]:
         """Both directions on val and on test, with intervals; and how each caption of test ranked."""
         splits = self._splits
         test, queries = evaluation.evaluate_queries(model, splits["test"], self.precision)
         if splits["val"] is splits["test"]:
             return {"val": test, "test": test}, queries
-        return {"val": evaluate(model, splits["val"], precision=self.precision), "test": test}, queries
+        return {
+            "val": evaluate(model, splits["val"], precision=self.precision),
+            "test": test,
+        }, queries
 
     def _finish(self) -> Run:
         """Keep and evaluate the chosen epoch, evaluate the bare backbone, write the record: the run is finished."""
         config, folder, state = self.config, self.folder, self.state
-        self.model = model = evaluation.build_model(config).to(self.device)  # its frozen weights uncast
+        self.model = model = evaluation.build_model(config).to(
+            self.device
+        )  # its frozen weights uncast
         model.load_trainable_state(state["kept_model"])
         after, queries = self._measure(model)
         before = after
         if model.num_trainable:
             bare = evaluation.build_model(dataclasses.replace(config, method="zero-shot"))
             before = self._measure(bare.to(self.device))[0]
-        chosen = state["chosen"] or dict.fromkeys(SELECTIONS, {"epoch": 0, "metrics": _measures(after["test"])})
-        selected = {rule: {"epoch": chosen[rule]["epoch"], "metrics": chosen[rule]["metrics"]} for rule in SELECTIONS}
+        chosen = state["chosen"] or dict.fromkeys(
+            SELECTIONS, {"epoch": 0, "metrics": _measures(after["test"])}
+        )
+        selected = {
+            rule: {"epoch": chosen[rule]["epoch"], "metrics": chosen[rule]["metrics"]}
+            for rule in SELECTIONS
+        }
         write_atomically(folder / ADAPTER, lambda path: save_file(state["kept_model"], path))
         table = pd.DataFrame(state["history"], columns=list(evaluation.HISTORY_TYPES))
         write_atomically(folder / HISTORY, table.to_csv(index=False))
         write_atomically(folder / QUERIES, functools.partial(_save_arrays, queries))
-        evaluation.write_json(folder / METRICS, dict(
-            kind="train", dataset=self.dataset.name, synthetic=self.dataset.synthetic, **self.inputs,
-            data_version=getattr(self.dataset, "version", None), split="test", selection=config.selection,
-            best_epoch=selected[config.selection]["epoch"], seed=config.seed, method=config.method,
-            config=config.to_dict(), **evaluation.environment(self.device), precision=self.precision,
-            started=state["started"], duration_s=round(time.monotonic() - self.start, 3),
-            trainable_parameters=model.num_trainable, total_parameters=model.num_total,
-            history=[_outcome(row) for row in state["history"]],
-            metrics=after["test"], selected=selected, val_metrics=after["val"],
-            zero_shot=before["test"], zero_shot_val=before["val"], notes=list(self.dataset.notes)))
+        evaluation.write_json(
+            folder / METRICS,
+            dict(
+                kind="train",
+                dataset=self.dataset.name,
+                synthetic=self.dataset.synthetic,
+                **self.inputs,
+                data_version=getattr(self.dataset, "version", None),
+                split="test",
+                selection=config.selection,
+                best_epoch=selected[config.selection]["epoch"],
+                seed=config.seed,
+                method=config.method,
+                config=config.to_dict(),
+                **evaluation.environment(self.device),
+                precision=self.precision,
+                started=state["started"],
+                duration_s=round(time.monotonic() - self.start, 3),
+                trainable_parameters=model.num_trainable,
+                total_parameters=model.num_total,
+                history=[_outcome(row) for row in state["history"]],
+                metrics=after["test"],
+                selected=selected,
+                val_metrics=after["val"],
+                zero_shot=before["test"],
+                zero_shot_val=before["val"],
+                notes=list(self.dataset.notes),
+            ),
+        )
         (folder / STATE).unlink(missing_ok=True)
         return Run.load(folder)
 
 
 def _measures(ranked: dict[str, Metrics]) -> dict[str, dict[str, float]]:
     """The five measures of both directions, without counts and intervals."""
-    return {direction: {measure: metrics[measure] for measure in MEASURES} for direction, metrics in ranked.items()}
+    return {
+        direction: {measure: metrics[measure] for measure in MEASURES}
+        for direction, metrics in ranked.items()
+    }
 
 
 def _outcome(row: dict[str, Any]) -> dict[str, Any]:

@@ -77,12 +77,18 @@ def variation_rows(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
         method, value = row["method"], row["last"]["R@1"]
         ends = interval(committed_seeds(record, runs, method))
         low, high = ends or (float("nan"), float("nan"))
-        rows.append({
-            "method": METHOD_NAMES.get(method, method), "numerics": row["numerics"],
-            "precision": row["precision"], "R@1": value,
-            "difference": value - first.setdefault(method, value), "low": low, "high": high,
-            "inside": low <= value <= high if ends else None,
-        })
+        rows.append(
+            {
+                "method": METHOD_NAMES.get(method, method),
+                "numerics": row["numerics"],
+                "precision": row["precision"],
+                "R@1": value,
+                "difference": value - first.setdefault(method, value),
+                "low": low,
+                "high": high,
+                "inside": low <= value <= high if ends else None,
+            }
+        )
     names = ["method", "numerics", "precision", "R@1", "difference", "low", "high", "inside"]
     return pd.DataFrame(rows, columns=names)
 
@@ -93,13 +99,17 @@ def variation_table(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     table = []
     for row in variation_rows(record, runs).to_dict("records"):
         ends = f"{row['low']:.2f} to {row['high']:.2f}"
-        table.append({
-            "method": row["method"], "numerics": row["numerics"], "precision": row["precision"],
-            "R@1, last epoch": f"{row['R@1']:.2f}",
-            "against the first row": f"{row['difference']:+.2f}",
-            "committed mean ± 2 sd": NOT_RUN if row["inside"] is None else ends,
-            "inside": answers[row["inside"]],
-        })
+        table.append(
+            {
+                "method": row["method"],
+                "numerics": row["numerics"],
+                "precision": row["precision"],
+                "R@1, last epoch": f"{row['R@1']:.2f}",
+                "against the first row": f"{row['difference']:+.2f}",
+                "committed mean ± 2 sd": NOT_RUN if row["inside"] is None else ends,
+                "inside": answers[row["inside"]],
+            }
+        )
     return pd.DataFrame(table)
 
 
@@ -116,11 +126,16 @@ def spread_table(record: dict[str, Any] | None, runs: pd.DataFrame) -> pd.DataFr
     for key, group in runs.groupby(["dataset", "method", *SETTING], sort=False):
         dataset, method, setting, inputs = key
         figures = measured.get((dataset, method, setting), pd.Series(dtype=float))
-        rows.append({
-            "dataset": dataset, "method": METHOD_NAMES[method], "setting": setting,
-            "inputs": inputs, seeds: _deviation(group.drop_duplicates("seed")[LAST]),
-            numerics: _deviation(figures),
-        })
+        rows.append(
+            {
+                "dataset": dataset,
+                "method": METHOD_NAMES[method],
+                "setting": setting,
+                "inputs": inputs,
+                seeds: _deviation(group.drop_duplicates("seed")[LAST]),
+                numerics: _deviation(figures),
+            }
+        )
     return hide_shared(pd.DataFrame(rows), runs) if rows else pd.DataFrame()
 
 

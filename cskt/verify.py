@@ -33,13 +33,21 @@ class Interval:
 
     def sentence(self, value: float) -> str:
         """One line: reproduced or not, the figure, the interval, and what it is an interval of."""
-        outcome, place = ("reproduced", "within") if self.holds(value) else ("not reproduced", "outside")
-        return (f"{outcome}: {value:.1f} {place} {self.low:.1f} to {self.high:.1f} ({self.dataset}, synthetic, "
-                f"{MEASURE}, mean +- {WIDTH} sd of {self.seeds} seeds)")
+        outcome, place = (
+            ("reproduced", "within") if self.holds(value) else ("not reproduced", "outside")
+        )
+        return (
+            f"{outcome}: {value:.1f} {place} {self.low:.1f} to {self.high:.1f} ({self.dataset}, synthetic, "
+            f"{MEASURE}, mean +- {WIDTH} sd of {self.seeds} seeds)"
+        )
 
 
-def committed_interval(records: Iterable[dict[str, Any]], config: TrainConfig, data_version: int | None,
-                       weights_fingerprint: str) -> Interval:
+def committed_interval(
+    records: Iterable[dict[str, Any]],
+    config: TrainConfig,
+    data_version: int | None,
+    weights_fingerprint: str,
+) -> Interval:
     """The interval of those ``records`` that were made with ``config``, seeds aside, in fp32 on a CPU.
 
     Args:
@@ -55,19 +63,27 @@ def committed_interval(records: Iterable[dict[str, Any]], config: TrainConfig, d
     current = [record for record in alike if record.get("data_version") == data_version]
     if alike and not current:
         versions = ", ".join(sorted({str(record.get("data_version")) for record in alike}))
-        raise CSKTError(f"the committed runs on {config.dataset} are of data version {versions} but this is version "
-                        f"{data_version}, so there is nothing to compare with; train them again with "
-                        "python -m cskt reproduce, or use the commit that they belong to.")
-    same = [record for record in current if record.get("weights_fingerprint") == weights_fingerprint]
+        raise CSKTError(
+            f"the committed runs on {config.dataset} are of data version {versions} but this is version "
+            f"{data_version}, so there is nothing to compare with; train them again with "
+            "python -m cskt reproduce, or use the commit that they belong to."
+        )
+    same = [
+        record for record in current if record.get("weights_fingerprint") == weights_fingerprint
+    ]
     if current and not same:
-        raise CSKTError(f"the committed runs on {config.dataset} started from other weights of {config.backbone} than "
-                        f"{weights_fingerprint}, so there is nothing to compare with; train them again with "
-                        "python -m cskt reproduce, or use the commit that they belong to.")
+        raise CSKTError(
+            f"the committed runs on {config.dataset} started from other weights of {config.backbone} than "
+            f"{weights_fingerprint}, so there is nothing to compare with; train them again with "
+            "python -m cskt reproduce, or use the commit that they belong to."
+        )
     figures = {record["seed"]: record["metrics"]["text_to_image"][MEASURE] for record in same}
     if len(figures) < 2:
-        raise CSKTError(f"an interval needs two seeds, and the run files hold {len(figures)} of {config.method} on "
-                        f"{config.dataset} with the default settings, in fp32 on a CPU; name another folder with "
-                        "--records, or train them with python -m cskt reproduce.")
+        raise CSKTError(
+            f"an interval needs two seeds, and the run files hold {len(figures)} of {config.method} on "
+            f"{config.dataset} with the default settings, in fp32 on a CPU; name another folder with "
+            "--records, or train them with python -m cskt reproduce."
+        )
     middle, spread = mean(figures.values()), stdev(figures.values())
     return Interval(config.dataset, middle - WIDTH * spread, middle + WIDTH * spread, len(figures))
 

@@ -43,24 +43,40 @@ class View:
     def __init__(self, run: Run, example: int = 0, layers: Layers = None) -> None:
         self.run, self.data = run, load_dataset(run.config.dataset, run.config.data_root)
         device = resolve_device(run.config.device)
-        self.model, self.fresh = run.load_model().to(device), build_model(run.config).to(device).eval()
+        self.model, self.fresh = (
+            run.load_model().to(device),
+            build_model(run.config).to(device).eval(),
+        )
         bare = build_model(dataclasses.replace(run.config, method="zero-shot")).to(device).eval()
         if not hasattr(self.model.tokenizer, "decode"):
-            raise CSKTError(f"the tokenizer of {run.config.backbone} cannot give back words; use another backbone.")
+            raise CSKTError(
+                f"the tokenizer of {run.config.backbone} cannot give back words; use another backbone."
+            )
         self.name = "CSKT" if run.config.method == "cskt" else run.config.method
         self.models = {"zero-shot": bare, self.name: self.model}
         test, backbone = self.data.test, self.model.backbone
         self.loaded = load_split(self.model, test)
-        self.blocks = {tower: len(part.transformer.resblocks) for tower, part in (
-            ("vision", backbone.visual), ("text", backbone))}
+        self.blocks = {
+            tower: len(part.transformer.resblocks)
+            for tower, part in (("vision", backbone.visual), ("text", backbone))
+        }
         blocks = max(self.blocks.values())
-        self.layers = list(range(blocks)) if layers is None else sorted(layer - 1 for layer in layers)
+        self.layers = (
+            list(range(blocks)) if layers is None else sorted(layer - 1 for layer in layers)
+        )
         if not set(self.layers) <= set(range(blocks)) or not 0 <= example < len(test.image_paths):
-            raise CSKTError(f"example must be a test image from 0 to {len(test.image_paths) - 1} and layers from 1 to "
-                            f"{blocks}, got {example} and {layers}.")
+            raise CSKTError(
+                f"example must be a test image from 0 to {len(test.image_paths) - 1} and layers from 1 to "
+                f"{blocks}, got {example} and {layers}."
+            )
         first_of_person = np.unique(test.image_identities, return_index=True)[1]
-        self.shown = [example, *(index for index in sorted(first_of_person.tolist()) if index != example)][:12]
-        self.first_caption = {image: int(np.flatnonzero(test.caption_images == image)[0]) for image in self.shown}
+        self.shown = [
+            example,
+            *(index for index in sorted(first_of_person.tolist()) if index != example),
+        ][:12]
+        self.first_caption = {
+            image: int(np.flatnonzero(test.caption_images == image)[0]) for image in self.shown
+        }
         self.pictures = self.loaded.images[self.shown].permute(0, 2, 3, 1).numpy()
         self.captions = [test.captions[self.first_caption[image]] for image in self.shown]
         self.picture, self.caption = self.pictures[0], self.captions[0]
@@ -84,7 +100,13 @@ class View:
         """The caption's tokens as the model reads them, the end token last."""
         room = self.model.backbone.context_length - self.model.num_prompts
         ids, end = fit_captions(self._ids(), self.model.end_token, room)
-        return [*(self.model.tokenizer.decode([token]).strip() for token in ids[0, 1 : int(end)].tolist()), "(end)"]
+        return [
+            *(
+                self.model.tokenizer.decode([token]).strip()
+                for token in ids[0, 1 : int(end)].tolist()
+            ),
+            "(end)",
+        ]
 
     def _ids(self) -> Tensor:
         return self.model.tokenize([self.caption])
@@ -93,20 +115,31 @@ class View:
         """The words and, by kind of prompt, their attention to all prompts of it (layers, words), mean over heads."""
         words, own = self.words(), self.model.prompts.own("text").cpu()
         maps = word_maps(self.model, self._ids(), self.layers)[0].mean(1)[..., : len(words)]
-        return words, {kind: maps[:, own == flag].sum(1).numpy() for kind, flag in KINDS.items() if (own == flag).any()}
+        return words, {
+            kind: maps[:, own == flag].sum(1).numpy()
+            for kind, flag in KINDS.items()
+            if (own == flag).any()
+        }
 
     def where_findings(self) -> str:
         """Which prompt the patches read most, and where the words read each kind most."""
-        maps, names = self.prompt_maps(len(self.shown)).mean((0, 3, 4)), prompt_names(self.model, "vision")
+        maps, names = (
+            self.prompt_maps(len(self.shown)).mean((0, 3, 4)),
+            prompt_names(self.model, "vision"),
+        )
         layer, prompt = np.unravel_index(maps.argmax(), maps.shape)
         shares = {kind: heat.mean(1) for kind, heat in self.word_heat()[1].items()}
         layers = self.layers_of("text")
-        words = [f"{kind} prompts most at layer {layers[share.argmax()] + 1} ({100 * share.max():.0f} %)"
-                 for kind, share in shares.items()]
-        return (f"Of all layers and prompts, patches read {names[prompt]} at layer "
-                f"{self.layers_of('vision')[layer] + 1} most: "
-                f"{100 * maps.max():.1f} % of their attention, where the median is {100 * np.median(maps):.1f} %. The "
-                f"words of this caption read {' and '.join(words)}.")
+        words = [
+            f"{kind} prompts most at layer {layers[share.argmax()] + 1} ({100 * share.max():.0f} %)"
+            for kind, share in shares.items()
+        ]
+        return (
+            f"Of all layers and prompts, patches read {names[prompt]} at layer "
+            f"{self.layers_of('vision')[layer] + 1} most: "
+            f"{100 * maps.max():.1f} % of their attention, where the median is {100 * np.median(maps):.1f} %. The "
+            f"words of this caption read {' and '.join(words)}."
+        )
 
     def word_relevance(self) -> tuple[list[str], dict[str, np.ndarray]]:
         """The words without the end token, which is where their relevance ends up, and by model the relevance (words,)
@@ -115,7 +148,9 @@ class View:
         for name, model in self.models.items():
             with torch.no_grad():
                 direction = model.encode_image(image.to(model.device), normalize=True)
-            values[name] = text_relevance(model, self._ids(), direction)[0, : len(words)].cpu().numpy()
+            values[name] = (
+                text_relevance(model, self._ids(), direction)[0, : len(words)].cpu().numpy()
+            )
         return words, values
 
     def relevance_findings(self, count: int = 3) -> str:
@@ -124,8 +159,14 @@ class View:
         lines = []
         for name, each in values.items():
             most, share = each.argsort()[::-1][:count], each / max(each.sum(), 1e-12)
-            lines.append(f"{name}: " + ", ".join(f"{words[i]!r} ({100 * share[i]:.0f} %)" for i in most))
-        return "The words that count most, with their share of the relevance of all words: " + "; ".join(lines) + "."
+            lines.append(
+                f"{name}: " + ", ".join(f"{words[i]!r} ({100 * share[i]:.0f} %)" for i in most)
+            )
+        return (
+            "The words that count most, with their share of the relevance of all words: "
+            + "; ".join(lines)
+            + "."
+        )
 
     def image_relevance(self) -> dict[str, np.ndarray]:
         """By model, the relevance of each patch (rows, columns) for the similarity to the caption."""
@@ -141,21 +182,40 @@ class View:
         SynthPEDES."""
         if not self.data.synthetic:
             return []
-        every = np.random.default_rng(self.run.config.seed).permutation(len(self.data.test.image_paths))
-        return mentions_of(self.data, self.shown[:1] if images is None else sorted(every[:images].tolist()))
+        every = np.random.default_rng(self.run.config.seed).permutation(
+            len(self.data.test.image_paths)
+        )
+        return mentions_of(
+            self.data, self.shown[:1] if images is None else sorted(every[:images].tolist())
+        )
 
     def phrases(self) -> list[tuple[str, np.ndarray | None, dict[str, np.ndarray]]]:
         """Of each mention of the example: its words, its mask and, by model, where the picture answers them. Outside
         SynthPEDES every longer word of the caption stands for itself, and there are no masks."""
-        found: list[tuple[tuple[int, int], np.ndarray | None]] = [(each.span, each.mask) for each in self.mentions()]
+        found: list[tuple[tuple[int, int], np.ndarray | None]] = [
+            (each.span, each.mask) for each in self.mentions()
+        ]
         words = self.caption.split()
         if not found:
-            found = [((i, i + 1), None) for i, word in enumerate(words) if len(word.strip(".,")) > 3]
-        images, spans = self.loaded.images[self.shown[:1]].expand(len(found), -1, -1, -1), [span for span, _ in found]
-        maps = {name: ground(model, images, [self.caption] * len(found), spans).numpy()
-                for name, model in self.models.items()}
-        return [(" ".join(words[slice(*span)]).strip(".,"), mask, {name: each[i] for name, each in maps.items()})
-                for i, (span, mask) in enumerate(found)]
+            found = [
+                ((i, i + 1), None) for i, word in enumerate(words) if len(word.strip(".,")) > 3
+            ]
+        images, spans = (
+            self.loaded.images[self.shown[:1]].expand(len(found), -1, -1, -1),
+            [span for span, _ in found],
+        )
+        maps = {
+            name: ground(model, images, [self.caption] * len(found), spans).numpy()
+            for name, model in self.models.items()
+        }
+        return [
+            (
+                " ".join(words[slice(*span)]).strip(".,"),
+                mask,
+                {name: each[i] for name, each in maps.items()},
+            )
+            for i, (span, mask) in enumerate(found)
+        ]
 
     def phrase_findings(self) -> str:
         """At how many of the example's phrases each model points."""
@@ -163,19 +223,33 @@ class View:
         if not phrases:
             return NO_MASKS
         masks = np.stack([mask for _, mask, _ in phrases])
-        right = {name: pointing(np.stack([maps[name] for _, _, maps in phrases]), masks)["pointing"].sum()
-                 for name in self.models}
-        return f"Darkest patch on the garment, of {len(phrases)} phrases: " + ", ".join(
-            f"{name} {count:.0f}" for name, count in right.items()) + "."
+        right = {
+            name: pointing(np.stack([maps[name] for _, _, maps in phrases]), masks)[
+                "pointing"
+            ].sum()
+            for name in self.models
+        }
+        return (
+            f"Darkest patch on the garment, of {len(phrases)} phrases: "
+            + ", ".join(f"{name} {count:.0f}" for name, count in right.items())
+            + "."
+        )
 
-    def space(self, people: int = 10) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list], dict[str, float]]:
+    def space(
+        self, people: int = 10
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list], dict[str, float]]:
         """Images and captions of the first people in the plane, by model and method; which are images; their person
         and, on SynthPEDES, the colour of the upper garment; and each model's modality gap over the whole split."""
         test, points, gaps = self.data.test, {}, {}
         chosen = np.unique(test.image_identities)[:people]
-        images, texts = (np.flatnonzero(np.isin(each, chosen)) for each in (
-            test.image_identities, test.caption_identities))
-        of = [*images.tolist(), *test.caption_images[texts].tolist()]  # the image that each point shows or describes
+        images, texts = (
+            np.flatnonzero(np.isin(each, chosen))
+            for each in (test.image_identities, test.caption_identities)
+        )
+        of = [
+            *images.tolist(),
+            *test.caption_images[texts].tolist(),
+        ]  # the image that each point shows or describes
         for name, model in self.models.items():
             image_features, text_features = embed(model, self.loaded, precision="fp32")
             gaps[name] = modality_gap(image_features, text_features)
@@ -183,5 +257,7 @@ class View:
             points |= {f"{name}, {method}": plane(both, method) for method in ("PCA", "t-SNE")}
         labels: dict[str, list] = {"person": test.image_identities[of].tolist()}
         if self.data.synthetic:
-            labels["upper garment"] = [row["attributes"]["upper_colour"] for row in attribute_rows(self.data, of)]
+            labels["upper garment"] = [
+                row["attributes"]["upper_colour"] for row in attribute_rows(self.data, of)
+            ]
         return points, np.arange(len(of)) < len(images), labels, gaps

@@ -31,8 +31,17 @@ from .demo import (
 from .model.cskt import CSKT, fit_captions
 from .probes import prompt_maps, prompt_names, word_maps
 
-__all__ = ["PromptExplorer", "RetrievalDemo", "contact_sheet", "example_browser", "hit_picture", "hit_strip",
-           "image_uri", "prompt_view", "run_demo"]
+__all__ = [
+    "PromptExplorer",
+    "RetrievalDemo",
+    "contact_sheet",
+    "example_browser",
+    "hit_picture",
+    "hit_strip",
+    "image_uri",
+    "prompt_view",
+    "run_demo",
+]
 CACHED_MAPS = 64  # of images and captions; an image's take about a megabyte in a ViT-B/16
 # The book's theme pads and rounds images in dark mode, which would move them from under the heat: hence !important.
 VIEW_STYLE = """
@@ -84,24 +93,43 @@ class PromptExplorer:
 
     def __init__(self, model: CSKT, images: np.ndarray, captions: Sequence[str]) -> None:
         _check_images(images, model.image_size)
-        if isinstance(captions, str) or not len(captions) or not all(isinstance(text, str) for text in captions):
+        if (
+            isinstance(captions, str)
+            or not len(captions)
+            or not all(isinstance(text, str) for text in captions)
+        ):
             raise CSKTError("captions must be a list of at least one str.")
-        if not hasattr(model.tokenizer, "decode"):  # those of other languages split words in ways of their own
-            raise CSKTError("this backbone's tokenizer is not CLIP's, so words cannot be told; use another backbone.")
+        if not hasattr(
+            model.tokenizer, "decode"
+        ):  # those of other languages split words in ways of their own
+            raise CSKTError(
+                "this backbone's tokenizer is not CLIP's, so words cannot be told; use another backbone."
+            )
         self.model, self.images, self.captions = model, images, list(captions)
         self._maps: dict[tuple[str, int], np.ndarray] = {}
         self.picture, self.words = widgets.HTML(), widgets.HTML()
         self.names = {tower: prompt_names(model, tower) for tower in ("text", "vision")}
         blocks = [tower.transformer.resblocks for tower in (model.backbone.visual, model.backbone)]
-        self.image = widgets.Dropdown(options=[(f"image {i + 1}", i) for i in range(len(images))], description="Image")
-        self.caption = widgets.Dropdown(options=[(f"{i + 1}: {text[:110]}", i) for i, text in enumerate(captions)],
-                                        description="Caption", layout=widgets.Layout(width="min(640px, 95%)"))
-        self.layer = widgets.IntSlider(value=1, min=1, max=max(map(len, blocks)), description="Layer")
+        self.image = widgets.Dropdown(
+            options=[(f"image {i + 1}", i) for i in range(len(images))], description="Image"
+        )
+        self.caption = widgets.Dropdown(
+            options=[(f"{i + 1}: {text[:110]}", i) for i, text in enumerate(captions)],
+            description="Caption",
+            layout=widgets.Layout(width="min(640px, 95%)"),
+        )
+        self.layer = widgets.IntSlider(
+            value=1, min=1, max=max(map(len, blocks)), description="Layer"
+        )
         heads = range(1, 1 + max(tower[0].attn.num_heads for tower in blocks))
         self.head = widgets.Dropdown(options=["mean", *map(str, heads)], description="Head")
         names = dict.fromkeys(itertools.chain(*self.names.values()))
         self.prompt = widgets.Dropdown(options=list(names), description="Prompt")
-        controls = [self.image, self.caption, self.layer, self.head, self.prompt] if model.num_prompts else []
+        controls = (
+            [self.image, self.caption, self.layer, self.head, self.prompt]
+            if model.num_prompts
+            else []
+        )
         for control in controls:
             control.observe(lambda _: self.show(), names="value")
         self.widget = widgets.VBox([*controls, self.picture, self.words])
@@ -123,23 +151,38 @@ class PromptExplorer:
                 pixels = normalize(torch.tensor(self.images[index]).permute(2, 0, 1)[None])
                 maps = prompt_maps(self.model, pixels.to(self.model.backbone.visual.conv1.weight))
             self._maps[tower, index] = maps[0].float().cpu().numpy()
-        maps, layer, head, prompt = self._maps[tower, index], self.layer.value, self.head.value, self.prompt.value
-        missing = {f"layer {layer}": layer > len(maps), f"head {head}": head != "mean" and int(head) > len(maps[0]),
-                   f"prompt {prompt}": prompt not in self.names[tower]}
+        maps, layer, head, prompt = (
+            self._maps[tower, index],
+            self.layer.value,
+            self.head.value,
+            self.prompt.value,
+        )
+        missing = {
+            f"layer {layer}": layer > len(maps),
+            f"head {head}": head != "mean" and int(head) > len(maps[0]),
+            f"prompt {prompt}": prompt not in self.names[tower],
+        }
         if any(missing.values()):
-            raise CSKTError(f"The {tower} tower has no {' and no '.join(key for key in missing if missing[key])}.")
+            raise CSKTError(
+                f"The {tower} tower has no {' and no '.join(key for key in missing if missing[key])}."
+            )
         of_heads = maps[layer - 1, :, self.names[tower].index(prompt)]
         return of_heads.mean(0) if head == "mean" else of_heads[int(head) - 1]
 
     def tokens(self) -> list[tuple[str, list[int]]]:
         """Words of the chosen caption, then ⟨end⟩, each with the places of its tokens behind the prompts."""
         model, decode = self.model, self.model.tokenizer.decode
-        ids, end = fit_captions(model.tokenize(self.captions[self.caption.value]), model.end_token,
-                                model.backbone.context_length - model.num_prompts)
+        ids, end = fit_captions(
+            model.tokenize(self.captions[self.caption.value]),
+            model.end_token,
+            model.backbone.context_length - model.num_prompts,
+        )
         words: list[tuple[str, list[int]]] = []
         ids, first = ids[0, 1 : int(end)].tolist(), 0
         for behind, token in enumerate(ids, start=1):
-            if decode([token]).endswith(" ") or behind == len(ids):  # the last token of a word carries the blank
+            if decode([token]).endswith(" ") or behind == len(
+                ids
+            ):  # the last token of a word carries the blank
                 words.append((decode(ids[first:behind]).strip(), list(range(first, behind))))
                 first = behind
         return [*words, ("⟨end⟩", [len(ids)])]
@@ -158,26 +201,37 @@ class PromptExplorer:
     def _patches(self) -> str:
         shares, label = self.attention("vision"), f"image {self.image.value + 1}"
         (rows, columns), (height, width) = shares.shape, self.model.backbone.visual.patch_size
-        shown = image_uri(self.images[self.image.value][: rows * height, : columns * width])  # what the patches cover
+        shown = image_uri(
+            self.images[self.image.value][: rows * height, : columns * width]
+        )  # what the patches cover
         uniform = 1 / (1 + shares.size + self.model.num_prompts)
-        return (f'{self._heading(f"Patches of {label}", shares)}, {shares.min() / uniform:.2f} to '
-                f'{shares.max() / uniform:.2f} times the uniform share {uniform:.4f}.<div style="display:flex;'
-                f'gap:12px">{shaded(shown, None, label)}{shaded(shown, shares, f"{label}, shaded by attention")}</div>')
+        return (
+            f"{self._heading(f'Patches of {label}', shares)}, {shares.min() / uniform:.2f} to "
+            f'{shares.max() / uniform:.2f} times the uniform share {uniform:.4f}.<div style="display:flex;'
+            f'gap:12px">{shaded(shown, None, label)}{shaded(shown, shares, f"{label}, shaded by attention")}</div>'
+        )
 
     def _words(self) -> str:
         shares, tokens = self.attention("text"), self.tokens()
         means = np.array([shares[places].mean() for _, places in tokens])
-        columns = [np.mean(places) + 2 + self.model.num_prompts for _, places in tokens]  # those that a token sees
+        columns = [
+            np.mean(places) + 2 + self.model.num_prompts for _, places in tokens
+        ]  # those that a token sees
         spans = "".join(
             f'<span title="{mean * seen:.2f} times the uniform share {1 / seen:.4f}" style="display:inline-block;'
             f'margin:2px;padding:2px 5px;text-align:center;line-height:1.3;background:rgba({HEAT},{opacity:.3f})">'
-            f'{html.escape(word)}<br><small>{mean:.4f}</small></span>'
-            for (word, _), mean, seen, opacity in zip(tokens, means, columns, opacities(means), strict=True))
-        return f'{self._heading("Words of the caption", means)}.<div>{spans}</div>'
+            f"{html.escape(word)}<br><small>{mean:.4f}</small></span>"
+            for (word, _), mean, seen, opacity in zip(
+                tokens, means, columns, opacities(means), strict=True
+            )
+        )
+        return f"{self._heading('Words of the caption', means)}.<div>{spans}</div>"
 
     def _heading(self, what: str, shares: np.ndarray) -> str:
-        return (f"<b>{what}</b> (layer {self.layer.value}, head {self.head.value}, prompt {self.prompt.value}): "
-                f"attention from {shares.min():.4f} {SCALE} to {shares.max():.4f}")
+        return (
+            f"<b>{what}</b> (layer {self.layer.value}, head {self.head.value}, prompt {self.prompt.value}): "
+            f"attention from {shares.min():.4f} {SCALE} to {shares.max():.4f}"
+        )
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -199,17 +253,23 @@ def prompt_view(images: np.ndarray, maps: np.ndarray, names: Sequence[str], titl
     _check_images(images)
     maps = np.asarray(maps)
     if maps.ndim != 5 or not maps.size or (len(maps), maps.shape[2]) != (len(images), len(names)):
-        raise CSKTError(f"maps must be ({len(images)} images, layers, {len(names)} prompts, rows, columns), got "
-                        f"{maps.shape}.")
+        raise CSKTError(
+            f"maps must be ({len(images)} images, layers, {len(names)} prompts, rows, columns), got "
+            f"{maps.shape}."
+        )
     if not np.isfinite(maps).all():
         raise CSKTError("maps must be finite.")
     _, layers, _, rows, columns = maps.shape
-    counts = np.rint(maps * 1e4).astype(int).reshape(*maps.shape[:3], -1)  # half as long as decimals
+    counts = (
+        np.rint(maps * 1e4).astype(int).reshape(*maps.shape[:3], -1)
+    )  # half as long as decimals
     numbers = json.dumps(counts.tolist(), separators=(",", ":"))
     view = f"cskt-view-{zlib.crc32(numbers.encode()):08x}-{next(_views)}"
     thumbnails = "".join(
         f'<label><input type="radio" name="{view}" value="{i}"{" checked" * (i == 0)}><img src="{image_uri(image)}" '
-        f'alt="image {i + 1}"></label>' for i, image in enumerate(images))
+        f'alt="image {i + 1}"></label>'
+        for i, image in enumerate(images)
+    )
     options = "".join(f"<option>{html.escape(prompt)}</option>" for prompt in names)
     label = html.escape(title or "Attention of patches to prompts")
     return f"""<section class="cskt-view" id="{view}" style="--heat:{HEAT}" aria-label="{label}">
@@ -226,5 +286,7 @@ def _check_images(images: np.ndarray, size: tuple[int, int] | None = None) -> No
     shape = images.shape if isinstance(images, np.ndarray) and images.dtype == np.uint8 else ()
     if len(shape) != 4 or not len(images) or shape[3] != 3 or size not in (None, shape[1:3]):
         wanted, found = size or ("H", "W"), getattr(images, "dtype", type(images).__name__)
-        raise CSKTError(f"images must be a uint8 array (N, {wanted[0]}, {wanted[1]}, 3) with N >= 1, got {found} "
-                        f"{tuple(getattr(images, 'shape', ()))}.")
+        raise CSKTError(
+            f"images must be a uint8 array (N, {wanted[0]}, {wanted[1]}, 3) with N >= 1, got {found} "
+            f"{tuple(getattr(images, 'shape', ()))}."
+        )

@@ -28,8 +28,13 @@ def prepare(parameters: dict[str, Any], port: int) -> Path:
         shown = gallery_demo(gallery)
     else:
         config = TrainConfig.for_backbone(**{"backbone": MINI, **parameters})
-        run = train(config, on_epoch=lambda row: print(
-            f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s", flush=True))
+        run = train(
+            config,
+            on_epoch=lambda row: print(
+                f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s",
+                flush=True,
+            ),
+        )
         print(f"run: {run.folder}", flush=True)
         shown = run_demo(run, growing=True)
     for name, held in shown.galleries.items():
@@ -37,20 +42,33 @@ def prepare(parameters: dict[str, Any], port: int) -> Path:
         held.close()  # the demo's own process is to serve it
     copy = ROOT / "runs" / f"demo-{port}.ipynb"
     copy.parent.mkdir(exist_ok=True)
-    papermill.execute_notebook(ROOT / "notebooks" / "demo.ipynb", copy, parameters, prepare_only=True)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "demo.ipynb", copy, parameters, prepare_only=True
+    )
     return copy
 
 
 def command(notebook: Path, port: int) -> list[str]:
     """What serves a notebook, to this machine only."""
-    return [str(Path(sys.executable).with_name("voila")), str(notebook), "--no-browser", "--Voila.ip=127.0.0.1",
-            f"--port={port}", "--Voila.port_retries=0", f"--Voila.config_file_paths={ROOT / 'notebooks'}"]
+    return [
+        str(Path(sys.executable).with_name("voila")),
+        str(notebook),
+        "--no-browser",
+        "--Voila.ip=127.0.0.1",
+        f"--port={port}",
+        "--Voila.port_retries=0",
+        f"--Voila.config_file_paths={ROOT / 'notebooks'}",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status where nothing can be served."""
-    parser = argparse.ArgumentParser(description="Search in a gallery, in the browser, on this machine.")
-    parser.add_argument("--gallery", help="one made by python -m cskt index; default the test images of a run")
+    parser = argparse.ArgumentParser(
+        description="Search in a gallery, in the browser, on this machine."
+    )
+    parser.add_argument(
+        "--gallery", help="one made by python -m cskt index; default the test images of a run"
+    )
     parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
     parser.add_argument("--data-root", help="folder of a real data set")
     parser.add_argument("--backbone", help=f"default {MINI}")

@@ -27,7 +27,9 @@ from cskt.evaluation import environment, write_atomically, write_json
 from cskt.numerics import resolve_device
 
 ROOT = Path(__file__).resolve().parents[1]
-UPSTREAM: dict[str, tuple[str, ...]] = {  # in the order of execution: notebook -> notebooks whose results it reads
+UPSTREAM: dict[
+    str, tuple[str, ...]
+] = {  # in the order of execution: notebook -> notebooks whose results it reads
     "data": (),
     "train": (),
     "benchmarks": ("train",),
@@ -45,7 +47,10 @@ READS = {  # files that a notebook reads besides
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
-    "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),  # the former it writes itself
+    "search": (
+        "book/_assets/search/*",
+        "book/_assets/vendor/onnxruntime-web-*",
+    ),  # the former it writes itself
 }
 PICTURE = "book/results/figures/retrieval.png"  # the README shows it
 QUICK = {"epochs": 1}
@@ -59,11 +64,15 @@ def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
     """Names assigned in the one cell tagged ``parameters``."""
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise NotebookError(f"notebooks/{name}.ipynb has {len(cells)} cells tagged 'parameters'; it must have one.")
+        raise NotebookError(
+            f"notebooks/{name}.ipynb has {len(cells)} cells tagged 'parameters'; it must have one."
+        )
     targets = [
         target
         for node in ast.parse(cells[0].source).body
-        for target in (node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)])
+        for target in (
+            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        )
     ]
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
@@ -100,7 +109,9 @@ def is_fresh(root: Path, name: str, parameters: dict[str, Any]) -> bool:
         noted = json.loads(stamp.read_text())
     except ValueError:
         return False
-    return noted.get("inputs") == digest(root, name, parameters) and noted.get("output") == sha256(copy)
+    return noted.get("inputs") == digest(root, name, parameters) and noted.get("output") == sha256(
+        copy
+    )
 
 
 def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
@@ -118,7 +129,11 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     text = nbformat.writes(notebook)
     for folder in [str(root)] + [sys.prefix] * (sys.prefix != sys.base_prefix):
         text = text.replace(folder, ".")
-    widgets = [state for kind in notebook.metadata.get("widgets", {}).values() for state in kind.get("state", {})]
+    widgets = [
+        state
+        for kind in notebook.metadata.get("widgets", {}).values()
+        for state in kind.get("state", {})
+    ]
     identifiers = {old: f"{number:032x}" for number, old in enumerate(widgets, start=1)}
     text = re.sub("[0-9a-f]{32}", lambda match: identifiers.get(match[0], match[0]), text)
     return nbformat.reads(text, as_version=4)
@@ -143,19 +158,35 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
     """Run one notebook; only a complete execution replaces the copy in ``book/results``."""
     source, results = root / "notebooks" / f"{name}.ipynb", root / "book" / "results"
     results.mkdir(parents=True, exist_ok=True)
-    stamp_path(root, name).unlink(missing_ok=True)  # even a failed execution may have changed files beside the copy
-    temporary, started, clock = results / f".{name}.partial.ipynb", datetime.now(UTC), time.perf_counter()
+    stamp_path(root, name).unlink(
+        missing_ok=True
+    )  # even a failed execution may have changed files beside the copy
+    temporary, started, clock = (
+        results / f".{name}.partial.ipynb",
+        datetime.now(UTC),
+        time.perf_counter(),
+    )
     try:
-        papermill.execute_notebook(source, temporary, parameters, cwd=root, progress_bar=sys.stderr.isatty(),
-                                   extra_arguments=["--IPKernelApp.log_level=40"])  # no greeting
+        papermill.execute_notebook(
+            source,
+            temporary,
+            parameters,
+            cwd=root,
+            progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--IPKernelApp.log_level=40"],
+        )  # no greeting
         executed = nbformat.writes(tidy(nbformat.read(temporary, as_version=4), root)) + "\n"
         executed, told = without_private_paths(executed, parameters)
     except PapermillExecutionError as error:
         message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).split())
         cell = error.source.strip().partition("\n")[0]
-        raise NotebookError(f"notebooks/{name}.ipynb failed in the cell `{cell}`: {error.ename}: {message}") from None
+        raise NotebookError(
+            f"notebooks/{name}.ipynb failed in the cell `{cell}`: {error.ename}: {message}"
+        ) from None
     except DeadKernelError:
-        raise NotebookError(f"notebooks/{name}.ipynb lost its kernel, probably for want of memory.") from None
+        raise NotebookError(
+            f"notebooks/{name}.ipynb lost its kernel, probably for want of memory."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     record = {
@@ -168,7 +199,11 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
     }
     write_atomically(results / f"{name}.ipynb", executed)
     write_json(results / f"{name}.run.json", record)
-    stamp = {"inputs": digest(root, name, parameters), "output": sha256(results / f"{name}.ipynb"), **record}
+    stamp = {
+        "inputs": digest(root, name, parameters),
+        "output": sha256(results / f"{name}.ipynb"),
+        **record,
+    }
     stamp_path(root, name).parent.mkdir(parents=True, exist_ok=True)
     write_json(stamp_path(root, name), stamp)
 
@@ -203,10 +238,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
     parser.add_argument("--data-root", help="folder of a real data set")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="one epoch: shows that it runs, no more")
+    parser.add_argument(
+        "--quick", action="store_true", help="one epoch: shows that it runs, no more"
+    )
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args(arguments)
-    offered = {"dataset": chosen.dataset, "seed": chosen.seed, **(QUICK if chosen.quick else {}), "picture": PICTURE}
+    offered = {
+        "dataset": chosen.dataset,
+        "seed": chosen.seed,
+        **(QUICK if chosen.quick else {}),
+        "picture": PICTURE,
+    }
     if chosen.data_root:
         offered["data_root"] = str(Path(chosen.data_root).resolve())
     try:

@@ -37,11 +37,21 @@ def test_embedded_weights(mini, tmp_path):
     ids = torch.tensor(sorted(KNOWN))
     for name, tensor in loaded.state_dict().items():
         expected = mini.state_dict()[name].half().float()
-        torch.testing.assert_close(*((t[ids] if name == "token_embedding.weight" else t) for t in (tensor, expected)))
+        torch.testing.assert_close(
+            *((t[ids] if name == "token_embedding.weight" else t) for t in (tensor, expected))
+        )
     table = loaded.token_embedding.weight
-    assert set(table.any(dim=1).nonzero()[:, 0].tolist()) == KNOWN  # nothing is drawn for the other rows
-    assert backbones.known_token_ids("cskt-mini") == KNOWN and backbones.known_token_ids("ViT-B-32") is None
-    assert load_file(tmp_path / "cskt-mini.safetensors")["token_embedding.rows"].shape == (len(KNOWN), 16)
+    assert (
+        set(table.any(dim=1).nonzero()[:, 0].tolist()) == KNOWN
+    )  # nothing is drawn for the other rows
+    assert (
+        backbones.known_token_ids("cskt-mini") == KNOWN
+        and backbones.known_token_ids("ViT-B-32") is None
+    )
+    assert load_file(tmp_path / "cskt-mini.safetensors")["token_embedding.rows"].shape == (
+        len(KNOWN),
+        16,
+    )
     random = backbones.create_backbone("cskt-mini", "random")
     assert backbones.fingerprint(random) != backbones.fingerprint(loaded)
 
@@ -50,10 +60,15 @@ def test_the_fingerprint_of_the_embedded_weights_is_of_what_is_shipped(mini, tmp
     """It does not depend on what torch draws, nor on the size of the table, but on every shipped id and value."""
     first = backbones.fingerprint(backbones.create_backbone("cskt-mini"))
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "randn", lambda *shape, **_: torch.ones(*shape))  # another version of torch
+        patch.setattr(
+            torch, "randn", lambda *shape, **_: torch.ones(*shape)
+        )  # another version of torch
         assert backbones.fingerprint(backbones.create_backbone("cskt-mini")) == first
-    backbones.save_mini(mini, {token + 1 for token in KNOWN if token < 40_000} | {49406, 49407},
-                        tmp_path / "cskt-mini.safetensors")
+    backbones.save_mini(
+        mini,
+        {token + 1 for token in KNOWN if token < 40_000} | {49406, 49407},
+        tmp_path / "cskt-mini.safetensors",
+    )
     assert backbones.fingerprint(backbones.create_backbone("cskt-mini")) != first
     shipped = backbones.create_backbone("cskt-mini")
     before = backbones.fingerprint(shipped)
@@ -65,8 +80,13 @@ def test_the_fingerprint_of_the_embedded_weights_is_of_what_is_shipped(mini, tmp
 def test_the_fingerprint_does_not_depend_on_how_a_chip_rounds_resized_positions(mini, monkeypatch):
     first = backbones.fingerprint(backbones.create_backbone("cskt-mini", image_size=(64, 32)))
     interpolate = backbones.F.interpolate
-    monkeypatch.setattr(backbones.F, "interpolate", lambda *arguments, **settings: torch.nextafter(
-        interpolate(*arguments, **settings), torch.tensor(9.0)))  # another chip, or another version of torch
+    monkeypatch.setattr(
+        backbones.F,
+        "interpolate",
+        lambda *arguments, **settings: torch.nextafter(
+            interpolate(*arguments, **settings), torch.tensor(9.0)
+        ),
+    )  # another chip, or another version of torch
     again = backbones.create_backbone("cskt-mini", image_size=(64, 32))
     assert backbones.fingerprint(again) == first
     again.visual.positional_embedding.data[0] += 1  # the class token's is taken as it is
@@ -87,7 +107,9 @@ def test_embedded_model_round_trip(mini, tmp_path):
 @pytest.mark.parametrize("missing", ["json", "safetensors"])
 def test_missing_asset_is_named(mini, tmp_path, missing):
     (tmp_path / f"cskt-mini.{missing}").unlink()
-    with pytest.raises(CSKTError, match=f"cskt-mini.{missing} of cskt-mini is missing; .*pretrain-mini"):
+    with pytest.raises(
+        CSKTError, match=f"cskt-mini.{missing} of cskt-mini is missing; .*pretrain-mini"
+    ):
         backbones.create_backbone("cskt-mini")
 
 
@@ -96,7 +118,11 @@ class Scripted(torch.nn.Module):
 
     def __init__(self, state):
         super().__init__()
-        for name, value in {"input_resolution": 64, "context_length": 77, "vocab_size": 49408}.items():
+        for name, value in {
+            "input_resolution": 64,
+            "context_length": 77,
+            "vocab_size": 49408,
+        }.items():
             self.register_buffer(name, torch.tensor(value))
         for name, tensor in state.items():
             *path, last = name.split(".")
@@ -111,7 +137,9 @@ class Scripted(torch.nn.Module):
         return x
 
 
-@pytest.mark.parametrize("kind", ["state_dict", "safetensors", "open_clip", "parallel", "torchscript"])
+@pytest.mark.parametrize(
+    "kind", ["state_dict", "safetensors", "open_clip", "parallel", "torchscript"]
+)
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_checkpoint_files(mini, tmp_path, kind):
     state = {name: tensor.half() for name, tensor in mini.state_dict().items()}
@@ -123,10 +151,20 @@ def test_checkpoint_files(mini, tmp_path, kind):
         torch.jit.save(torch.jit.script(Scripted(state)), path)
     else:
         wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-        torch.save({"state_dict": state, "open_clip": {"state_dict": state, "epoch": 1},
-                    "parallel": {"state_dict": wrapped}}[kind] if kind != "state_dict" else state, path)
+        torch.save(
+            {
+                "state_dict": state,
+                "open_clip": {"state_dict": state, "epoch": 1},
+                "parallel": {"state_dict": wrapped},
+            }[kind]
+            if kind != "state_dict"
+            else state,
+            path,
+        )
     loaded = backbones.create_backbone("cskt-mini", path)
-    assert all(torch.equal(tensor, state[name].float()) for name, tensor in loaded.state_dict().items())
+    assert all(
+        torch.equal(tensor, state[name].float()) for name, tensor in loaded.state_dict().items()
+    )
     assert not loaded.training
 
 
@@ -138,9 +176,13 @@ def test_positions_follow_the_image_size(mini, tmp_path):
         assert wide.encode_image(torch.zeros(1, 3, 96, 32)).shape == (1, 8)
     flat = torch.full((17, 3), 2.0)
     assert torch.equal(backbones.resize_positions(flat, (4, 4), (8, 3)), torch.full((25, 3), 2.0))
-    ramp = torch.cat([torch.tensor([[9.0]]), torch.arange(4.0).repeat_interleave(2)[:, None]])  # 4 x 2, constant rows
+    ramp = torch.cat(
+        [torch.tensor([[9.0]]), torch.arange(4.0).repeat_interleave(2)[:, None]]
+    )  # 4 x 2, constant rows
     moved = backbones.resize_positions(ramp, (4, 2), (2, 4))
-    assert moved[0] == 9 and torch.equal(moved[1:, 0], torch.tensor([0.5, 2.5]).repeat_interleave(4))
+    assert moved[0] == 9 and torch.equal(
+        moved[1:, 0], torch.tensor([0.5, 2.5]).repeat_interleave(4)
+    )
     assert backbones.resize_positions(ramp, (8, 8), (4, 2)) is ramp
 
 
@@ -148,22 +190,32 @@ def test_files_that_do_not_fit_are_refused(mini, tmp_path):
     state = dict(mini.state_dict())
     state["visual.proj"], state["odd"] = torch.zeros(2, 2), state.pop("ln_final.bias")
     torch.save(state, tmp_path / "clip.pt")
-    with pytest.raises(CSKTError, match=r"missing: ln_final.bias; surplus: odd; of the wrong shape: visual.proj"):
+    with pytest.raises(
+        CSKTError, match=r"missing: ln_final.bias; surplus: odd; of the wrong shape: visual.proj"
+    ):
         backbones.create_backbone("cskt-mini", tmp_path / "clip.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "clip.pt").read_bytes()[:1000])
     with pytest.raises(CSKTError, match="cut.pt cannot be read"):
         backbones.create_backbone("cskt-mini", tmp_path / "cut.pt")
 
 
-@pytest.mark.parametrize(("name", "pretrained", "size", "message"), [
-    ("ViT-Z", None, None, "backbone 'ViT-Z' is unknown"),
-    ("RN50", None, None, "not a plain ViT CLIP"),
-    ("ViT-B-16-SigLIP", None, None, "not a plain ViT CLIP"),
-    ("ViT-B-32", "no-such-tag", None, r"'no-such-tag' is neither a tag of ViT-B-32 \(known: openai.*looked at /"),
-    ("ViT-B-16", "openai", None, "use the backbone 'ViT-B-16-quickgelu'"),
-    ("ViT-B-16", None, (8, 128), "at least one patch"),
-    ("ViT-B-16", None, (8, 128, 3), r"must be \(height, width\)"),
-])
+@pytest.mark.parametrize(
+    ("name", "pretrained", "size", "message"),
+    [
+        ("ViT-Z", None, None, "backbone 'ViT-Z' is unknown"),
+        ("RN50", None, None, "not a plain ViT CLIP"),
+        ("ViT-B-16-SigLIP", None, None, "not a plain ViT CLIP"),
+        (
+            "ViT-B-32",
+            "no-such-tag",
+            None,
+            r"'no-such-tag' is neither a tag of ViT-B-32 \(known: openai.*looked at /",
+        ),
+        ("ViT-B-16", "openai", None, "use the backbone 'ViT-B-16-quickgelu'"),
+        ("ViT-B-16", None, (8, 128), "at least one patch"),
+        ("ViT-B-16", None, (8, 128, 3), r"must be \(height, width\)"),
+    ],
+)
 def test_bad_requests(name, pretrained, size, message):
     with pytest.raises(CSKTError, match=message):
         backbones.create_backbone(name, pretrained, size)
@@ -179,7 +231,11 @@ def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
     with pytest.raises(CSKTError) as caught:
         backbones.create_backbone("ViT-B-16-quickgelu", "openai", (384, 128))
     text = str(caught.value)
-    assert "tag 'openai'" in text and str(tmp_path / ".cache/clip/ViT-B-16.pt") in text and "ViT-B-16.pt on a" in text
+    assert (
+        "tag 'openai'" in text
+        and str(tmp_path / ".cache/clip/ViT-B-16.pt") in text
+        and "ViT-B-16.pt on a" in text
+    )
     (tmp_path / ".cache/clip").mkdir(parents=True)
     (tmp_path / ".cache/clip/ViT-B-16.pt").write_bytes(b"found, but not a checkpoint")
     with pytest.raises(CSKTError, match="ViT-B-16.pt cannot be read"):
@@ -188,7 +244,11 @@ def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
 
 def test_tokenizer():
     ids = backbones.tokenizer_for("ViT-B-16-quickgelu")(["a man", "coat " * 100])
-    assert ids.shape == (2, 77) and ids[0, :4].tolist() == [49406, 320, 786, 49407] and ids[1, -1] == 49407
+    assert (
+        ids.shape == (2, 77)
+        and ids[0, :4].tolist() == [49406, 320, 786, 49407]
+        and ids[1, -1] == 49407
+    )
 
 
 def test_an_unknown_backbone_is_said_before_its_weights():

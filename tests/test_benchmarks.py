@@ -13,7 +13,11 @@ from cskt.data.benchmarks import load_dataset, subset
 from cskt.data.synthetic import VERSION
 
 PATH_FIELD = {"CUHK-PEDES": "file_path", "ICFG-PEDES": "file_path", "RSTPReid": "img_path"}
-FILE = {"CUHK-PEDES": "reid_raw.json", "ICFG-PEDES": "ICFG-PEDES.json", "RSTPReid": "data_captions.json"}
+FILE = {
+    "CUHK-PEDES": "reid_raw.json",
+    "ICFG-PEDES": "ICFG-PEDES.json",
+    "RSTPReid": "data_captions.json",
+}
 SPLIT_OF = ("train", "train", "train", "val", "test", "test")
 IDENTITIES = (40, 7, 40, 11500, 12500, 12501)
 
@@ -21,8 +25,14 @@ IDENTITIES = (40, 7, 40, 11500, 12500, 12501)
 def records(name="CUHK-PEDES", **changes):
     """Six images, identities with gaps, one to two captions each; ``changes`` are written into every record."""
     return [
-        {"split": split, PATH_FIELD[name]: f"cam{i % 2}/{i}.png", "id": identity, "processed_tokens": [["a"]],
-         "captions": [f"caption {i} {j}" for j in range(1 + i % 2)], **changes}
+        {
+            "split": split,
+            PATH_FIELD[name]: f"cam{i % 2}/{i}.png",
+            "id": identity,
+            "processed_tokens": [["a"]],
+            "captions": [f"caption {i} {j}" for j in range(1 + i % 2)],
+            **changes,
+        }
         for i, (split, identity) in enumerate(zip(SPLIT_OF, IDENTITIES, strict=True))
     ]
 
@@ -50,11 +60,18 @@ def test_layouts(tmp_path, name):
     assert train.caption_identities.tolist() == [1, 0, 0, 1]
     assert test.image_paths == (tmp_path / "imgs/cam0/4.png", tmp_path / "imgs/cam1/5.png")
     assert train.image_identities.dtype == train.caption_images.dtype == np.int64
-    assert (dataset.name, dataset.root, dataset.notes, dataset.synthetic) == (name, tmp_path, (), False)
+    assert (dataset.name, dataset.root, dataset.notes, dataset.synthetic) == (
+        name,
+        tmp_path,
+        (),
+        False,
+    )
     assert train.cameras is None
 
 
-@pytest.mark.parametrize(("name", "file"), [("CUHK-PEDES", "caption_all.json"), ("ICFG-PEDES", "ICFG_PEDES.json")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("CUHK-PEDES", "caption_all.json"), ("ICFG-PEDES", "ICFG_PEDES.json")]
+)
 def test_other_file_names(tmp_path, name, file):
     assert len(load_dataset(name, write(tmp_path, records(name), file)).train) == 4
 
@@ -64,10 +81,16 @@ def test_caption_all_without_split_divides_by_identity(tmp_path):
     for entry in entries:
         del entry["split"]
     dataset = load_dataset("CUHK-PEDES", write(tmp_path, entries, "caption_all.json"))
-    assert [len(split.image_paths) for split in (dataset.train, dataset.val, dataset.test)] == [3, 1, 2]
+    assert [len(split.image_paths) for split in (dataset.train, dataset.val, dataset.test)] == [
+        3,
+        1,
+        2,
+    ]
     entries[2]["id"] = 13004
     write(tmp_path, entries, "caption_all.json")
-    with pytest.raises(CSKTError, match="caption_all.json: record 2: field 'id' must be from 1 to 13003"):
+    with pytest.raises(
+        CSKTError, match="caption_all.json: record 2: field 'id' must be from 1 to 13003"
+    ):
         load_dataset("CUHK-PEDES", tmp_path)
 
 
@@ -80,8 +103,10 @@ def test_parent_folder_images_beside_and_split_names_in_any_case(tmp_path):
 
 
 def test_either_path_field_cameras_and_unknown_fields(tmp_path):
-    entries = [{**entry, "img_path": entry["file_path"], "camera": f"c{i}", "weather": {"rain": True}}
-               for i, entry in enumerate(records())]
+    entries = [
+        {**entry, "img_path": entry["file_path"], "camera": f"c{i}", "weather": {"rain": True}}
+        for i, entry in enumerate(records())
+    ]
     for entry in entries:
         del entry["file_path"]
     del entries[3]["camera"]
@@ -110,20 +135,23 @@ def test_fingerprint_follows_content_and_not_place(tmp_path):
     assert load_dataset("CUHK-PEDES", tmp_path / "a").fingerprint != here.fingerprint
 
 
-@pytest.mark.parametrize(("field", "value", "message"), [
-    ("captions", None, "field 'captions' must be a list of at least one string, got null"),
-    ("captions", [], "field 'captions' must be"),
-    ("captions", "a man", "field 'captions' must be .*, got str 'a man'"),
-    ("captions", ["a man", 3], "field 'captions' must be"),
-    ("id", "12", "field 'id' must be an integer, got str"),
-    ("id", True, "field 'id' must be an integer"),
-    ("id", 2.0, "field 'id' must be an integer"),
-    ("id", 2**70, "field 'id' must be an integer"),
-    ("file_path", 5, "field 'file_path' must be a path"),
-    ("file_path", " ", "field 'file_path' must be a path"),
-    ("split", "trian", "field 'split' must be 'train', 'val' or 'test', got str 'trian'"),
-    ("split", None, "field 'split' must be"),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("captions", None, "field 'captions' must be a list of at least one string, got null"),
+        ("captions", [], "field 'captions' must be"),
+        ("captions", "a man", "field 'captions' must be .*, got str 'a man'"),
+        ("captions", ["a man", 3], "field 'captions' must be"),
+        ("id", "12", "field 'id' must be an integer, got str"),
+        ("id", True, "field 'id' must be an integer"),
+        ("id", 2.0, "field 'id' must be an integer"),
+        ("id", 2**70, "field 'id' must be an integer"),
+        ("file_path", 5, "field 'file_path' must be a path"),
+        ("file_path", " ", "field 'file_path' must be a path"),
+        ("split", "trian", "field 'split' must be 'train', 'val' or 'test', got str 'trian'"),
+        ("split", None, "field 'split' must be"),
+    ],
+)
 def test_a_wrong_field_is_named_with_its_record(tmp_path, field, value, message):
     entries = records()
     entries[4][field] = value
@@ -139,11 +167,16 @@ def test_a_missing_field_is_named_with_its_record(tmp_path, field):
         load_dataset("CUHK-PEDES", write(tmp_path, entries))
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b'[{"id": 1,', "is not valid JSON"), (b"\xff\xfe\x00", "is not valid JSON"),
-    (b"{}", "must hold a list of records"),
-    (b"[]", "at least one entry"), (b"[[1]]", "record 0: must be an object with fields, got list"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"id": 1,', "is not valid JSON"),
+        (b"\xff\xfe\x00", "is not valid JSON"),
+        (b"{}", "must hold a list of records"),
+        (b"[]", "at least one entry"),
+        (b"[[1]]", "record 0: must be an object with fields, got list"),
+    ],
+)
 def test_a_damaged_annotation_file_is_named(tmp_path, content, message):
     (tmp_path / "data_captions.json").write_bytes(content)
     with pytest.raises(CSKTError, match=f"data_captions.json.*{message}"):
@@ -160,21 +193,30 @@ def test_a_missing_image_is_named(tmp_path, image):
 
 
 def test_a_wrong_root_says_what_was_looked_for(tmp_path):
-    with pytest.raises(CSKTError, match=f"ICFG-PEDES.json or ICFG_PEDES.json there and in {tmp_path / 'ICFG-PEDES'}"):
+    with pytest.raises(
+        CSKTError,
+        match=f"ICFG-PEDES.json or ICFG_PEDES.json there and in {tmp_path / 'ICFG-PEDES'}",
+    ):
         load_dataset("ICFG-PEDES", tmp_path)
-    with pytest.raises(CSKTError, match="RSTPReid needs root: the folder that holds data_captions.json"):
+    with pytest.raises(
+        CSKTError, match="RSTPReid needs root: the folder that holds data_captions.json"
+    ):
         load_dataset("RSTPReid")
     with pytest.raises(CSKTError, match="'Market-1501' is unknown; choose one of CUHK-PEDES"):
         load_dataset("Market-1501", tmp_path)
 
 
 @pytest.mark.parametrize(("name", "layout"), list(zip("ABC", FILE, strict=True)))
-def test_synthetic_domains_are_rendered_when_absent_and_read_by_the_same_reader(tmp_path, monkeypatch, name, layout):
+def test_synthetic_domains_are_rendered_when_absent_and_read_by_the_same_reader(
+    tmp_path, monkeypatch, name, layout
+):
     name, rendered = f"SynthPEDES-{name}", []
 
     def synthetic_dataset(domain, root=None):
         rendered.append((domain, root))
-        return write((root or tmp_path / "cache") / domain, records(layout, camera="c1"), FILE[layout])
+        return write(
+            (root or tmp_path / "cache") / domain, records(layout, camera="c1"), FILE[layout]
+        )
 
     renderer = types.SimpleNamespace(synthetic_dataset=synthetic_dataset, VERSION=VERSION)
     monkeypatch.setitem(sys.modules, "cskt.data.synthetic", renderer)
@@ -183,7 +225,10 @@ def test_synthetic_domains_are_rendered_when_absent_and_read_by_the_same_reader(
     assert dataset.synthetic and len(dataset.train) == 4 and dataset.val.cameras == ("c1",)
     assert load_dataset(name, tmp_path / "mine").fingerprint == dataset.fingerprint
     assert load_dataset(name, tmp_path / "mine").root == tmp_path / "mine" / name
-    assert rendered == [(name, None), (name, tmp_path / "mine")]  # found, not rendered, the third time
+    assert rendered == [
+        (name, None),
+        (name, tmp_path / "mine"),
+    ]  # found, not rendered, the third time
 
 
 def test_splits_carry_the_fingerprint_and_so_does_a_part(tmp_path):
@@ -211,12 +256,19 @@ def test_the_fingerprint_of_drawn_data_is_of_recipe_splits_and_identities(tmp_pa
     assert load_dataset("SynthPEDES-A", folder).fingerprint not in (before, seeded)
 
 
-@pytest.mark.parametrize(("recipe", "message"), [
-    (None, "holds SynthPEDES of an older version, without recipe.json"),
-    (json.dumps({"version": VERSION - 1}), f"of version {VERSION - 1}, and this is version {VERSION}"),
-    ("{", "recipe.json cannot be read as a recipe"), ("[]", "recipe.json cannot be read as a recipe"),
-    ("{}", "recipe.json cannot be read as a recipe"),
-])
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (None, "holds SynthPEDES of an older version, without recipe.json"),
+        (
+            json.dumps({"version": VERSION - 1}),
+            f"of version {VERSION - 1}, and this is version {VERSION}",
+        ),
+        ("{", "recipe.json cannot be read as a recipe"),
+        ("[]", "recipe.json cannot be read as a recipe"),
+        ("{}", "recipe.json cannot be read as a recipe"),
+    ],
+)
 def test_drawn_data_of_another_version_are_refused(tmp_path, recipe, message):
     folder = write(tmp_path, records())
     (folder / "recipe.json").unlink()

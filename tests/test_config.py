@@ -5,19 +5,40 @@ import pytest
 from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, CSKTError, TrainConfig, cache_dir
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("prompt_length", 0), ("prompt_length", True), ("prompt_depth", -1), ("reduction", 0), ("vision_scale", "0.1"),
-    ("text_scale", float("nan")), ("text_adapter", 1), ("prompt_init", "a picture"), ("adapter_init", "ones"),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt_length", 0),
+        ("prompt_length", True),
+        ("prompt_depth", -1),
+        ("reduction", 0),
+        ("vision_scale", "0.1"),
+        ("text_scale", float("nan")),
+        ("text_adapter", 1),
+        ("prompt_init", "a picture"),
+        ("adapter_init", "ones"),
+    ],
+)
 def test_bad_method_values_are_named(field, value):
     with pytest.raises(CSKTError, match=f"^{field} must be"):
         CSKTConfig(**{field: value})
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("dataset", "Market-1501"), ("image_size", (384,)), ("epochs", 0), ("batch_size", 1), ("learning_rate", 0.0),
-    ("weight_decay", -1.0), ("flip", 1.5), ("selection", "train"), ("precision", "fp16"), ("seed", -1),
-])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dataset", "Market-1501"),
+        ("image_size", (384,)),
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("learning_rate", 0.0),
+        ("weight_decay", -1.0),
+        ("flip", 1.5),
+        ("selection", "train"),
+        ("precision", "fp16"),
+        ("seed", -1),
+    ],
+)
 def test_bad_run_values_are_named(field, value):
     with pytest.raises(CSKTError, match=f"^{field} must be"):
         TrainConfig(**{field: value})
@@ -43,7 +64,9 @@ def test_round_trip_and_unknown_fields():
 
 def test_every_method_has_a_rate_of_its_own_on_the_embedded_backbone():
     assert set(MINI_LEARNING_RATES) == set(METHODS)
-    assert {method: TrainConfig.mini(method=method).learning_rate for method in METHODS} == MINI_LEARNING_RATES
+    assert {
+        method: TrainConfig.mini(method=method).learning_rate for method in METHODS
+    } == MINI_LEARNING_RATES
     assert TrainConfig.mini().learning_rate == MINI_LEARNING_RATES["cskt"]
     assert TrainConfig.mini(method="lora", learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(CSKTError, match="method 'lora2' is unknown"):

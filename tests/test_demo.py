@@ -20,8 +20,10 @@ from tests.tiny_runs import register_backbone, tiny_config, tiny_model, write_da
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (20, 32, 16, 3), dtype=np.uint8)
 HOSTILE = '<img src=x onerror="alert(1)">'
-FACTS = [{"identity": i // 2, "camera": [HOSTILE, "c2", "c'3\"\\"][i % 3], "source": f"<b>{i}.png"}
-         for i in range(20)]
+FACTS = [
+    {"identity": i // 2, "camera": [HOSTILE, "c2", "c'3\"\\"][i % 3], "source": f"<b>{i}.png"}
+    for i in range(20)
+]
 QUERY = "a woman in a red coat"
 
 
@@ -61,14 +63,27 @@ def ids(shown, name: str = "CSKT") -> list[str]:
 def page(shown) -> str:
     """All html that is shown."""
     views = shown.views.values()
-    return "".join([shown.message.value, shown.heading.value, *(view.panel.value for view in views),
-                    *(card.picture.value for view in views for card in view.cards)])
+    return "".join(
+        [
+            shown.message.value,
+            shown.heading.value,
+            *(view.panel.value for view in views),
+            *(card.picture.value for view in views for card in view.cards),
+        ]
+    )
 
 
 def upload(shown, name: str, content: bytes) -> None:
     """As the browser does it."""
-    shown.upload.value = ({"name": name, "type": "image/png", "size": len(content), "content": memoryview(content),
-                           "last_modified": datetime.datetime.now(datetime.UTC)},)
+    shown.upload.value = (
+        {
+            "name": name,
+            "type": "image/png",
+            "size": len(content),
+            "content": memoryview(content),
+            "last_modified": datetime.datetime.now(datetime.UTC),
+        },
+    )
 
 
 def png(image: Image.Image) -> bytes:
@@ -104,7 +119,10 @@ def test_hits_and_camera_and_model_narrow_what_is_shown(shown, galleries):
     assert shown.query.value == QUERY
     shown.hits.value = 4
     assert ids(shown) == [hit.id for hit in galleries["CSKT"].search(QUERY, 4)]
-    assert [label for label, _ in shown.camera.options] == ["all", *sorted({fact["camera"] for fact in FACTS})]
+    assert [label for label, _ in shown.camera.options] == [
+        "all",
+        *sorted({fact["camera"] for fact in FACTS}),
+    ]
     for camera in ("c2", "c'3\"\\", HOSTILE):
         shown.camera.value = camera
         every = galleries["CSKT"].search(QUERY, 20)
@@ -121,10 +139,15 @@ def test_right_and_wrong_are_framed_where_the_truth_is_known(shown):
     shown.ask(QUERY)
     for card in cards(shown, "CSKT"):
         right = card.hit.identity in (0, 3)
-        assert ("✓ right" in card.picture.value, "✗ wrong" in card.picture.value) == (right, not right)
+        assert ("✓ right" in card.picture.value, "✗ wrong" in card.picture.value) == (
+            right,
+            not right,
+        )
     assert any(card.hit.identity in (0, 3) for card in cards(shown, "CSKT"))
     shown.ask("somebody else")
-    assert not re.search("right|wrong", "".join(card.picture.value for card in cards(shown, "CSKT")))
+    assert not re.search(
+        "right|wrong", "".join(card.picture.value for card in cards(shown, "CSKT"))
+    )
 
 
 def test_words_are_worth_what_the_similarity_loses_without_them(shown, galleries):
@@ -132,11 +155,17 @@ def test_words_are_worth_what_the_similarity_loses_without_them(shown, galleries
     for name, gallery in galleries.items():
         hit, words = gallery.search(QUERY, 1)[0], QUERY.split()
         image = gallery.encode(hit)
-        whole, rest = gallery.encode(QUERY), [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+        whole, rest = (
+            gallery.encode(QUERY),
+            [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))],
+        )
         expected = [float((whole - gallery.encode(text)) @ image) for text in rest]
         found = shown.word_effects(name, hit)
         assert [word for word, _ in found] == words
-        assert np.allclose([value for _, value in found], expected, atol=1e-5) and np.ptp(expected) > 1e-4
+        assert (
+            np.allclose([value for _, value in found], expected, atol=1e-5)
+            and np.ptp(expected) > 1e-4
+        )
         panel = shown.views[name].panel.value
         assert re.findall(r"<code>([+-][\d.]+)<", panel) == [f"{value:+.3f}" for _, value in found]
         assert "rank 1" in panel and "<img" not in panel
@@ -149,7 +178,11 @@ def test_a_single_word_has_a_bar_too(shown):
 
 def test_the_longest_bar_belongs_to_the_strongest_word():
     page = demo.word_bars([("red", 0.1), ("<i>", -0.2), ("a", 0.0)])
-    assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", page) == [("50.0", "25.0"), ("0.0", "50.0"), ("50.0", "0.0")]
+    assert re.findall(r"left:([\d.]+)%;width:([\d.]+)%", page) == [
+        ("50.0", "25.0"),
+        ("0.0", "50.0"),
+        ("50.0", "0.0"),
+    ]
     assert "&lt;i&gt;" in page and demo.word_bars([]).count("<b>") == 0
 
 
@@ -161,12 +194,23 @@ def test_a_map_shows_what_the_probe_gives_on_both_sides(shown, galleries):
         pixels = torch.tensor(resize(card.hit.image(), (32, 16)))[None]
         direction = torch.from_numpy(gallery.encode(QUERY))[None]
         expected = probes.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
-        panel, order = shown.views[name].panel.value, [hit.id for hit in galleries[name].search(QUERY, 10)]
-        assert np.allclose(shown.relevance(name, card.hit), expected) and expected.shape == (4, 2) and expected.any()
+        panel, order = (
+            shown.views[name].panel.value,
+            [hit.id for hit in galleries[name].search(QUERY, 10)],
+        )
+        assert (
+            np.allclose(shown.relevance(name, card.hit), expected)
+            and expected.shape == (4, 2)
+            and expected.any()
+        )
         assert re.findall(r'title="([\d.]+)"', panel) == [f"{share:.4f}" for share in expected.flat]
         score = gallery.encode(card.hit) @ gallery.encode(QUERY)
         assert f"{html.escape(card.hit.label())}: similarity {score:.3f}." in panel
-        place = f"rank {order.index(card.hit.id) + 1}<" if card.hit.id in order else "not among the hits"
+        place = (
+            f"rank {order.index(card.hit.id) + 1}<"
+            if card.hit.id in order
+            else "not among the hits"
+        )
         assert place in panel and 'alt="' in panel
 
 
@@ -181,7 +225,11 @@ def test_more_like_a_hit_is_the_gallery_s_own_search(shown, galleries):
         marks = ["✓ right" in each.picture.value for each in cards(shown, name)]
         assert marks == [each.hit.identity == hit.identity for each in cards(shown, name)]
         assert "<code>" not in shown.views[name].panel.value  # a picture has no words
-    assert "more like" in shown.heading.value and "<img" in shown.heading.value and shown.examples.value == ""
+    assert (
+        "more like" in shown.heading.value
+        and "<img" in shown.heading.value
+        and shown.examples.value == ""
+    )
     cards(shown, "CSKT")[1].map.click()
     assert "<img" in shown.views["CSKT"].panel.value
 
@@ -204,7 +252,11 @@ def test_the_history_runs_a_query_again(shown):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "I;16"])
 def test_a_picture_of_one_s_own_is_searched_for(shown, galleries, mode):
-    picture = Image.fromarray(IMAGES[7]).convert(mode) if mode != "I;16" else Image.new(mode, (9, 20), 1000)
+    picture = (
+        Image.fromarray(IMAGES[7]).convert(mode)
+        if mode != "I;16"
+        else Image.new(mode, (9, 20), 1000)
+    )
     upload(shown, f"{HOSTILE}.png", png(picture))
     assert said(shown) == "" and shown.upload.value == ()
     assert ids(shown) == [hit.id for hit in galleries["CSKT"].search(picture, 10)]
@@ -213,9 +265,12 @@ def test_a_picture_of_one_s_own_is_searched_for(shown, galleries, mode):
         assert cards(shown, "CSKT")[0].hit.score == pytest.approx(1, abs=1e-5)
 
 
-BAD_FILES = {"notes.png": (b"just text", "not an image"), "empty.jpg": (b"", "not an image"),
-             "cut.png": (png(Image.fromarray(IMAGES[0]))[:600], "cannot be read"),
-             "huge.png": (png(Image.new("1", (9000, 9000))), "too large (9000 x 9000 pixels")}
+BAD_FILES = {
+    "notes.png": (b"just text", "not an image"),
+    "empty.jpg": (b"", "not an image"),
+    "cut.png": (png(Image.fromarray(IMAGES[0]))[:600], "cannot be read"),
+    "huge.png": (png(Image.new("1", (9000, 9000))), "too large (9000 x 9000 pixels"),
+}
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -229,9 +284,15 @@ def test_a_bad_picture_gets_a_sentence_and_changes_nothing(shown, name):
     assert "good.png" in shown.heading.value and said(shown) == ""
 
 
-@pytest.mark.parametrize("query, sentence", [
-    ("", "type a description"), ("   \t ", "type a description"), ("x" * 10_000, "10000 characters; shorten it to 500"),
-    ("coat " * 101, "504 characters")])
+@pytest.mark.parametrize(
+    "query, sentence",
+    [
+        ("", "type a description"),
+        ("   \t ", "type a description"),
+        ("x" * 10_000, "10000 characters; shorten it to 500"),
+        ("coat " * 101, "504 characters"),
+    ],
+)
 def test_a_bad_query_gets_a_sentence_and_changes_nothing(shown, query, sentence):
     shown.button.click()
     assert "type a description" in said(shown) and shown.results.children == ()
@@ -242,10 +303,14 @@ def test_a_bad_query_gets_a_sentence_and_changes_nothing(shown, query, sentence)
     assert said(shown).startswith("Not done: ") and sentence in said(shown)
     assert ids(shown) == before and shown.heading.value == heading
     shown.hits.value = 3
-    assert ids(shown) == before[:3] and said(shown) == "", "what was asked before is still what is shown"
+    assert ids(shown) == before[:3] and said(shown) == "", (
+        "what was asked before is still what is shown"
+    )
 
 
-@pytest.mark.parametrize("query", ["😀🧥", "穿红衣服的女人", "<script>alert(1)</script>", HOSTILE, "a\x00b", "‮tac"])
+@pytest.mark.parametrize(
+    "query", ["😀🧥", "穿红衣服的女人", "<script>alert(1)</script>", HOSTILE, "a\x00b", "‮tac"]
+)
 def test_other_scripts_and_markup_are_only_text(shown, query):
     shown.query.value = query
     assert len(ids(shown)) == 10 and said(shown) == ""
@@ -267,7 +332,10 @@ def test_more_hits_than_there_are(shown):
 
 def test_what_the_model_does_not_read_is_said_by_side(shown, galleries, monkeypatch):
     shown.ask("coat " * 70)
-    assert said(shown) == "CSKT: Only the first 67 tokens of a description are read; the rest has no effect."
+    assert (
+        said(shown)
+        == "CSKT: Only the first 67 tokens of a description are read; the rest has no effect."
+    )
     for gallery in galleries.values():
         known = set(gallery.model.tokenizer.encode("a coat"))
         monkeypatch.setattr(gallery.model, "known_tokens", known)
@@ -289,7 +357,10 @@ def test_a_folder_is_added_to_every_gallery(tmp_path):
     (folder / "cut.png").write_bytes(BAD_FILES["cut.png"][0])
     (folder / f"{'<i>'}notes.txt").write_text("text")
     models = {"CSKT": CSKTConfig(), "zero-shot": CSKTConfig().for_method("zero-shot")}
-    galleries = {name: Gallery(tmp_path / f"{name}.db", tiny_model(config)) for name, config in models.items()}
+    galleries = {
+        name: Gallery(tmp_path / f"{name}.db", tiny_model(config))
+        for name, config in models.items()
+    }
     for gallery in galleries.values():
         gallery.add(IMAGES[1:4], [{"camera": "c1"}] * 3)
     shown, progress = demo.RetrievalDemo(galleries), []
@@ -305,11 +376,19 @@ def test_a_folder_is_added_to_every_gallery(tmp_path):
     assert "<i>" not in shown.message.value and not shown.adder.disabled
     shown.adder.click()
     assert said(shown).startswith("0 images added, 1 known already, 2 files skipped.")
-    for name, sentence in (("", "name a folder"), ("  ", "name a folder"), (str(tmp_path / "gone"), "is not a folder"),
-                           (str(folder / "good.png"), "is not a folder")):
+    for name, sentence in (
+        ("", "name a folder"),
+        ("  ", "name a folder"),
+        (str(tmp_path / "gone"), "is not a folder"),
+        (str(folder / "good.png"), "is not a folder"),
+    ):
         shown.folder.value = name
         shown.adder.click()
-        assert said(shown).startswith("Not done: ") and sentence in said(shown) and len(ids(shown)) == 4
+        assert (
+            said(shown).startswith("Not done: ")
+            and sentence in said(shown)
+            and len(ids(shown)) == 4
+        )
     assert not shown.adder.disabled
     gone = cards(shown, "CSKT")[0].hit
     galleries["zero-shot"].delete(f"id == '{gone.id}'")
@@ -348,7 +427,9 @@ def run(tmp_path_factory):
 
 def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monkeypatch):
     shown = widgets.run_demo(run, examples=3)
-    assert list(shown.galleries) == ["CSKT", "zero-shot"] and all(len(each) == 12 for each in shown.galleries.values())
+    assert list(shown.galleries) == ["CSKT", "zero-shot"] and all(
+        len(each) == 12 for each in shown.galleries.values()
+    )
     assert shown.galleries["CSKT"].record["model"] == run.load_model().fingerprint()
     assert shown.galleries["zero-shot"].model.num_trainable == 0
     assert len(shown.examples.options) == 4 and "12 test images of CUHK-PEDES" in shown.note
@@ -356,7 +437,8 @@ def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monke
     shown.examples.value = shown.examples.options[1][1]
     right = shown.truth[shown.asked.text]
     assert ["✓ right" in card.picture.value for card in cards(shown, "CSKT")] == [
-        card.hit.identity in right for card in cards(shown, "CSKT")]
+        card.hit.identity in right for card in cards(shown, "CSKT")
+    ]
     assert len(list(run.folder.glob("gallery-*.db"))) == 2
     for gallery in shown.galleries.values():
         gallery.close()
@@ -393,5 +475,7 @@ def test_the_demo_of_a_gallery(tmp_path):
     shown.galleries["g.db"].add(IMAGES)
     shown.show()
     cards(shown, "g.db")[1].map.click()
-    assert "<img" in shown.views["g.db"].panel.value, "a model that a search has loaded has gradients"
+    assert "<img" in shown.views["g.db"].panel.value, (
+        "a model that a search has loaded has gradients"
+    )
     shown.galleries["g.db"].close()

@@ -111,8 +111,13 @@ def test_new_weights_follow_from_the_seed_alone(dataset):
     assert torch.equal(before, torch.get_rng_state())
     torch.rand(3)
     second, other = build_model(config), build_model(tiny_config(dataset.root, seed=1))
-    assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
-    assert any(not torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
+    assert all(
+        torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items()
+    )
+    assert any(
+        not torch.equal(value, other.state_dict()[name])
+        for name, value in first.state_dict().items()
+    )
 
 
 def test_figures_are_those_of_the_files_as_they_are(model, tmp_path, monkeypatch):
@@ -142,7 +147,6 @@ def test_precision_effect_is_the_difference_of_two_evaluations(run, dataset):
     assert table.loc["bf16 - fp32", "mAP"] == table.loc["bf16", "mAP"] - table.loc["fp32", "mAP"]
 
 
-
 # Devices and precision
 
 
@@ -154,9 +158,15 @@ def test_explicit_choices_are_kept_and_auto_is_resolved(monkeypatch):
     assert resolve_precision("fp32", "cpu") == "fp32"
 
 
-@pytest.mark.parametrize("capabilities", [
-    {}, {"avx512_f": True, "avx512_bf16": False}, {"avx512_bf16": True}, {"amx_bf16": True},
-])
+@pytest.mark.parametrize(
+    "capabilities",
+    [
+        {},
+        {"avx512_f": True, "avx512_bf16": False},
+        {"avx512_bf16": True},
+        {"amx_bf16": True},
+    ],
+)
 def test_auto_is_fp32_on_every_processor_and_bf16_must_be_asked_for(monkeypatch, capabilities):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert resolve_precision("auto", "cpu") == resolve_precision("fp32", "cpu") == "fp32"
@@ -168,8 +178,16 @@ def test_auto_is_fp32_on_every_processor_and_bf16_must_be_asked_for(monkeypatch,
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bf16_on_a_gpu_that_computes_it(monkeypatch, native):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native and not including_emulation)
-    assert resolve_precision("auto", "cuda") == resolve_precision("bf16", "cuda") == ("bf16" if native else "fp32")
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation: native and not including_emulation,
+    )
+    assert (
+        resolve_precision("auto", "cuda")
+        == resolve_precision("bf16", "cuda")
+        == ("bf16" if native else "fp32")
+    )
     assert resolve_precision("fp32", "cuda") == "fp32"
 
 
@@ -178,7 +196,8 @@ def test_bf16_falls_back_with_a_line_in_the_log(monkeypatch, caplog):
     assert resolve_precision("auto", "cpu") == "fp32" and not caplog.records
     assert resolve_precision("bf16", "cpu") == "fp32"
     assert [record.message for record in caplog.records] == [
-        "This cpu does not compute bf16 natively: fp32 is used instead."]
+        "This cpu does not compute bf16 natively: fp32 is used instead."
+    ]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert resolve_precision("bf16", "cpu") == "bf16" and len(caplog.records) == 1
 
@@ -191,16 +210,34 @@ def test_config_round_trip(run):
 
 
 def test_history_comes_back_exactly(run, tmp_path):
-    row = {"epoch": 1, "lr": 3e-05, "loss": 1 / 3, "val R@1": 50.0, "val R@5": 75.0, "val R@10": 100.0,
-           "val mAP": 200 / 3, "val mINP": 1 / 9, "test R@1": 40.0, "test R@5": 70.0, "test R@10": 90.0,
-           "test mAP": 100 / 3, "test mINP": 1 / 11, "seconds": 0.25,
-           "T2V norm": 1.5, "T2V rank": 1 / 7, "V2T norm": 2.0, "V2T rank": 3.0}
+    row = {
+        "epoch": 1,
+        "lr": 3e-05,
+        "loss": 1 / 3,
+        "val R@1": 50.0,
+        "val R@5": 75.0,
+        "val R@10": 100.0,
+        "val mAP": 200 / 3,
+        "val mINP": 1 / 9,
+        "test R@1": 40.0,
+        "test R@5": 70.0,
+        "test R@10": 90.0,
+        "test mAP": 100 / 3,
+        "test mINP": 1 / 11,
+        "seconds": 0.25,
+        "T2V norm": 1.5,
+        "T2V rank": 1 / 7,
+        "V2T norm": 2.0,
+        "V2T rank": 3.0,
+    }
     shutil.copytree(run.folder, tmp_path / "copy")
     lines = [",".join(row), *2 * [",".join(map(str, row.values()))]]
     for count in (1, 3):
         (tmp_path / "copy" / "history.csv").write_text("\n".join(lines[:count]) + "\n")
         assert Run.load(tmp_path / "copy").history == (count - 1) * [row]
-    old = [",".join(line.split(",")[:14]) for line in lines]  # the maps between the towers were not measured
+    old = [
+        ",".join(line.split(",")[:14]) for line in lines
+    ]  # the maps between the towers were not measured
     (tmp_path / "copy" / "history.csv").write_text("\n".join(old) + "\n")
     assert np.isnan(Run.load(tmp_path / "copy").history[0]["V2T rank"])
 
@@ -217,10 +254,16 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path):
     assert path.read_text() == "whole"
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"dataset: [", "is not valid yaml"), (b"\xff\xfe\x00", "is not valid yaml"), (b"- 1", "must hold 'field: value'"),
-    (b"epohcs: 3", "has no field epohcs"), (b"epochs: many", "epochs must be"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dataset: [", "is not valid yaml"),
+        (b"\xff\xfe\x00", "is not valid yaml"),
+        (b"- 1", "must hold 'field: value'"),
+        (b"epohcs: 3", "has no field epohcs"),
+        (b"epochs: many", "epochs must be"),
+    ],
+)
 def test_bad_config_files_are_named(tmp_path, content, message):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(CSKTError, match=message) as caught:
@@ -235,10 +278,16 @@ def test_folder_without_a_run_is_named(tmp_path):
         read_config(tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("metrics.json", "{"), ("history.csv", "epoch,lr\none,two\n"), ("metrics.json", "[]"),
-    ("history.csv", ""), ("history.csv", "epoch,lr,loss\n1,a,1\n"),
-])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", "{"),
+        ("history.csv", "epoch,lr\none,two\n"),
+        ("metrics.json", "[]"),
+        ("history.csv", ""),
+        ("history.csv", "epoch,lr,loss\n1,a,1\n"),
+    ],
+)
 def test_damaged_run_files_are_named(run, tmp_path, name, content):
     shutil.copytree(run.folder, tmp_path / "copy")
     (tmp_path / "copy" / name).write_text(content)
@@ -273,11 +322,16 @@ def test_weights_fingerprint_follows_the_file(tmp_path):
 def test_weights_are_found_in_the_home_folder_too(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     config = TrainConfig(pretrained="~/weights.pt")
-    with pytest.raises(CSKTError, match="neither a tag of ViT-B-16-quickgelu .* nor an existing file"):
+    with pytest.raises(
+        CSKTError, match="neither a tag of ViT-B-16-quickgelu .* nor an existing file"
+    ):
         weights_fingerprint(config)
     (tmp_path / "weights.pt").write_bytes(b"one")
     first = weights_fingerprint(config)
-    assert first == weights_fingerprint(TrainConfig(pretrained=str(tmp_path / "weights.pt"))) and len(first) == 16
+    assert (
+        first == weights_fingerprint(TrainConfig(pretrained=str(tmp_path / "weights.pt")))
+        and len(first) == 16
+    )
     (tmp_path / "weights.pt").write_bytes(b"two")
     assert weights_fingerprint(config) != first
 
@@ -291,13 +345,17 @@ def test_a_tag_is_not_taken_for_a_file_of_its_name(tmp_path, monkeypatch):
     assert backbones.weights_source("ViT-B-16-quickgelu", "openai") == "openai"
     assert weights_fingerprint(TrainConfig(pretrained="random")) == "random"
     # A tag of other backbones only is no tag here.
-    assert backbones.weights_source("ViT-B-16-quickgelu", "laion2b_s34b_b88k") == Path("laion2b_s34b_b88k")
+    assert backbones.weights_source("ViT-B-16-quickgelu", "laion2b_s34b_b88k") == Path(
+        "laion2b_s34b_b88k"
+    )
 
 
 def test_environment_says_where_and_with_what(monkeypatch):
     facts = environment("cpu")
     assert facts["versions"]["torch"] and facts["hardware"]["cpu_count"] >= 1
-    monkeypatch.setattr(subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git")))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git"))
+    )
     assert environment("cpu")["commit"] is None and environment("cpu")["dirty"] is None
 
 
@@ -308,7 +366,11 @@ def test_results_do_not_make_a_run_dirty_but_code_does(monkeypatch, tmp_path):
     monkeypatch.setattr("cskt.evaluation.__file__", str(package / "evaluation.py"))
     for name in ("cskt/evaluation.py", "book/results/table.csv"):
         (tmp_path / name).write_text("one")
-    for command in (["init"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "one"]):
+    for command in (
+        ["init"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "one"],
+    ):
         subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
     assert len(environment("cpu")["commit"]) == 40 and environment("cpu")["dirty"] is False
     (tmp_path / "book" / "results" / "table.csv").write_text("two")

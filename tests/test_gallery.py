@@ -44,8 +44,10 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 
 
 def rows(count: int) -> list[dict]:
-    return [{"identity": i // 2, "camera": f"c{i % 3}", "time": f"2024-01-{i + 1:02d}", "floor": i % 2}
-            for i in range(count)]
+    return [
+        {"identity": i // 2, "camera": f"c{i % 3}", "time": f"2024-01-{i + 1:02d}", "floor": i % 2}
+        for i in range(count)
+    ]
 
 
 @pytest.fixture
@@ -57,14 +59,18 @@ def gallery(tmp_path, model):
 
 def folder_of(path: Path, count: int, size: tuple[int, int] = IMAGE_SIZE) -> Path:
     path.mkdir(parents=True)
-    for i, pixels in enumerate(np.random.default_rng(1).integers(0, 256, (count, *size, 3), dtype=np.uint8)):
+    for i, pixels in enumerate(
+        np.random.default_rng(1).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    ):
         Image.fromarray(pixels).save(path / f"{i:04d}.png")
     return path
 
 
 def features(model, images: np.ndarray) -> torch.Tensor:
     with torch.no_grad():
-        return model.encode_image(normalize(torch.from_numpy(images).permute(0, 3, 1, 2)), normalize=True)
+        return model.encode_image(
+            normalize(torch.from_numpy(images).permute(0, 3, 1, 2)), normalize=True
+        )
 
 
 @pytest.mark.numerics
@@ -77,27 +83,49 @@ def test_search_ranks_by_cosine_and_returns_what_is_known(gallery, model):
     assert [hit.source for hit in hits] == [f"image {i}" for i in order]
     np.testing.assert_allclose([hit.score for hit in hits], cosines[order], atol=1e-5)
     first, i = hits[0], order[0]
-    assert (first.identity, first.camera, first.time) == (i // 2, f"c{i % 3}", f"2024-01-{i + 1:02d}")
-    assert dict(first.extra) == {"floor": i % 2} and f"identity {i // 2}, camera c{i % 3}" in first.label()
+    assert (first.identity, first.camera, first.time) == (
+        i // 2,
+        f"c{i % 3}",
+        f"2024-01-{i + 1:02d}",
+    )
+    assert (
+        dict(first.extra) == {"floor": i % 2}
+        and f"identity {i // 2}, camera c{i % 3}" in first.label()
+    )
     assert first.image().size == IMAGE_SIZE[::-1] and first.thumbnail.is_file()
 
 
-@pytest.mark.parametrize("where, keep", [
-    ("camera == 'c1'", lambda row: row["camera"] == "c1"),
-    ("identity in [1, 2]", lambda row: row["identity"] in (1, 2)),
-    ("time >= '2024-01-05' and floor == 0", lambda row: row["time"] >= "2024-01-05" and not row["floor"]),
-    ("nothing == 1", lambda row: False)])
+@pytest.mark.parametrize(
+    "where, keep",
+    [
+        ("camera == 'c1'", lambda row: row["camera"] == "c1"),
+        ("identity in [1, 2]", lambda row: row["identity"] in (1, 2)),
+        (
+            "time >= '2024-01-05' and floor == 0",
+            lambda row: row["time"] >= "2024-01-05" and not row["floor"],
+        ),
+        ("nothing == 1", lambda row: False),
+    ],
+)
 def test_a_filter_leaves_what_fits_it(gallery, where, keep):
     hits = gallery.search("a red coat", 50, where)
-    assert {hit.source for hit in hits} == {f"image {i}" for i, row in enumerate(rows(12)) if keep(row)}
+    assert {hit.source for hit in hits} == {
+        f"image {i}" for i, row in enumerate(rows(12)) if keep(row)
+    }
 
 
 @pytest.mark.numerics
 def test_pictures_vectors_and_hits_find_themselves(gallery, model, tmp_path):
     images = pictures(12)
     Image.fromarray(images[4]).save(tmp_path / "4.png")
-    queries = [images[4], Image.fromarray(images[4]), tmp_path / "4.png", features(model, images[4:5])[0],
-               7 * features(model, images[4:5])[0].numpy(), gallery.search(images[4], 1)[0]]
+    queries = [
+        images[4],
+        Image.fromarray(images[4]),
+        tmp_path / "4.png",
+        features(model, images[4:5])[0],
+        7 * features(model, images[4:5])[0].numpy(),
+        gallery.search(images[4], 1)[0],
+    ]
     for query in queries:
         (hit,) = gallery.search(query, 1)
         assert hit.source == "image 4" and hit.score == pytest.approx(1, abs=1e-4)
@@ -112,7 +140,9 @@ def test_a_gallery_is_there_again_after_closing(gallery, model):
         assert again.add(pictures(12)) == cskt.gallery.Added(added=0, known=12)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=7), min_size=1, max_size=3))
 def test_the_same_content_is_there_once(gallery, calls):
     gallery.delete("id != ''")
@@ -125,7 +155,9 @@ def test_the_same_content_is_there_once(gallery, calls):
 def test_deleting_takes_the_thumbnails_along(gallery):
     gone, kept = (gallery.search("coat", 50, f"camera {sign} 'c1'") for sign in ("==", "!="))
     assert gallery.delete("camera == 'c1'") == len(gone) == 4 and len(gallery) == 8
-    assert not any(hit.thumbnail.exists() for hit in gone) and all(hit.thumbnail.is_file() for hit in kept)
+    assert not any(hit.thumbnail.exists() for hit in gone) and all(
+        hit.thumbnail.is_file() for hit in kept
+    )
     with pytest.raises(CSKTError, match="no longer in the gallery"):
         gallery.search(gone[0])
     with pytest.raises(CSKTError, match="needs a filter"):
@@ -149,20 +181,35 @@ def test_a_folder_with_everything_in_it(tmp_path, model):
     on_its_side.save(folder / "turned.jpg", exif=exif, quality=95)
     done: list[tuple[int, int]] = []
     with Gallery(tmp_path / "g.db", model) as gallery:
-        added = gallery.add(folder, {"0000.png": {"identity": 7, "camera": "c9"}}, batch_size=4,
-                            on_batch=lambda *numbers: done.append(numbers))
+        added = gallery.add(
+            folder,
+            {"0000.png": {"identity": 7, "camera": "c9"}},
+            batch_size=4,
+            on_batch=lambda *numbers: done.append(numbers),
+        )
         reasons = {Path(name).name: why for name, why in added.skipped.items()}
-        assert (added.added, added.known, len(gallery)) == (5, 1, 5) and done == [(4, 10), (8, 10), (10, 10)]
+        assert (added.added, added.known, len(gallery)) == (5, 1, 5) and done == [
+            (4, 10),
+            (8, 10),
+            (10, 10),
+        ]
         assert reasons.keys() == {"note.txt", "empty.jpg", "cut.png", "huge.png"}
         assert reasons["note.txt"] == reasons["empty.jpg"] == "not an image"
-        assert reasons["huge.png"].startswith("too large") and reasons["cut.png"].startswith("cannot be read")
+        assert reasons["huge.png"].startswith("too large") and reasons["cut.png"].startswith(
+            "cannot be read"
+        )
         (known,) = gallery.search("coat", 9, "camera == 'c9'")
         assert known.identity == 7 and known.source == str(folder / "0000.png")
         (turned,) = gallery.search(Image.open(folder / "turned.jpg").rotate(270, expand=True), 1)
         assert Path(turned.source).name == "turned.jpg" and turned.score > 0.999
         assert turned.time == "2024-05-06T07:08:09" and turned.image().size == IMAGE_SIZE[::-1]
         page = widgets.contact_sheet("<b>who</b>", gallery.search("coat", 9), ["a & b"])
-        assert "<img src=x" not in page and "<b>" not in page and "&lt;b&gt;who" in page and "a &amp; b" in page
+        assert (
+            "<img src=x" not in page
+            and "<b>" not in page
+            and "&lt;b&gt;who" in page
+            and "a &amp; b" in page
+        )
         assert page.count('<img src="data:image/jpeg') == page.count(' alt="') == 5
 
 
@@ -184,7 +231,9 @@ def test_odd_pictures_are_seen_as_they_are(tmp_path, model):
     with Gallery(tmp_path / "g.db", model) as gallery:
         added = gallery.add(folder)
         reasons = {Path(name).name: why for name, why in added.skipped.items()}
-        assert reasons["drawing.eps"] == "not an image" and "pixels are of F" in reasons["float.tiff"]
+        assert (
+            reasons["drawing.eps"] == "not an image" and "pixels are of F" in reasons["float.tiff"]
+        )
         assert added.added == 3 and len(reasons) == 2
         grey = np.repeat((ramp / 257).round().astype(np.uint8)[..., None], 3, axis=2)
         (deep,) = gallery.search(features(model, grey[None])[0], 1)
@@ -203,7 +252,12 @@ def test_what_is_no_image_of_a_folder(tmp_path, model):
             (folder / name).write_bytes((folder / "0000.png").read_bytes()[:900])
         added = gallery.add(folder)
         reasons = {Path(name).name: why for name, why in added.skipped.items()}
-        assert (added.added, added.known) == (2, 0) and reasons.keys() == {"link", "pipe", "cut.png", "cut too.png"}
+        assert (added.added, added.known) == (2, 0) and reasons.keys() == {
+            "link",
+            "pipe",
+            "cut.png",
+            "cut too.png",
+        }
         assert reasons["cut.png"] == reasons["cut too.png"] and "not followed" in reasons["link"]
         assert gallery.add(folder) == cskt.gallery.Added(0, 2, added.skipped)
 
@@ -232,28 +286,53 @@ def test_deleted_rows_are_found_no_more_after_opening_again(gallery, model):
 def test_a_split_gives_what_evaluation_gives(tmp_path, model):
     folder = folder_of(tmp_path / "in", 4, (40, 20))
     paths = tuple(sorted(folder.iterdir()))
-    split = Split("test", paths, np.array([3, 3, 5, 5]), ("a", "b"), np.array([0, 2]), ("c1", "c2", "c1", "c2"))
+    split = Split(
+        "test",
+        paths,
+        np.array([3, 3, 5, 5]),
+        ("a", "b"),
+        np.array([0, 2]),
+        ("c1", "c2", "c1", "c2"),
+    )
     pixels = np.stack([decode_image(path, IMAGE_SIZE) for path in paths]).transpose(0, 2, 3, 1)
     with Gallery(tmp_path / "g.db", model) as gallery:
         gallery.add(split)
         hits = gallery.search(features(model, pixels)[2], 4)
         assert hits[0].source == str(paths[2]) and hits[0].score == pytest.approx(1, abs=1e-5)
         assert {(Path(hit.source).name, hit.identity, hit.camera) for hit in hits} == {
-            ("0000.png", 3, "c1"), ("0001.png", 3, "c2"), ("0002.png", 5, "c1"), ("0003.png", 5, "c2")}
+            ("0000.png", 3, "c1"),
+            ("0001.png", 3, "c2"),
+            ("0002.png", 5, "c1"),
+            ("0003.png", 5, "c2"),
+        }
 
 
-@pytest.mark.parametrize("query", ["😀🧥", "穿红衣服的女人", "<script>alert(1)</script>", "'; drop table", "%s {0}"])
+@pytest.mark.parametrize(
+    "query", ["😀🧥", "穿红衣服的女人", "<script>alert(1)</script>", "'; drop table", "%s {0}"]
+)
 def test_any_text_is_a_description(gallery, query):
     assert len(gallery.search(query, 3)) == 3
 
 
-@pytest.mark.parametrize("query, options, message", [
-    ("", {}, "type a description"), (" \n", {}, "type a description"), ("x" * 10_000, {}, "10000 characters"),
-    ("coat", {"k": 0}, "k must be at least 1"), ("coat", {"where": "camera = 'x"}, "filter.*is not understood"),
-    ("coat", {"where": "camera == 3"}, "filter.*is not understood"), ("coat", {"where": "1"}, "filter"),
-    ("coat", {"where": "__import__('os')"}, "filter"), (np.ones(3), {}, r"16 finite numbers.*\(3,\)"),
-    (np.full(16, np.nan), {}, "finite"), (torch.zeros(16), {}, "not all 0"), (Path("nowhere.png"), {}, "nowhere.png"),
-    (np.zeros((4, 4)), {}, "uint8 array"), (None, {}, "NoneType")])
+@pytest.mark.parametrize(
+    "query, options, message",
+    [
+        ("", {}, "type a description"),
+        (" \n", {}, "type a description"),
+        ("x" * 10_000, {}, "10000 characters"),
+        ("coat", {"k": 0}, "k must be at least 1"),
+        ("coat", {"where": "camera = 'x"}, "filter.*is not understood"),
+        ("coat", {"where": "camera == 3"}, "filter.*is not understood"),
+        ("coat", {"where": "1"}, "filter"),
+        ("coat", {"where": "__import__('os')"}, "filter"),
+        (np.ones(3), {}, r"16 finite numbers.*\(3,\)"),
+        (np.full(16, np.nan), {}, "finite"),
+        (torch.zeros(16), {}, "not all 0"),
+        (Path("nowhere.png"), {}, "nowhere.png"),
+        (np.zeros((4, 4)), {}, "uint8 array"),
+        (None, {}, "NoneType"),
+    ],
+)
 def test_bad_queries_get_a_sentence_and_change_nothing(gallery, query, options, message):
     with pytest.raises(CSKTError, match=message):
         gallery.search(query, **options)
@@ -267,12 +346,22 @@ def test_remarks_name_what_the_model_does_not_read(tmp_path):
         assert "zebra" in unknown and "Only the first 75 tokens" in cut
 
 
-@pytest.mark.parametrize("images, metadata, message", [
-    (pictures(1)[0], None, r"\(N, H, W, 3\)"), (pictures(2), [{}], "got 1 for 2"), ("nowhere", None, "not a folder"),
-    ([], None, "nothing to add"), ([3], None, "got int"), (pictures(1, 8), [{"identity": "x"}], "identity of image 0"),
-    (pictures(1, 8), [{"identity": 7.5}], "identity of image 0"), (pictures(1, 8), [{"identity": 10**30}], "64 bits"),
-    (pictures(1, 8), [{"camera": "c" * 300}], "camera of image 0 must have at most 256"),
-    (pictures(1, 8), [{"time": "t" * 65}], "time of image 0"), (pictures(1, 8), [{"$meta": 1}], r"\$meta")])
+@pytest.mark.parametrize(
+    "images, metadata, message",
+    [
+        (pictures(1)[0], None, r"\(N, H, W, 3\)"),
+        (pictures(2), [{}], "got 1 for 2"),
+        ("nowhere", None, "not a folder"),
+        ([], None, "nothing to add"),
+        ([3], None, "got int"),
+        (pictures(1, 8), [{"identity": "x"}], "identity of image 0"),
+        (pictures(1, 8), [{"identity": 7.5}], "identity of image 0"),
+        (pictures(1, 8), [{"identity": 10**30}], "64 bits"),
+        (pictures(1, 8), [{"camera": "c" * 300}], "camera of image 0 must have at most 256"),
+        (pictures(1, 8), [{"time": "t" * 65}], "time of image 0"),
+        (pictures(1, 8), [{"$meta": 1}], r"\$meta"),
+    ],
+)
 def test_bad_images_get_a_sentence(gallery, images, metadata, message):
     with pytest.raises(CSKTError, match=message):
         done = gallery.add(images, metadata)
@@ -284,11 +373,16 @@ def test_metadata_from_a_table(tmp_path, gallery):
     table = tmp_path / "facts.csv"
     table.write_text("file,identity,camera,colour\n0000.png,7,c1,red\n0001.png,,c2,\n")
     facts = read_metadata(table)
-    assert facts == {"0000.png": {"identity": "7", "camera": "c1", "colour": "red"}, "0001.png": {"camera": "c2"}}
+    assert facts == {
+        "0000.png": {"identity": "7", "camera": "c1", "colour": "red"},
+        "0001.png": {"camera": "c2"},
+    }
     folder = folder_of(tmp_path / "in", 2)
     gallery.add(folder, facts)
     assert gallery.search("coat", 9, "colour == 'red'")[0].identity == 7
-    with pytest.raises(CSKTError, match="identity of .*0001.png must be an integer of 64 bits, got 'y'"):
+    with pytest.raises(
+        CSKTError, match="identity of .*0001.png must be an integer of 64 bits, got 'y'"
+    ):
         gallery.add(folder, {"0001.png": {"identity": "y"}})
     with pytest.raises(CSKTError, match="1 files that are not in .* such as 9.png"):
         gallery.add(folder, {"9.png": {}})
@@ -296,15 +390,21 @@ def test_metadata_from_a_table(tmp_path, gallery):
     assert read_metadata(table) == {"0000.png": {"camera": "c1"}}
     with pytest.raises(CSKTError, match="http"):
         read_metadata("http://127.0.0.1:9/facts.csv")
-    for content, message in (("a,b\n1,2\n", "column 'file'"), ("", "csv"), ("file\na\na\n", "names a twice"),
-                             ("file,camera\na.png,c1,hall\n", "cannot be read as a csv file")):
+    for content, message in (
+        ("a,b\n1,2\n", "column 'file'"),
+        ("", "csv"),
+        ("file\na\na\n", "names a twice"),
+        ("file,camera\na.png,c1,hall\n", "cannot be read as a csv file"),
+    ):
         table.write_text(content)
         with pytest.raises(CSKTError, match=message):
             read_metadata(table)
 
 
 def test_another_model_is_refused(gallery, model):
-    other = cskt.load_model(BACKBONE, config=CSKTConfig(prompt_length=1), pretrained="random").eval()
+    other = cskt.load_model(
+        BACKBONE, config=CSKTConfig(prompt_length=1), pretrained="random"
+    ).eval()
     with pytest.raises(CSKTError, match="written by another model.*cannot be compared"):
         Gallery(gallery.uri, other)
     assert Gallery(gallery.uri, model).search("coat", 1) == gallery.search("coat", 1)
@@ -324,7 +424,10 @@ def test_a_new_gallery_needs_no_more_than_a_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no default run has been trained
     with Gallery("g.db") as gallery:
         gallery.add(pictures(3), rows(3))
-        assert gallery.record["source"] == "cskt-mini" and len(gallery.search("a woman in a red coat", k=10)) == 3
+        assert (
+            gallery.record["source"] == "cskt-mini"
+            and len(gallery.search("a woman in a red coat", k=10)) == 3
+        )
     with Gallery("g.db") as gallery:
         assert gallery.search("a woman in a red coat", where="camera == 'c1'")[0].identity == 0
 
@@ -337,7 +440,10 @@ def test_fingerprints_tell_weights_apart(model):
     changed = model.fingerprint()
     parameter.data[0] -= 1
     assert changed != before and len(before) == 16
-    assert cskt.load_model("cskt-mini", config=CSKTConfig.mini(prompt_length=2)).fingerprint() != before
+    assert (
+        cskt.load_model("cskt-mini", config=CSKTConfig.mini(prompt_length=2)).fingerprint()
+        != before
+    )
 
 
 # Precision
@@ -346,7 +452,9 @@ def test_fingerprints_tell_weights_apart(model):
 @pytest.fixture(params=[True, False], ids=["native bf16", "no bf16"])
 def chip(request, monkeypatch):
     """A processor that computes bf16 natively, or not."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False)
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param}, raising=False
+    )
     return request.param
 
 
@@ -366,10 +474,14 @@ def test_a_gallery_on_a_cpu_is_fp32_on_every_chip(chip, tmp_path, model):
         np.testing.assert_allclose(gallery.encode("a red coat"), query[0], atol=1e-6)
         np.testing.assert_allclose(gallery.encode(pictures(6)[2]), images[2], atol=1e-6)
         for hit in gallery.search("a red coat", 6):
-            np.testing.assert_allclose(gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6)
+            np.testing.assert_allclose(
+                gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6
+            )
 
 
-def test_images_and_queries_have_the_recorded_precision_wherever_it_is_opened(tmp_path, model, monkeypatch):
+def test_images_and_queries_have_the_recorded_precision_wherever_it_is_opened(
+    tmp_path, model, monkeypatch
+):
     exact = in_precision(model, torch.float32, "a red coat", pictures(6))
     query, images = in_precision(model, torch.bfloat16, "a red coat", pictures(6))
     assert np.abs(query - exact[0]).max() > 1e-4 and np.abs(images - exact[1]).max() > 1e-4
@@ -377,14 +489,18 @@ def test_images_and_queries_have_the_recorded_precision_wherever_it_is_opened(tm
     with Gallery(tmp_path / "g.db", model, precision="bf16") as gallery:
         gallery.add(pictures(3))
         assert gallery.record["precision"] == "bf16"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)  # another machine, which emulates it
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", dict, raising=False
+    )  # another machine, which emulates it
     with Gallery(tmp_path / "g.db", model) as gallery:
         gallery.add(pictures(6))
         assert gallery.record["precision"] == "bf16"
         np.testing.assert_allclose(gallery.encode("a red coat"), query[0], atol=1e-6)
         np.testing.assert_allclose(gallery.encode(pictures(6)[4]), images[4], atol=1e-6)
         for hit in gallery.search("a red coat", 6):
-            np.testing.assert_allclose(gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6)
+            np.testing.assert_allclose(
+                gallery.encode(hit), images[int(hit.source.split()[1])], atol=1e-6
+            )
         assert model.fused_dtype is None
 
 
@@ -397,7 +513,9 @@ def test_a_model_fused_in_another_precision_does_not_change_the_gallery(tmp_path
     model.unfuse()
 
 
-def test_a_gallery_without_a_precision_or_in_an_unknown_one_is_refused(tmp_path, model, monkeypatch):
+def test_a_gallery_without_a_precision_or_in_an_unknown_one_is_refused(
+    tmp_path, model, monkeypatch
+):
     with pytest.raises(CSKTError, match="precision must be 'auto', 'fp32' or 'bf16', got 'fp16'"):
         Gallery(tmp_path / "none.db", model, precision="fp16")
     create = Gallery._create
@@ -408,7 +526,9 @@ def test_a_gallery_without_a_precision_or_in_an_unknown_one_is_refused(tmp_path,
 
     monkeypatch.setattr(Gallery, "_create", without_precision)
     Gallery(tmp_path / "old.db", model).close()
-    with pytest.raises(CSKTError, match="does not say in which precision .*; index the images into a new gallery"):
+    with pytest.raises(
+        CSKTError, match="does not say in which precision .*; index the images into a new gallery"
+    ):
         Gallery(tmp_path / "old.db", model)
 
 
@@ -431,7 +551,9 @@ def test_places_without_a_gallery(tmp_path, model):
             Gallery(address, model)
     with pytest.raises(CSKTError, match="nowhere holds no run"):
         Gallery(tmp_path / "none.db", "nowhere")
-    assert not (tmp_path / "none.db").exists() and sorted(p.name for p in foreign.iterdir()) == ["0000.png"]
+    assert not (tmp_path / "none.db").exists() and sorted(p.name for p in foreign.iterdir()) == [
+        "0000.png"
+    ]
 
 
 def test_another_version_is_refused_and_left_alone(gallery, model, monkeypatch):
@@ -508,9 +630,15 @@ def test_vectors_computed_elsewhere(tmp_path, model):
         assert gallery.add_vectors(5 * vectors, facts) == len(gallery) == 6
         assert gallery.add_vectors(5 * vectors, facts) == 0
         (hit,) = gallery.search(pictures(6)[3], 1, "camera == 'c1'")
-        assert (hit.source, hit.thumbnail) == ("3.png", None) and hit.score == pytest.approx(1, abs=1e-4)
-        for bad, message in ((vectors[:2], r"\(6, 16\).*\(2, 16\)"), (vectors[:, :3], "16"),
-                             (vectors * np.nan, "finite"), (vectors * 0, "all 0")):
+        assert (hit.source, hit.thumbnail) == ("3.png", None) and hit.score == pytest.approx(
+            1, abs=1e-4
+        )
+        for bad, message in (
+            (vectors[:2], r"\(6, 16\).*\(2, 16\)"),
+            (vectors[:, :3], "16"),
+            (vectors * np.nan, "finite"),
+            (vectors * 0, "all 0"),
+        ):
             with pytest.raises(CSKTError, match=message):
                 gallery.add_vectors(bad, facts)
         assert len(gallery) == 6
@@ -520,16 +648,26 @@ def test_a_server_without_empty_columns_filters_alike(tmp_path, model, monkeypat
     """What a Milvus before 2.5 is given: facts as dynamic fields (milvus-lite, under another version's name)."""
     monkeypatch.setattr("pymilvus.MilvusClient.get_server_version", lambda self: "v2.3.5")
     with Gallery(tmp_path / "g.db", model) as gallery:
-        columns = {each["name"] for each in gallery._client.describe_collection("gallery")["fields"]}
+        columns = {
+            each["name"] for each in gallery._client.describe_collection("gallery")["fields"]
+        }
         assert columns == {"id", "vector", "source", "thumbnail"}
         gallery.add(pictures(12), rows(12))
         hits = gallery.search("a red coat", 50, "camera == 'c1' and identity < 4 and floor == 1")
-        assert {(hit.source, hit.identity, hit.camera) for hit in hits} == {("image 1", 0, "c1"), ("image 7", 3, "c1")}
-        assert gallery.values("camera") == ["c0", "c1", "c2"] and gallery.delete("identity == 0") == 2
+        assert {(hit.source, hit.identity, hit.camera) for hit in hits} == {
+            ("image 1", 0, "c1"),
+            ("image 7", 3, "c1"),
+        }
+        assert (
+            gallery.values("camera") == ["c0", "c1", "c2"] and gallery.delete("identity == 0") == 2
+        )
 
 
 def test_galleries_in_one_place_are_apart(tmp_path, model):
-    with Gallery(tmp_path / "g.db", model, name="one") as one, Gallery(tmp_path / "g.db", model, name="two") as two:
+    with (
+        Gallery(tmp_path / "g.db", model, name="one") as one,
+        Gallery(tmp_path / "g.db", model, name="two") as two,
+    ):
         one.add(pictures(3))
         two.add(pictures(5))
         assert (len(one), len(two)) == (3, 5) and one.delete("id != ''") == 3
@@ -537,8 +675,12 @@ def test_galleries_in_one_place_are_apart(tmp_path, model):
 
 
 def python(tmp_path: Path, code: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 READER = """
@@ -570,7 +712,10 @@ with Gallery(sys.argv[1]) as gallery:
 def test_two_readers_and_a_writer_at_once_and_the_one_that_serves_them_is_killed(tmp_path):
     place = str(tmp_path / "g.db")
     with Gallery(place, "cskt-mini") as gallery:
-        gallery.add(np.random.default_rng(2).integers(0, 256, (20, 16, 8, 3), dtype=np.uint8), [{"camera": "c1"}] * 20)
+        gallery.add(
+            np.random.default_rng(2).integers(0, 256, (20, 16, 8, 3), dtype=np.uint8),
+            [{"camera": "c1"}] * 20,
+        )
     serving = python(tmp_path, READER, place, "120", "100000")  # the first to open it
     assert serving.stdout.readline() == "open\n", serving.communicate()[1]
     reader, writer = python(tmp_path, READER, place, "120", "320"), python(tmp_path, WRITER, place)
@@ -590,22 +735,27 @@ def test_two_readers_and_a_writer_at_once_and_the_one_that_serves_them_is_killed
 def command_line(cskt, tmp_path, monkeypatch):
     """``command_line("index", ...)`` in ``tmp_path`` -> returncode, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: SimpleNamespace(**dict(zip(("returncode", "stdout", "stderr"), cskt(*arguments),
-                                                         strict=True)))
+    return lambda *arguments: SimpleNamespace(
+        **dict(zip(("returncode", "stdout", "stderr"), cskt(*arguments), strict=True))
+    )
 
 
 def test_index_is_killed_and_goes_on(tmp_path, command_line):
     folder, place = folder_of(tmp_path / "in", 1500, (24, 12)), tmp_path / "g.db"
     (folder / "note.txt").write_text("no image")
     command = [sys.executable, "-m", "cskt", "index", str(folder), "--gallery", str(place)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
     while process.poll() is None and len(list(place.rglob("*.jpg"))) < 200:
         time.sleep(0.01)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "it was still at work"
     done = command_line("index", folder, "--gallery", place)
-    numbers = re.search(r"(\d+) images added, (\d+) already there, 1 skipped; (\d+) in all", done.stdout)
+    numbers = re.search(
+        r"(\d+) images added, (\d+) already there, 1 skipped; (\d+) in all", done.stdout
+    )
     added, known, total = map(int, numbers.groups())
     assert total == added + known == 1500 and known >= 128 and added > 0, done
     with Gallery(place) as gallery:
@@ -618,30 +768,57 @@ def test_the_command_line_indexes_and_searches(tmp_path, command_line):
     (folder / "facts.csv").write_text("file,identity,camera\n0003.png,12,c4\n")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     done = command_line("index", folder, "--gallery", place, "--metadata", folder / "facts.csv")
-    assert "5 images added, 0 already there, 2 skipped; 5 in all" in done.stdout and "broken.jpg" in done.stdout
+    assert (
+        "5 images added, 0 already there, 2 skipped; 5 in all" in done.stdout
+        and "broken.jpg" in done.stdout
+    )
     assert "model: cskt-mini" in done.stderr
-    done = command_line("search", "a <b>man</b> in a grey hoodie with a zebra", "--gallery", place, "-k", "9",
-                        "--html", page)
+    done = command_line(
+        "search",
+        "a <b>man</b> in a grey hoodie with a zebra",
+        "--gallery",
+        place,
+        "-k",
+        "9",
+        "--html",
+        page,
+    )
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["rank", "score", "identity", "camera", "time", "file"] and len(lines) == 7
+    assert (
+        lines[0].split() == ["rank", "score", "identity", "camera", "time", "file"]
+        and len(lines) == 7
+    )
     scores = [float(line.split()[1]) for line in lines[1:6]]
     assert scores == sorted(scores, reverse=True) and str(folder / "0003.png") in done.stdout
     assert "zebra" in done.stderr and "holds only 5 images" in done.stderr
     assert page.read_text().count("<figure>") == 5 and "<b>" not in page.read_text()
     done = command_line("search", "a man", "--gallery", place, "--where", "camera == 'c4'")
-    assert re.search(r"1 +\d\.\d+ +12 +c4 +- ", done.stdout) and "Only 1 of the 5 images" in done.stderr
+    assert (
+        re.search(r"1 +\d\.\d+ +12 +c4 +- ", done.stdout)
+        and "Only 1 of the 5 images" in done.stderr
+    )
     done = command_line("search", "--image", folder / "0002.png", "--gallery", place, "-k", "1")
     assert "1.000" in done.stdout and "0002.png" in done.stdout
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["search", "a man", "--gallery", "none.db"], "there is no gallery at none.db"),
-    (["search", "--gallery", "none.db"], "give a description or --image"),
-    (["index", "nowhere", "--gallery", "new.db"], "nowhere is not a folder"),
-    (["index", ".", "--gallery", "new.db", "--model", "nowhere"], "nowhere holds no run"),
-    (["index", ".", "--gallery", "new.db", "--index", "TREE"], "index must be one of"),
-    (["search", "a man", "--gallery", "none.db", "--html", "gone/out.html"], "name a file in a folder that exists"),
-    (["search", "a man", "--gallery", "none.db", "--html", "."], "name a file in a folder that exists")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["search", "a man", "--gallery", "none.db"], "there is no gallery at none.db"),
+        (["search", "--gallery", "none.db"], "give a description or --image"),
+        (["index", "nowhere", "--gallery", "new.db"], "nowhere is not a folder"),
+        (["index", ".", "--gallery", "new.db", "--model", "nowhere"], "nowhere holds no run"),
+        (["index", ".", "--gallery", "new.db", "--index", "TREE"], "index must be one of"),
+        (
+            ["search", "a man", "--gallery", "none.db", "--html", "gone/out.html"],
+            "name a file in a folder that exists",
+        ),
+        (
+            ["search", "a man", "--gallery", "none.db", "--html", "."],
+            "name a file in a folder that exists",
+        ),
+    ],
+)
 def test_bad_command_lines_get_one_line(tmp_path, command_line, arguments, message):
     done = command_line(*arguments)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_vectors_are_the_same_in_parts():
     whole = gallery.drawn(2500, 16, 700)
-    parts = [gallery.drawn(count, 16, first) for first, count in ((700, 300), (1000, 1), (1001, 2199))]
+    parts = [
+        gallery.drawn(count, 16, first) for first, count in ((700, 300), (1000, 1), (1001, 2199))
+    ]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-5)
     same = (whole[100:104] @ whole[100:104].T)[np.triu_indices(4, 1)].mean()  # one person's images
@@ -33,26 +35,56 @@ def test_the_exact_neighbours_are_those_of_one_large_product(monkeypatch):
 
 
 def test_record_and_table_of_a_tiny_run(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "gallery.py", "--sizes", "300", "--indexes", "FLAT", "--backbone",
-               "cskt-mini", "--output", tmp_path / "new" / "gallery-embedded.json"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        ROOT / "benchmarks" / "gallery.py",
+        "--sizes",
+        "300",
+        "--indexes",
+        "FLAT",
+        "--backbone",
+        "cskt-mini",
+        "--output",
+        tmp_path / "new" / "gallery-embedded.json",
+    ]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     records = speed.read_benchmarks(tmp_path / "new")
     record = records["gallery-embedded"]
     assert {"started", "duration_s", "settings", "commit", "versions", "hardware"} <= set(record)
     (row,) = record["rows"]
-    assert (row["index"], row["where"], row["vectors"], row["dimension"]) == ("FLAT", "embedded", 300, 128)
-    assert row["recall_at_10"] == 100 and row["inserted_per_s"] > 0 and row["disk_mb"] > 300 * 128 * 4 / 1e6
+    assert (row["index"], row["where"], row["vectors"], row["dimension"]) == (
+        "FLAT",
+        "embedded",
+        300,
+        128,
+    )
+    assert (
+        row["recall_at_10"] == 100
+        and row["inserted_per_s"] > 0
+        and row["disk_mb"] > 300 * 128 * 4 / 1e6
+    )
     assert "milvus-lite" in speed.describe_benchmarks(records)[-2]
     (shown,) = speed.gallery_table(records).to_dict("records")
-    assert shown["vectors"] == "300" and shown["recall at 10, percent"] == "100.0" and json.dumps(row)
-    both = {"gallery-embedded": record, "gallery-server": {"rows": [{**row, "where": "server", "disk_mb": None}]}}
+    assert (
+        shown["vectors"] == "300" and shown["recall at 10, percent"] == "100.0" and json.dumps(row)
+    )
+    both = {
+        "gallery-embedded": record,
+        "gallery-server": {"rows": [{**row, "where": "server", "disk_mb": None}]},
+    }
     assert results.show_table(speed.gallery_table(both)).to_html().count("<tr>") == 3
     assert speed.gallery_table({}).to_dict("records") == [{"gallery": "not run here"}]
 
 
-@pytest.mark.parametrize("index, memory, nodes", [("FLAT", 1907, 40), ("IVF_SQ8", 477, 10), ("DISKANN", 429, 9)])
+@pytest.mark.parametrize(
+    "index, memory, nodes", [("FLAT", 1907, 40), ("IVF_SQ8", 477, 10), ("DISKANN", 429, 9)]
+)
 def test_the_plan_on_paper(index, memory, nodes):
     plan = speed.gallery_plan([10**9], 512).set_index("index").loc[index]
-    assert float(plan["memory, GiB"].replace(",", "")) == memory and plan["query nodes"] == str(nodes)
+    assert float(plan["memory, GiB"].replace(",", "")) == memory and plan["query nodes"] == str(
+        nodes
+    )
     assert plan["shards"] == "10" and plan["vectors"] == "1,000,000,000"

@@ -60,7 +60,13 @@ def test_images_are_decoded_resized_and_cached_once(tmp_path, cache, monkeypatch
 def test_gray_and_transparent_images_become_rgb(tmp_path, cache):
     for mode, colour in (("L", 77), ("RGBA", (77, 77, 77, 10)), ("1", 1)):
         Image.new(mode, (3, 3), colour).save(tmp_path / f"{mode}.png")
-    split = Split("val", tuple(tmp_path / f"{mode}.png" for mode in ("L", "RGBA", "1")), np.arange(3), (), np.arange(0))
+    split = Split(
+        "val",
+        tuple(tmp_path / f"{mode}.png" for mode in ("L", "RGBA", "1")),
+        np.arange(3),
+        (),
+        np.arange(0),
+    )
     assert load_images(split, SIZE)[:, :, 0, 0].tolist() == [[77] * 3, [77] * 3, [255] * 3]
 
 
@@ -68,9 +74,14 @@ def test_cache_is_keyed_on_data_split_images_and_size(tmp_path, cache):
     split = make_split(tmp_path)
     part = Split("train", split.image_paths[2:4], np.arange(2), (), np.arange(0))
     other = Split("train", split.image_paths[1:3], np.arange(2), (), np.arange(0))
-    for which, size in ((split, SIZE), (dataclasses.replace(split, fingerprint="g"), SIZE),
-                        (dataclasses.replace(split, name="val"), SIZE), (split, (8, 8)),
-                        (part, SIZE), (other, SIZE)):
+    for which, size in (
+        (split, SIZE),
+        (dataclasses.replace(split, fingerprint="g"), SIZE),
+        (dataclasses.replace(split, name="val"), SIZE),
+        (split, (8, 8)),
+        (part, SIZE),
+        (other, SIZE),
+    ):
         load_images(which, size)
     assert len(held(cache)) == 6
     assert torch.equal(load_images(part, SIZE), load_images(split, SIZE)[2:4])
@@ -136,11 +147,18 @@ def test_stale_caches_are_those_in_use_that_differ_from_the_files(tmp_path, cach
     assert torch.equal(load_images(split, SIZE), decoded(split))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda content: content[:-1], lambda content: content + b"0", lambda content: b"", lambda content: content[:40],
-    lambda content: b"junk" + content[4:], lambda content: content.replace(b"(5, 3, 16, 8)", b"(5, 3, 8, 16)"),
-    lambda content: content.replace(b"|u1", b"|i1"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content + b"0",
+        lambda content: b"",
+        lambda content: content[:40],
+        lambda content: b"junk" + content[4:],
+        lambda content: content.replace(b"(5, 3, 16, 8)", b"(5, 3, 8, 16)"),
+        lambda content: content.replace(b"|u1", b"|i1"),
+    ],
+)
 def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
     split = make_split(tmp_path)
     expected = load_images(split, SIZE).clone()
@@ -182,7 +200,10 @@ def test_the_cache_appears_only_when_it_is_whole(tmp_path, cache, monkeypatch):
         assert Path(source).stat().st_size > 5 * 3 * 16 * 8 and not Path(target).exists()
         raise OSError("disk gone")
 
-    with monkeypatch.context() as patch, pytest.raises(CSKTError, match="cannot be written .disk gone"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CSKTError, match="cannot be written .disk gone"),
+    ):
         patch.setattr(os, "replace", refused)
         load_images(make_split(tmp_path), SIZE)
     assert held(cache) == []
@@ -194,7 +215,9 @@ def test_what_a_killed_build_left_is_never_used(tmp_path, cache, monkeypatch):
     content, left = file.read_bytes()[:200], []
 
     def killed(source, target):
-        left.append(Path(source).rename(f"{source}.left"))  # what clean-up after the error cannot reach
+        left.append(
+            Path(source).rename(f"{source}.left")
+        )  # what clean-up after the error cannot reach
         left[0].write_bytes(content)
         raise KeyboardInterrupt
 
@@ -218,7 +241,9 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(tmp_path, monkeypatch):
 def test_a_full_disk_says_how_much_is_missing(tmp_path, cache, monkeypatch):
     """Before anything is decoded: 5 images of 3 x 512 x 512 take 3.9 MB."""
     monkeypatch.setattr(reader.shutil, "disk_usage", lambda folder: SimpleNamespace(free=932_160))
-    with pytest.raises(CSKTError, match="it takes 4 MB and 3 MB of that are missing.; free space there"):
+    with pytest.raises(
+        CSKTError, match="it takes 4 MB and 3 MB of that are missing.; free space there"
+    ):
         load_images(make_split(tmp_path), (512, 512))
     assert held(cache) == []
 
@@ -227,7 +252,12 @@ def test_a_full_disk_says_how_much_is_missing(tmp_path, cache, monkeypatch):
 def test_two_processes_build_the_same_cache(tmp_path, cache, monkeypatch):
     """Forked, so that neither imports torch again; they start together, and only one decodes."""
     split, context = make_split(tmp_path), multiprocessing.get_context("fork")
-    meeting, replace, results, built = context.Barrier(2), os.replace, context.SimpleQueue(), context.Value("i", 0)
+    meeting, replace, results, built = (
+        context.Barrier(2),
+        os.replace,
+        context.SimpleQueue(),
+        context.Value("i", 0),
+    )
 
     def replace_slowly(source, target):
         built.value += 1
@@ -293,28 +323,38 @@ def as_gallery(path):
     return attempt(decode)(from_file(path, {}))
 
 
-@pytest.mark.parametrize(("name", "make"), [
-    ("grey16.png", sixteen_bits), ("turned.jpg", on_its_side), ("palette.png", palette),
-    ("moving.gif", animation),
-    ("cmyk.jpg", lambda path: Image.fromarray(COLOURS).convert("CMYK").save(path)),
-    ("one.png", lambda path: Image.new("RGB", (1, 1), (3, 2, 1)).save(path)),
-    ("alpha.webp", lambda path: Image.fromarray(COLOURS).convert("RGBA").save(path)),
-])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("grey16.png", sixteen_bits),
+        ("turned.jpg", on_its_side),
+        ("palette.png", palette),
+        ("moving.gif", animation),
+        ("cmyk.jpg", lambda path: Image.fromarray(COLOURS).convert("CMYK").save(path)),
+        ("one.png", lambda path: Image.new("RGB", (1, 1), (3, 2, 1)).save(path)),
+        ("alpha.webp", lambda path: Image.fromarray(COLOURS).convert("RGBA").save(path)),
+    ],
+)
 def test_odd_kinds_are_decoded_alike(tmp_path, cache, name, make):
     make(tmp_path / name)
-    (from_data,) = load_images(Split("test", (tmp_path / name,), np.arange(1), (), np.arange(0)), SIZE)
+    (from_data,) = load_images(
+        Split("test", (tmp_path / name,), np.arange(1), (), np.arange(0)), SIZE
+    )
     assert np.array_equal(from_data.numpy(), as_gallery(tmp_path / name))
 
 
-@pytest.mark.parametrize(("name", "make", "message"), [
-    ("float.tiff", lambda path: Image.new("F", (4, 4)).save(path), "its pixels are of F"),
-    ("integer.tiff", lambda path: Image.new("I", (4, 4)).save(path), "its pixels are of I"),
-    ("lab.tiff", lambda path: Image.new("LAB", (4, 4)).save(path), "its pixels are of LAB"),
-    ("cut.jpg", truncated, "cannot be read .*truncated"),
-    ("drawing.png", lambda path: Image.fromarray(COLOURS).save(path, "EPS"), "not an image"),
-    ("huge.png", bomb, "too large .12800 x 5001 pixels, at most 64 million"),
-    ("gone.png", lambda path: None, "cannot be read .*No such file"),
-])
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("float.tiff", lambda path: Image.new("F", (4, 4)).save(path), "its pixels are of F"),
+        ("integer.tiff", lambda path: Image.new("I", (4, 4)).save(path), "its pixels are of I"),
+        ("lab.tiff", lambda path: Image.new("LAB", (4, 4)).save(path), "its pixels are of LAB"),
+        ("cut.jpg", truncated, "cannot be read .*truncated"),
+        ("drawing.png", lambda path: Image.fromarray(COLOURS).save(path, "EPS"), "not an image"),
+        ("huge.png", bomb, "too large .12800 x 5001 pixels, at most 64 million"),
+        ("gone.png", lambda path: None, "cannot be read .*No such file"),
+    ],
+)
 def test_refused_alike_by_name_and_reason(tmp_path, cache, name, make, message):
     path = tmp_path / name
     make(path)
@@ -329,7 +369,11 @@ def test_refused_alike_by_name_and_reason(tmp_path, cache, name, make, message):
 
 def test_what_the_odd_kinds_show(tmp_path):
     """16 bits are scaled, not clipped; a photograph on its side stands; of an animation it is the first."""
-    for name, make in (("deep.png", sixteen_bits), ("turned.jpg", on_its_side), ("moving.gif", animation)):
+    for name, make in (
+        ("deep.png", sixteen_bits),
+        ("turned.jpg", on_its_side),
+        ("moving.gif", animation),
+    ):
         make(tmp_path / name)
     deep = np.asarray(read_image(tmp_path / "deep.png"))
     assert deep.dtype == np.uint8 and (deep[0, 0], deep[-1, -1]) == (0, 255)

@@ -21,10 +21,16 @@ def batch(size, seed):
 def test_symmetric_scale_free_and_independent_of_order_and_names(size, seed):
     images, texts, identities = batch(size, seed)
     loss = sdm_loss(images, texts, identities)
-    assert torch.isfinite(loss) and loss > -1e-6  # a divergence, up to the 1e-8 inside the logarithm
+    assert (
+        torch.isfinite(loss) and loss > -1e-6
+    )  # a divergence, up to the 1e-8 inside the logarithm
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    for same in (sdm_loss(texts, images, identities), sdm_loss(3 * images, texts / 7, identities),
-                 sdm_loss(images[order], texts[order], identities[order]), sdm_loss(images, texts, 100 - identities)):
+    for same in (
+        sdm_loss(texts, images, identities),
+        sdm_loss(3 * images, texts / 7, identities),
+        sdm_loss(images[order], texts[order], identities[order]),
+        sdm_loss(images, texts, 100 - identities),
+    ):
         torch.testing.assert_close(same, loss)
     torch.testing.assert_close(itc_loss(texts, images), itc_loss(images, texts))
 
@@ -34,18 +40,24 @@ def test_perfect_alignment_costs_nothing_and_a_swap_costs():
     assert sdm_loss(features, features, identities) < 1e-6
     assert itc_loss(features, features) < 1e-6
     assert sdm_loss(features, features.flip(0), identities) > 10
-    pairs = torch.tensor([0, 0, 1, 1])  # the same identity twice: equal similarity to both is the optimum
+    pairs = torch.tensor(
+        [0, 0, 1, 1]
+    )  # the same identity twice: equal similarity to both is the optimum
     assert sdm_loss(features[pairs], features[pairs], pairs) < 1e-6
     assert itc_loss(features[pairs], features[pairs]) > 0.6
 
 
 def test_temperature_and_low_precision():
     images, texts, identities = batch(5, 0)
-    assert sdm_loss(images, texts, identities, temperature=0.1) < sdm_loss(images, texts, identities)
+    assert sdm_loss(images, texts, identities, temperature=0.1) < sdm_loss(
+        images, texts, identities
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = sdm_loss(images.bfloat16(), texts.bfloat16(), identities)
     assert half.dtype == torch.float32
-    torch.testing.assert_close(half.double(), sdm_loss(images, texts, identities), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(
+        half.double(), sdm_loss(images, texts, identities), rtol=0.05, atol=0.05
+    )
 
 
 def test_bad_shapes():

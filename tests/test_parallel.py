@@ -28,7 +28,12 @@ if __name__ == "__main__":
 
 
 def divide(number, divisor):
-    return number // divisor, os.getpid(), torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    return (
+        number // divisor,
+        os.getpid(),
+        torch.get_num_threads(),
+        os.environ.get("OMP_NUM_THREADS"),
+    )
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -56,9 +61,16 @@ def test_workers_end_with_their_parent(tmp_path, sent):
     script, begun = tmp_path / "script.py", tmp_path / "begun"
     script.write_text(SCRIPT)
     begun.mkdir()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(parallel.__file__).parents[1]), *sys.path])}
-    parent = subprocess.Popen([sys.executable, script, begun], env=environment, stderr=subprocess.DEVNULL,
-                              preexec_fn=hears_interrupts)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(Path(parallel.__file__).parents[1]), *sys.path]),
+    }
+    parent = subprocess.Popen(
+        [sys.executable, script, begun],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=hears_interrupts,
+    )
     try:
         wait_for(lambda: len(list(begun.iterdir())) == 2)
         workers = [psutil.Process(int(path.name)) for path in begun.iterdir()]

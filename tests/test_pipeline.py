@@ -67,7 +67,9 @@ def test_augment_with_everything_off_is_normalize():
 
 def test_augment_flips():
     images = random_images()
-    assert torch.equal(Augment(SIZE, flip=1.0, pad=0, erasing=0.0)(images), normalize(images.flip(-1)))
+    assert torch.equal(
+        Augment(SIZE, flip=1.0, pad=0, erasing=0.0)(images), normalize(images.flip(-1))
+    )
     torch.manual_seed(0)
     flipped = Augment(SIZE, flip=0.5, pad=0, erasing=0.0)(images[:1].expand(400, -1, -1, -1))
     kept = (flipped == normalize(images[:1])).flatten(1).all(1).float().mean()
@@ -80,8 +82,11 @@ def test_augment_crops_out_of_a_black_border_with_every_offset():
     torch.manual_seed(0)
     cropped = Augment(SIZE, flip=0.0, pad=1, erasing=0.0)(images)
     padded = torch.nn.functional.pad(images[:1], (1, 1, 1, 1))
-    counts = [int((cropped == normalize(padded[..., y : y + 16, x : x + 8])).flatten(1).all(1).sum())
-              for y in range(3) for x in range(3)]
+    counts = [
+        int((cropped == normalize(padded[..., y : y + 16, x : x + 8])).flatten(1).all(1).sum())
+        for y in range(3)
+        for x in range(3)
+    ]
     assert sum(counts) == 1800
     assert min(counts) > 140 and max(counts) < 260
 
@@ -96,7 +101,11 @@ def test_augment_erases_a_rectangle_with_the_clip_mean_as_given():
     assert torch.equal(erased[~touched], normalize(images)[~touched])
     for mask in inside[touched]:
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-        assert mask.sum() == len(rows) * len(columns) == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        assert (
+            mask.sum()
+            == len(rows) * len(columns)
+            == (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        )
         assert len(rows) < 32 and len(columns) < 16
     untouched = ~inside[:, None].expand_as(erased)
     assert torch.equal(erased[untouched], normalize(images)[untouched])
@@ -107,7 +116,9 @@ def test_erasing_boxes_are_distributed_as_torchvisions(size):
     torch.manual_seed(0)
     reference = RandomErasing(scale=(0.02, 0.4))
     image = torch.zeros(3, *size)
-    draws = (reference.get_params(image, reference.scale, reference.ratio, [0.0]) for _ in range(3000))
+    draws = (
+        reference.get_params(image, reference.scale, reference.ratio, [0.0]) for _ in range(3000)
+    )
     theirs = torch.tensor([draw[:4] for draw in draws])
     ours = erasing_boxes(3000, size)
     for quantile in (0.1, 0.5, 0.9):
@@ -117,7 +128,10 @@ def test_erasing_boxes_are_distributed_as_torchvisions(size):
 
 
 def test_augment_follows_torchs_seed_and_draws_per_image():
-    images, augment = random_images(1).expand(8, -1, -1, -1), Augment(SIZE, flip=0.5, pad=3, erasing=0.5)
+    images, augment = (
+        random_images(1).expand(8, -1, -1, -1),
+        Augment(SIZE, flip=0.5, pad=3, erasing=0.5),
+    )
     first, second = (augment(images) for _ in range(2) if torch.manual_seed(5))
     assert torch.equal(first, second)
     assert len({image.numpy().tobytes() for image in first}) > 4
@@ -129,7 +143,9 @@ def test_augment_follows_torchs_seed_and_draws_per_image():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_augment_draws_the_same_on_the_gpu():
     images, augment = random_images(64), Augment(SIZE, flip=0.5, pad=3, erasing=0.5)
-    here, there = (augment(images.to(device)).cpu() for device in ("cpu", "cuda") if torch.manual_seed(5))
+    here, there = (
+        augment(images.to(device)).cpu() for device in ("cpu", "cuda") if torch.manual_seed(5)
+    )
     assert torch.allclose(here, there, atol=1e-6)
 
 

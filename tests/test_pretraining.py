@@ -30,7 +30,9 @@ def test_stages_equal_one_run(small, monkeypatch):
     monkeypatch.setattr(pretraining, "build_corpus", lambda *_: drawn)
     whole = pretraining.pretrain_mini(samples=48, images=32, output=small / "whole")
     for _ in range(3):
-        staged = pretraining.pretrain_mini(samples=48, images=32, output=small / "staged", stop_after=1e-9)
+        staged = pretraining.pretrain_mini(
+            samples=48, images=32, output=small / "staged", stop_after=1e-9
+        )
     weights = [load_file(folder / "cskt-mini.safetensors") for folder in (whole, staged)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -44,7 +46,9 @@ def test_stages_equal_one_run(small, monkeypatch):
     shutil.copy(Path(backbones.__file__).parent / "assets" / "cskt-mini.json", staged)
     loaded = backbones.create_backbone("cskt-mini")
     row = int(weights[0]["token_embedding.ids"][5])
-    assert torch.equal(loaded.token_embedding.weight[row], weights[0]["token_embedding.rows"][5].float())
+    assert torch.equal(
+        loaded.token_embedding.weight[row], weights[0]["token_embedding.rows"][5].float()
+    )
 
 
 def test_the_corpus_is_built_in_chunks_that_survive(small, tmp_path):

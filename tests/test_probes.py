@@ -45,7 +45,9 @@ def model():
 
 @pytest.fixture(scope="module")
 def pixels():
-    return torch.randint(256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +60,25 @@ def images(pixels):
 
 def test_shares_are_those_of_the_maps_and_uniform_is_even(model, images):
     ids = model.tokenize(CAPTIONS)
-    table = probes.traffic(model, images, ids).set_index(["tower", "reader", "prompts", "layer", "head"]).sort_index()
+    table = (
+        probes.traffic(model, images, ids)
+        .set_index(["tower", "reader", "prompts", "layer", "head"])
+        .sort_index()
+    )
     assert len(table) == 2 * 2 * 2 * 3 * 2 and table["share"].between(0, 1).all()
     maps, own = probes.prompt_maps(model, images), model.prompts.own("vision")
     assert maps.shape == (3, 3, 2, 4, 4, 2) and own.tolist() == [False, False, True, True]
     for kind, layer, head in itertools.product(("own", "projected"), range(3), range(2)):
         wanted = maps[:, layer, head][:, own == (kind == "own")].sum(1).mean().item()
         row = table.loc["vision", "patches", kind, layer, head]
-        assert row["share"] == pytest.approx(wanted, rel=1e-5) and row["uniform"] == pytest.approx(2 / 13)
+        assert row["share"] == pytest.approx(wanted, rel=1e-5) and row["uniform"] == pytest.approx(
+            2 / 13
+        )
     words, own = probes.word_maps(model, ids[:1]), model.prompts.own("text")  # a man in red, end
     assert words.shape == (1, 3, 2, 4, 72) and own.tolist() == [True, True, False, False]
-    one = probes.traffic(model, images, ids[:1]).set_index(["tower", "reader", "prompts", "layer", "head"])
+    one = probes.traffic(model, images, ids[:1]).set_index(
+        ["tower", "reader", "prompts", "layer", "head"]
+    )
     row = one.loc["text", "end token", "projected", 2, 1]
     assert row["share"] == pytest.approx(words[0, 2, 1, 2:, 4].sum().item(), rel=1e-5)
     assert row["uniform"] == pytest.approx(2 / 10), "start, four prompts, four words and itself"
@@ -78,7 +88,9 @@ def test_shares_are_those_of_the_maps_and_uniform_is_even(model, images):
 
 def test_only_the_layers_asked_for(model, images):
     assert set(probes.traffic(model, images, model.tokenize(CAPTIONS), [1])["layer"]) == {1}
-    assert torch.allclose(probes.prompt_maps(model, images, [2])[:, 0], probes.prompt_maps(model, images)[:, 2])
+    assert torch.allclose(
+        probes.prompt_maps(model, images, [2])[:, 0], probes.prompt_maps(model, images)[:, 2]
+    )
 
 
 def test_without_prompts_there_is_no_traffic(images):
@@ -89,7 +101,10 @@ def test_without_prompts_there_is_no_traffic(images):
     assert probes.prompt_maps(model, images).shape[3] == 0
     one = small_model(vision_to_text=False)  # text prompts alone: own in text, projected in vision
     table = probes.traffic(one, images, one.tokenize(CAPTIONS))
-    assert set(zip(table["tower"], table["prompts"], strict=True)) == {("text", "own"), ("vision", "projected")}
+    assert set(zip(table["tower"], table["prompts"], strict=True)) == {
+        ("text", "own"),
+        ("vision", "projected"),
+    }
 
 
 # Relevance
@@ -103,7 +118,9 @@ def test_relevance_finds_the_patch_that_decides(model):
         spot = grey.clone()
         spot[:, 0, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 255
         with torch.no_grad():
-            features = [model.encode_image(probes.normalize(each), normalize=True) for each in (spot, grey)]
+            features = [
+                model.encode_image(probes.normalize(each), normalize=True) for each in (spot, grey)
+            ]
         maps = probes.image_relevance(model, probes.normalize(spot), features[0] - features[1])
         assert maps.shape == (1, 4, 2) and (maps >= 0).all()
         found += int(maps.argmax()) == 2 * row + column
@@ -135,7 +152,10 @@ def test_zero_shot_models_have_relevance_too(images):
 def test_grounding_is_of_the_direction_of_the_words(model, pixels, images):
     maps = probes.ground(model, pixels[:2], CAPTIONS[:2], [(2, 4), (0, 1)], batch_size=1)
     with torch.no_grad():
-        whole, rest = (model.encode_text(model.tokenize(text), normalize=True) for text in ("a man in red", "a man"))
+        whole, rest = (
+            model.encode_text(model.tokenize(text), normalize=True)
+            for text in ("a man in red", "a man")
+        )
     torch.testing.assert_close(maps[:1], probes.image_relevance(model, images[:1], whole - rest))
     assert maps.shape == (2, 4, 2)
 
@@ -150,10 +170,17 @@ def test_pointing_on_a_hand_made_image():
     masks[2, :2, :2] = True
     maps = np.zeros((3, 4, 2))
     maps[0, 0, 0] = 1.0  # right
-    maps[1, 1, 0], maps[1, 2, 1], maps[1, 0, 0], maps[1, 3, 1] = 4, 3, 2, 1  # right, and two of four cells
+    maps[1, 1, 0], maps[1, 2, 1], maps[1, 0, 0], maps[1, 3, 1] = (
+        4,
+        3,
+        2,
+        1,
+    )  # right, and two of four cells
     maps[2, 3, 1] = 1.0  # wrong
     table = probes.pointing(maps, masks)
-    assert table["pointing"].tolist() == [1, 1, 0] and table["IoU"].tolist() == pytest.approx([1, 2 / 6, 0])
+    assert table["pointing"].tolist() == [1, 1, 0] and table["IoU"].tolist() == pytest.approx(
+        [1, 2 / 6, 0]
+    )
     assert table["pointing by chance"].tolist() == pytest.approx([1 / 8, 4 / 8, 1 / 8])
     assert table["IoU by chance"][0] == pytest.approx(1 / 8)  # one of eight cells, all or nothing
     random = np.random.default_rng(0).random((4000, 4, 2))
@@ -180,21 +207,33 @@ def test_grounding_tables_tell_better_from_the_same(model, pixels):
     table = probes.grounding_table(scores).set_index("part")
     assert list(table.index) == ["upper", "all"] and table.loc["all", "mentions"] == 6
     assert table.loc["all", "pointing, one"] == table.loc["all", "pointing, other"]
-    assert all("+0.0 points" in line and "not told apart" in line
-               for line in probes.grounding_findings(scores, "one", "other"))
+    assert all(
+        "+0.0 points" in line and "not told apart" in line
+        for line in probes.grounding_findings(scores, "one", "other")
+    )
     better = scores.assign(pointing=(scores["model"] == "one").astype(float))
-    assert "pointing: one less other: +100.0 points (+100.0 to +100.0), told apart." in probes.grounding_findings(
-        better, "one", "other")
+    assert (
+        "pointing: one less other: +100.0 points (+100.0 to +100.0), told apart."
+        in probes.grounding_findings(better, "one", "other")
+    )
 
 
 # Necessity
 
 
 def loaded(model, people=3):
-    pixels = torch.randint(256, (2 * people, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    pixels = torch.randint(
+        256, (2 * people, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
     captions = tuple(f"a person number {i}" for i in range(2 * people))
     identities = np.arange(2 * people) // 2
-    split = Split("test", tuple(Path(f"{i}.png") for i in identities), identities, captions, np.arange(2 * people))
+    split = Split(
+        "test",
+        tuple(Path(f"{i}.png") for i in identities),
+        identities,
+        captions,
+        np.arange(2 * people),
+    )
     return LoadedSplit(split, pixels, model.tokenize(list(captions)))
 
 
@@ -202,8 +241,11 @@ def test_knock_out_covers_every_part_and_layer():
     model = small_model(prompt_depth=2)
     table = probes.knock_out(model, loaded(model), "fp32")
     found = set(table[["tower", "part", "layer"]].itertuples(index=False, name=None))
-    assert found == {(tower, part, layer) for tower, part in itertools.product(("vision", "text"), PARTS)
-                     for layer in ([-1, 0, 1, 2] if part == "adapter" else [-1, 0, 1])}
+    assert found == {
+        (tower, part, layer)
+        for tower, part in itertools.product(("vision", "text"), PARTS)
+        for layer in ([-1, 0, 1, 2] if part == "adapter" else [-1, 0, 1])
+    }
     lines = probes.knock_out_findings(table)
     assert len(lines) == 6 and lines[0].startswith("vision, own prompts: R@1 loses")
 
@@ -229,7 +271,9 @@ def test_coupling_of_prompts_that_are_alike():
     table = probes.coupling(model)
     assert table[table["tower"] == "vision"]["cosine"].tolist() == pytest.approx([1, 1, 1])
     assert table["CKA"].dropna().between(0, 1 + 1e-6).all() and len(table) == 6
-    line = probes.coupling_findings(table, [{"T2V rank": 9.0, "V2T rank": 8.0}, {"T2V rank": 5.0, "V2T rank": 8.0}])
+    line = probes.coupling_findings(
+        table, [{"T2V rank": 9.0, "V2T rank": 8.0}, {"T2V rank": 5.0, "V2T rank": 8.0}]
+    )
     assert "vision: mean cosine 1.00" in line
     assert "T2V: effective rank 9 after the first epoch, 5 after the last" in line
 
@@ -241,7 +285,9 @@ def test_effective_rank_counts_directions():
             each.weight.zero_()
             each.weight[:5, :5] = 2 * torch.eye(5)
     measured = model.prompts.spectrum()
-    assert measured["T2V rank"] == pytest.approx(5) and measured["T2V norm"] == pytest.approx(2 * 5**0.5)
+    assert measured["T2V rank"] == pytest.approx(5) and measured["T2V norm"] == pytest.approx(
+        2 * 5**0.5
+    )
     assert np.isnan(small_model(vision_to_text=False).prompts.spectrum()["V2T norm"])
 
 
@@ -252,16 +298,24 @@ def test_a_prompt_at_a_word_is_told_from_one_between_words():
         model.prompts.text[0][0] = 3 * model.backbone.token_embedding.weight[token]
     table = probes.nearest_words(model)
     assert table["prompt"].tolist() == ["own 1", "own 2", "projected 1", "projected 2"]
-    assert table["nearest words"][0].split(", ")[0] == "red" and table["cosine"][0] == pytest.approx(1, abs=1e-5)
+    assert table["nearest words"][0].split(", ")[0] == "red" and table["cosine"][
+        0
+    ] == pytest.approx(1, abs=1e-5)
     assert table["at a word"][0] == "yes" and table["usual"].between(0, 1).all()
 
 
 def test_modality_gap_and_planes():
-    points = torch.nn.functional.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    points = torch.nn.functional.normalize(
+        torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     assert probes.modality_gap(points, points) == 0
     assert probes.modality_gap(torch.eye(2)[:1], torch.eye(2)[1:]) == pytest.approx(2**0.5)
-    flat = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor([[3.0, 0, 0], [0, 1, 0]])
-    distances = [torch.cdist(x.double(), x.double()) for x in (flat, torch.from_numpy(probes.plane(flat)))]
+    flat = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)) @ torch.tensor(
+        [[3.0, 0, 0], [0, 1, 0]]
+    )
+    distances = [
+        torch.cdist(x.double(), x.double()) for x in (flat, torch.from_numpy(probes.plane(flat)))
+    ]
     torch.testing.assert_close(*distances)
     assert np.array_equal(probes.plane(points, "t-SNE"), probes.plane(points, "t-SNE"))
     with pytest.raises(CSKTError, match="'PCA' or 't-SNE'"):
@@ -273,24 +327,49 @@ def test_modality_gap_and_planes():
 
 def test_figures_show_every_panel():
     figures.set_style()
-    rows = [dict(tower=tower, layer=layer, head=head, reader=reader, prompts=kind, share=0.2, uniform=0.1)
-            for tower, reader in (("vision", "class token"), ("text", "end token")) for kind in ("own", "projected")
-            for layer in range(2) for head in range(3)]
+    rows = [
+        dict(
+            tower=tower, layer=layer, head=head, reader=reader, prompts=kind, share=0.2, uniform=0.1
+        )
+        for tower, reader in (("vision", "class token"), ("text", "end token"))
+        for kind in ("own", "projected")
+        for layer in range(2)
+        for head in range(3)
+    ]
     table = pd.DataFrame(rows)
     figure = figures.traffic_maps(table, table, probes.FEATURE_READERS)
     heat = [axes for axes in figure.axes if axes.get_title(loc="left")]
-    assert len(heat) == 8 and heat[0].collections[0].get_array().ravel().tolist() == pytest.approx([1.0] * 6)
+    assert len(heat) == 8 and heat[0].collections[0].get_array().ravel().tolist() == pytest.approx(
+        [1.0] * 6
+    )
     picture = np.full((64, 32, 3), 99, np.uint8)
-    assert len(figures.prompt_overlays(picture, np.ones((2, 3, 4, 2)), ["a", "b", "c"], [0, 5]).axes) == 6
+    assert (
+        len(figures.prompt_overlays(picture, np.ones((2, 3, 4, 2)), ["a", "b", "c"], [0, 5]).axes)
+        == 6
+    )
     maps = {"zero-shot": np.ones((4, 2)), "CSKT": np.eye(4)[:, :2]}
     assert len(figures.relevance_row(picture, maps, picture[..., 0] > 0).axes) == 3
     bars = figures.word_relevance(["red", "coat"], {"CSKT": np.array([1.0, 3.0])}).axes[0]
-    assert sorted(patch.get_height() for patch in bars.patches if patch.get_height()) == pytest.approx([0.25, 0.75])
-    lost = pd.DataFrame([dict(tower=tower, part="adapter", layer=layer, lost=1.0 * layer)
-                         for tower in ("vision", "text") for layer in (-1, 0, 1)])
+    assert sorted(
+        patch.get_height() for patch in bars.patches if patch.get_height()
+    ) == pytest.approx([0.25, 0.75])
+    lost = pd.DataFrame(
+        [
+            dict(tower=tower, part="adapter", layer=layer, lost=1.0 * layer)
+            for tower in ("vision", "text")
+            for layer in (-1, 0, 1)
+        ]
+    )
     assert list(figures.knock_out_curves(lost).axes[0].get_lines()[0].get_ydata()) == [0, 1]
     points = {"PCA": np.random.default_rng(0).random((6, 2))}
-    assert len(figures.space(points, np.arange(6) < 3, {"person": [1, 1, 2] * 2, "colour": list("aabbcc")}).axes) == 2
+    assert (
+        len(
+            figures.space(
+                points, np.arange(6) < 3, {"person": [1, 1, 2] * 2, "colour": list("aabbcc")}
+            ).axes
+        )
+        == 2
+    )
     plt.close("all")
 
 
@@ -303,30 +382,57 @@ def project(tmp_path_factory):
 
 
 def execute(project, **parameters):
-    parameters = dict(dataset="SynthPEDES-A", data_root=str(project / "data"), epochs=1, examples=6, **parameters)
-    result = papermill.execute_notebook(ROOT / "notebooks" / "prompts.ipynb", project / "out.ipynb", parameters,
-                                        cwd=project, progress_bar=False)
+    parameters = dict(
+        dataset="SynthPEDES-A", data_root=str(project / "data"), epochs=1, examples=6, **parameters
+    )
+    result = papermill.execute_notebook(
+        ROOT / "notebooks" / "prompts.ipynb",
+        project / "out.ipynb",
+        parameters,
+        cwd=project,
+        progress_bar=False,
+    )
     outputs = [out for cell in result.cells for out in cell.get("outputs", [])]
-    return outputs, "\n".join(str(out.get("text", "")) + str(out.get("data", "")) for out in outputs)
+    return outputs, "\n".join(
+        str(out.get("text", "")) + str(out.get("data", "")) for out in outputs
+    )
 
 
 @pytest.mark.timeout(300)
 def test_the_notebook_shows_every_part(project):
     outputs, text = execute(project)
-    assert "vision, projected prompts: class token" in text and "R@1 loses" in text and "modality gap" in text
-    assert "pointing: CSKT less full fine-tuning" in text and "effective rank" in text and views.NO_PROMPTS not in text
+    assert (
+        "vision, projected prompts: class token" in text
+        and "R@1 loses" in text
+        and "modality gap" in text
+    )
+    assert (
+        "pointing: CSKT less full fine-tuning" in text
+        and "effective rank" in text
+        and views.NO_PROMPTS not in text
+    )
     assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) >= 10
 
 
 @pytest.mark.timeout(300)
 def test_a_run_without_prompts_says_so(project):
     outputs, text = execute(project, method="dat", layers=[1, 6])
-    assert text.count(views.NO_PROMPTS) >= 4 and "vision, adapter: R@1 loses" in text and "pointing: dat less" in text
+    assert (
+        text.count(views.NO_PROMPTS) >= 4
+        and "vision, adapter: R@1 loses" in text
+        and "pointing: dat less" in text
+    )
 
 
 def test_a_view_of_what_does_not_exist_is_refused(project):
-    run = train(TrainConfig.mini(data_root=str(project / "data"), epochs=1, method="zero-shot",
-                                 output=str(project / "bare")))
+    run = train(
+        TrainConfig.mini(
+            data_root=str(project / "data"),
+            epochs=1,
+            method="zero-shot",
+            output=str(project / "bare"),
+        )
+    )
     for arguments in ((99,), (0, [7]), (0, [0])):
         with pytest.raises(CSKTError, match="test image from 0 to 31 and layers from 1 to 6"):
             views.View(run, *arguments)

@@ -36,7 +36,9 @@ def test_plain_takes_short_rows_and_leaves_the_ids_alone():
     model = small_model()
     ids = model.tokenize(["a man", "a woman in red"])[:, :8]
     before = ids.clone()
-    torch.testing.assert_close(plain.plain_encode_text(model, ids), model.encode_text(ids), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        plain.plain_encode_text(model, ids), model.encode_text(ids), rtol=1e-9, atol=1e-12
+    )
     assert torch.equal(ids, before)
 
 
@@ -54,7 +56,10 @@ def test_the_analytic_cost_is_what_torch_counts(method, training, setup):
         if training:
             throughput.training_step(setup, model, optimizer, method, "fp32")()
         else:
-            encode_image(setup.images(4)), encode_text(setup.token_ids(model, setup.lengths(), method))
+            (
+                encode_image(setup.images(4)),
+                encode_text(setup.token_ids(model, setup.lengths(), method)),
+            )
     flops, moved = throughput.cost(model, setup.lengths() - 1, method, "fp32", training)
     assert flops == pytest.approx(counter.get_total_flops(), rel=0.01)
     assert 1 < flops / moved < 100
@@ -64,8 +69,10 @@ def test_cskt_costs_less_than_plain_in_every_part(setup):
     model, ends = setup.model("cskt"), setup.lengths() - 1
     for training in (True, False):
         for tower, low, high in (("image", 0.5, 1), ("text", 0.1, 0.5)):
-            ours, theirs = (throughput.cost(model, ends, method, "fp32", training, tower)[0]
-                            for method in ("cskt", "plain"))
+            ours, theirs = (
+                throughput.cost(model, ends, method, "fp32", training, tower)[0]
+                for method in ("cskt", "plain")
+            )
             assert low < ours / theirs < high
 
 
@@ -75,8 +82,14 @@ def test_captions_are_as_the_settings_say(batch):
     model, lengths = setup.model("cskt"), setup.lengths()
     assert lengths.min() >= 12 and lengths.max() <= 60 and (batch % 16 or lengths.mean() == 26)
     ids = setup.token_ids(model, lengths, "cskt")
-    assert torch.equal(ids.argmax(1) + 1, torch.from_numpy(lengths)) and (ids != 0).sum(1).tolist() == lengths.tolist()
-    assert torch.equal(ids, setup.token_ids(model, lengths, "plain")) and ids[0, 0] == model.tokenize("a")[0, 0]
+    assert (
+        torch.equal(ids.argmax(1) + 1, torch.from_numpy(lengths))
+        and (ids != 0).sum(1).tolist() == lengths.tolist()
+    )
+    assert (
+        torch.equal(ids, setup.token_ids(model, lengths, "plain"))
+        and ids[0, 0] == model.tokenize("a")[0, 0]
+    )
 
 
 def test_interleaved_takes_turns_and_keeps_to_its_rounds():
@@ -98,81 +111,190 @@ def test_memory_is_measured_in_a_process_of_its_own(setup):
 def folder(tmp_path_factory):
     """The run file of a tiny benchmark, and one of ranking written by hand."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    with pytest.MonkeyPatch.context() as patch:  # a process for each memory figure would take most of the time
-        patch.setattr(throughput, "ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count))
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # a process for each memory figure would take most of the time
+        patch.setattr(
+            throughput, "ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count)
+        )
         patch.setitem(throughput.SIDE, "cpu", 256)
         patch.setattr(throughput, "RESULTS", folder / "new")
         # Where it is not native torch emulates it: slower, but every line is run on every machine.
         patch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-        throughput.main("cskt-mini", 128, 64, batch=4, device="cpu", precision="bf16", minutes=0, rounds=1,
-                        compile=False)
+        throughput.main(
+            "cskt-mini",
+            128,
+            64,
+            batch=4,
+            device="cpu",
+            precision="bf16",
+            minutes=0,
+            rounds=1,
+            compile=False,
+        )
     (folder / "new" / "ranking.json").write_text(json.dumps(RANKING))
     return folder / "new"
 
 
-ENVIRONMENT = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 9.0, "commit": "c" * 40, "dirty": False,
-               "versions": {"torch": "2.15.0"}, "hardware": {"device": "abacus", "threads": 2}}
-RANKING = {"name": "ranking", "settings": {}, **ENVIRONMENT, "rows": [
-    {"what": "full argsort, Python loops", "seconds": 4.0, "extra_memory_mb": 600.0},
-    {"what": "retrieval_metrics", "seconds": 0.5, "extra_memory_mb": 30.0}]}
+ENVIRONMENT = {
+    "started": "2026-01-01T00:00:00+00:00",
+    "duration_s": 9.0,
+    "commit": "c" * 40,
+    "dirty": False,
+    "versions": {"torch": "2.15.0"},
+    "hardware": {"device": "abacus", "threads": 2},
+}
+RANKING = {
+    "name": "ranking",
+    "settings": {},
+    **ENVIRONMENT,
+    "rows": [
+        {"what": "full argsort, Python loops", "seconds": 4.0, "extra_memory_mb": 600.0},
+        {"what": "retrieval_metrics", "seconds": 0.5, "extra_memory_mb": 30.0},
+    ],
+}
 
 
 def test_the_run_file_is_whole(folder):
     record = json.loads((folder / "throughput-cpu-bf16.json").read_text())
     assert (record["kind"], record["name"]) == ("benchmark", "throughput")
-    assert {"started", "duration_s", "settings", "commit", "dirty", "versions", "hardware"} <= record.keys()
+    assert {
+        "started",
+        "duration_s",
+        "settings",
+        "commit",
+        "dirty",
+        "versions",
+        "hardware",
+    } <= record.keys()
     precisions = ["fp32", "bf16"]
     assert record["settings"]["precisions"] == precisions
-    expected = {(what, method, precision) for precision in precisions for what, methods in {
-        "training step": ("plain", "cskt", "full"), "encode_image": ("cskt", "open_clip"),
-        "encode_text": ("cskt", "open_clip"), "one query": ("cskt", "open_clip"), "step with loader": ("cskt",),
-    }.items() for method in methods} | {("training step", name, precisions[-1]) for name in ("bpt", "dat", "lora")}
+    expected = {
+        (what, method, precision)
+        for precision in precisions
+        for what, methods in {
+            "training step": ("plain", "cskt", "full"),
+            "encode_image": ("cskt", "open_clip"),
+            "encode_text": ("cskt", "open_clip"),
+            "one query": ("cskt", "open_clip"),
+            "step with loader": ("cskt",),
+        }.items()
+        for method in methods
+    } | {("training step", name, precisions[-1]) for name in ("bpt", "dat", "lora")}
     rows = {(row["what"], row["method"], row["precision"]): row for row in record["rows"]}
     assert rows.keys() == expected | {("loader", "cskt", "fp32"), ("decode", "cskt", "uint8")}
-    assert all(row["seconds"] > 0 and len(row["repeats"]) == 1 and row["batch"] > 0 for row in rows.values())
+    assert all(
+        row["seconds"] > 0 and len(row["repeats"]) == 1 and row["batch"] > 0
+        for row in rows.values()
+    )
     for (what, *_), row in rows.items():
-        assert what != "training step" or not sys.platform.startswith("linux") or row["extra_memory_mb"] > 0
+        assert (
+            what != "training step"
+            or not sys.platform.startswith("linux")
+            or row["extra_memory_mb"] > 0
+        )
         assert ("utilisation" in row) == (what in ("training step", "encode_image", "encode_text"))
         assert row.get("flops", 1) > 0 and row.get("bytes", 1) > 0 and row.get("utilisation", 1) > 0
     ratio = record["ratios"]["training step: plain fp32 / cskt fp32"]
-    assert ratio == rows["training step", "plain", "fp32"]["seconds"] / rows["training step", "cskt", "fp32"]["seconds"]
+    assert (
+        ratio
+        == rows["training step", "plain", "fp32"]["seconds"]
+        / rows["training step", "cskt", "fp32"]["seconds"]
+    )
     wanted = {name for name in throughput.RATIOS if "compiled" not in name}
-    assert wanted <= record["ratios"].keys() and all(value > 0 for value in record["ratios"].values())
-    assert record["rates"].keys() == {"copy", "decode", *(f"matmul_{precision}" for precision in precisions)}
+    assert wanted <= record["ratios"].keys() and all(
+        value > 0 for value in record["ratios"].values()
+    )
+    assert record["rates"].keys() == {
+        "copy",
+        "decode",
+        *(f"matmul_{precision}" for precision in precisions),
+    }
     sizes = {(point["what"], point["method"]): 0 for point in record["scaling"]}
     for point in record["scaling"]:
         assert point["seconds"] > 0 and point["size"] > sizes[point["what"], point["method"]]
         sizes[point["what"], point["method"]] = point["size"]
-    assert sizes == {("encode_image", "cskt"): 32, ("encode_image", "open_clip"): 32, ("encode_text", "cskt"): 77,
-                     ("encode_text", "open_clip"): 77, ("ranking", "cskt"): 8192}
+    assert sizes == {
+        ("encode_image", "cskt"): 32,
+        ("encode_image", "open_clip"): 32,
+        ("encode_text", "cskt"): 77,
+        ("encode_text", "open_clip"): 77,
+        ("ranking", "cskt"): 8192,
+    }
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_bf16_is_measured_on_a_cpu_only_when_asked_for_and_only_where_it_is_native(monkeypatch, native):
+def test_bf16_is_measured_on_a_cpu_only_when_asked_for_and_only_where_it_is_native(
+    monkeypatch, native
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": native}, raising=False)
-    assert throughput.precisions_of("auto", "cpu") == throughput.precisions_of("fp32", "cpu") == ["fp32"]
+    assert (
+        throughput.precisions_of("auto", "cpu")
+        == throughput.precisions_of("fp32", "cpu")
+        == ["fp32"]
+    )
     if native:
         assert throughput.precisions_of("bf16", "cpu") == ["fp32", "bf16"]
     else:
-        with pytest.raises(CSKTError, match="does not compute bf16 natively, so its speed here means nothing"):
+        with pytest.raises(
+            CSKTError, match="does not compute bf16 natively, so its speed here means nothing"
+        ):
             throughput.precisions_of("bf16", "cpu")
 
 
 def hand_made():
     """A throughput file with figures that can be checked by eye."""
-    rows = [dict(what="training step", method=method, precision=precision, batch=16, seconds=seconds, repeats=[seconds],
-                 extra_memory_mb=memory, flops=1e12, bytes=1e10, utilisation=0.5, trained=1000)
-            for method, precision, seconds, memory in (("plain", "fp32", 8.0, 2000.0), ("cskt", "fp32", 4.0, 1500.0),
-                                                       ("cskt", "bf16", 2.0, None), ("full", "fp32", 12.0, 4000.0))]
-    rows.append(dict(what="loader", method="cskt", precision="fp32", batch=16, seconds=0.1, repeats=[0.1],
-                     extra_memory_mb=None))
+    rows = [
+        dict(
+            what="training step",
+            method=method,
+            precision=precision,
+            batch=16,
+            seconds=seconds,
+            repeats=[seconds],
+            extra_memory_mb=memory,
+            flops=1e12,
+            bytes=1e10,
+            utilisation=0.5,
+            trained=1000,
+        )
+        for method, precision, seconds, memory in (
+            ("plain", "fp32", 8.0, 2000.0),
+            ("cskt", "fp32", 4.0, 1500.0),
+            ("cskt", "bf16", 2.0, None),
+            ("full", "fp32", 12.0, 4000.0),
+        )
+    ]
+    rows.append(
+        dict(
+            what="loader",
+            method="cskt",
+            precision="fp32",
+            batch=16,
+            seconds=0.1,
+            repeats=[0.1],
+            extra_memory_mb=None,
+        )
+    )
     values = {(row["what"], row["method"], row["precision"]): row["seconds"] for row in rows}
-    values |= {("extra memory", row["method"], row["precision"]): row["extra_memory_mb"] for row in rows[:-1]}
-    scaling = [dict(what=what, method="cskt", precision="bf16", size=size, seconds=size / 10, repeats=[])
-               for what in ("encode_image", "encode_text", "ranking") for size in (1, 2)]
-    return {"name": "throughput", "settings": {"backbone": "ViT-B-16", "batch": 16}, "rows": rows, "scaling": scaling,
-            "ratios": throughput.ratios_of(values, 16), **ENVIRONMENT,
-            "rates": {"copy": 1e10, "matmul_fp32": 4e11, "matmul_bf16": 1e12}}
+    values |= {
+        ("extra memory", row["method"], row["precision"]): row["extra_memory_mb"]
+        for row in rows[:-1]
+    }
+    scaling = [
+        dict(what=what, method="cskt", precision="bf16", size=size, seconds=size / 10, repeats=[])
+        for what in ("encode_image", "encode_text", "ranking")
+        for size in (1, 2)
+    ]
+    return {
+        "name": "throughput",
+        "settings": {"backbone": "ViT-B-16", "batch": 16},
+        "rows": rows,
+        "scaling": scaling,
+        "ratios": throughput.ratios_of(values, 16),
+        **ENVIRONMENT,
+        "rates": {"copy": 1e10, "matmul_fp32": 4e11, "matmul_bf16": 1e12},
+    }
 
 
 def test_aims_and_findings_say_what_was_measured(tmp_path):
@@ -180,7 +302,9 @@ def test_aims_and_findings_say_what_was_measured(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     records = speed.read_benchmarks(tmp_path)
     table = speed.aims_table(records)
-    assert set(table[table["run file"] == "throughput-cpu"]["measured"]) == {results.NOT_RUN}  # another machine's
+    assert set(table[table["run file"] == "throughput-cpu"]["measured"]) == {
+        results.NOT_RUN
+    }  # another machine's
     table = table[table["run file"] != "throughput-cpu"].set_index("comparison")
     shown = table[["measured", "aim reached"]].apply(tuple, axis=1)
     assert shown["training step: plain fp32 / cskt fp32"] == ("2", "yes")
@@ -190,12 +314,22 @@ def test_aims_and_findings_say_what_was_measured(tmp_path):
     assert shown["extra memory: full argsort, Python loops / retrieval_metrics"] == ("20", "yes")
     assert shown["utilisation: training step cskt bf16"] == (results.NOT_RUN, "")
     first, last = speed.benchmark_findings(records)
-    assert "2.00 times as fast as the plain one's, in bf16 4.00 times" in first and "0.75 times its extra" in first
+    assert (
+        "2.00 times as fast as the plain one's, in bf16 4.00 times" in first
+        and "0.75 times its extra" in first
+    )
     assert "3.00 times as fast as full" in first
-    assert "16 aims 6 were measured here and 4 reached; not reached: extra memory: cskt fp32 / plain fp32 (thr" in last
+    assert (
+        "16 aims 6 were measured here and 4 reached; not reached: extra memory: cskt fp32 / plain fp32 (thr"
+        in last
+    )
     lines = speed.describe_benchmarks(records)
-    assert lines[0] == "throughput-cpu: not run here" and lines[3] == "throughput-cuda: not run here"
-    assert lines[1].startswith("throughput-cpu-bf16: ViT-B-16, batch 16, on abacus (2 threads), 9 s")
+    assert (
+        lines[0] == "throughput-cpu: not run here" and lines[3] == "throughput-cuda: not run here"
+    )
+    assert lines[1].startswith(
+        "throughput-cpu-bf16: ViT-B-16, batch 16, on abacus (2 threads), 9 s"
+    )
 
 
 def test_two_machines_are_shown_side_by_side_and_never_averaged(tmp_path):
@@ -205,33 +339,49 @@ def test_two_machines_are_shown_side_by_side_and_never_averaged(tmp_path):
     other["rows"] = [row for row in other["rows"] if row["precision"] == "fp32"]
     for row in other["rows"]:
         row["seconds"] *= 10
-    other["ratios"] = {name: 3 * value for name, value in other["ratios"].items() if "bf16" not in name}
+    other["ratios"] = {
+        name: 3 * value for name, value in other["ratios"].items() if "bf16" not in name
+    }
     del other["rates"]["matmul_bf16"]
     for name, record in (("throughput-cpu", other), ("throughput-cpu-bf16", hand_made())):
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     records = speed.read_benchmarks(tmp_path)
     assert list(records) == ["throughput-cpu", "throughput-cpu-bf16"]
     tables = [speed.step_table(record) for record in records.values()]
-    assert [set(table["machine"]) for table in tables] == [{"slide rule, 1 thread"}, {"abacus with bf16, 2 threads"}]
+    assert [set(table["machine"]) for table in tables] == [
+        {"slide rule, 1 thread"},
+        {"abacus with bf16, 2 threads"},
+    ]
     assert [set(table["precision"]) for table in tables] == [{"fp32"}, {"fp32", "bf16"}]
     first, second, last = speed.benchmark_findings(records)
-    assert first.startswith("throughput-cpu: ") and "is 6.00 times as fast as the plain one's (bf16 was not me" in first
+    assert (
+        first.startswith("throughput-cpu: ")
+        and "is 6.00 times as fast as the plain one's (bf16 was not me" in first
+    )
     assert second.startswith("throughput-cpu-bf16: ")
     assert "is 2.00 times as fast as the plain one's, in bf16 4.00 times" in second
-    measured = speed.aims_table(records).query("comparison == 'training step: plain fp32 / cskt fp32'")["measured"]
+    measured = speed.aims_table(records).query(
+        "comparison == 'training step: plain fp32 / cskt fp32'"
+    )["measured"]
     assert measured.tolist() == ["6", "2"]
 
 
 def test_without_run_files_everything_says_so(tmp_path):
     assert speed.read_benchmarks(tmp_path / "none") == {}
-    (tmp_path / "variation-cpu.json").write_text(json.dumps({"kind": "variation", "rows": [{"method": "cskt"}]}))
+    (tmp_path / "variation-cpu.json").write_text(
+        json.dumps({"kind": "variation", "rows": [{"method": "cskt"}]})
+    )
     assert "variation-cpu" not in speed.read_benchmarks(tmp_path)
     assert set(speed.aims_table({})["measured"]) == {results.NOT_RUN}
-    assert speed.describe_benchmarks({}) == [f"{file}: {results.NOT_RUN}" for file in (*speed.AIMS, *speed.GALLERIES)]
+    assert speed.describe_benchmarks({}) == [
+        f"{file}: {results.NOT_RUN}" for file in (*speed.AIMS, *speed.GALLERIES)
+    ]
     assert speed.benchmark_findings({}) == ["Of 16 aims 0 were measured here and 0 reached."]
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"rows": []}', '{"rows": [{"what": "x"}, {}]}'])
+@pytest.mark.parametrize(
+    "content", ["not json", "[]", "{}", '{"rows": []}', '{"rows": [{"what": "x"}, {}]}']
+)
 def test_a_damaged_run_file_is_named(content, tmp_path):
     (tmp_path / "ranking.json").write_text(content)
     with pytest.raises(CSKTError, match="ranking.json"):
@@ -245,17 +395,30 @@ def test_step_table_and_figures_show_the_rows():
     assert list(table["milliseconds"]) == ["2,000", "4,000", "8,000", "12,000"]
     assert list(table["extra memory, MB"]) == ["not known", "1,500", "2,000", "4,000"]
     assert list(table["trained parameters"]) == ["1,000"] * 4
-    assert list(table["minutes per epoch of CUHK-PEDES"]) == [f"{68_126 / 16 * s / 60:,.0f}" for s in (2, 4, 8, 12)]
+    assert list(table["minutes per epoch of CUHK-PEDES"]) == [
+        f"{68_126 / 16 * s / 60:,.0f}" for s in (2, 4, 8, 12)
+    ]
     record["ratios"]["loader / step with loader: fp32"] = 0.025
     (loader,) = speed.encoding_table(record).itertuples(index=False)
     assert loader[0].startswith("loading")
     assert loader[2:] == ("fp32", "abacus with bf16, 2 threads", "6.25", "2.5%")
     frame = speed.benchmark_frame(record)
     bars = figures.step_times(frame.query("what == 'training step'")).axes
-    assert sorted(bar.get_width() for group in bars[0].containers for bar in group) == [2.0, 4.0, 8.0, 12.0]
+    assert sorted(bar.get_width() for group in bars[0].containers for bar in group) == [
+        2.0,
+        4.0,
+        8.0,
+        12.0,
+    ]
     (axes,) = figures.roofline(frame, record["rates"]).axes
-    limits = {line.get_label(): max(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())}
-    assert limits["limit in fp32"] == pytest.approx(400) and limits["limit in bf16"] == pytest.approx(1000)
+    limits = {
+        line.get_label(): max(line.get_ydata())
+        for line in axes.get_lines()
+        if len(line.get_ydata())
+    }
+    assert limits["limit in fp32"] == pytest.approx(400) and limits[
+        "limit in bf16"
+    ] == pytest.approx(1000)
     assert len(axes.collections[0].get_offsets()) == 4, "the loader computes no matrix product"
     panels = figures.scaling(speed.benchmark_frame(record, "scaling")).axes
     assert [list(axes.get_lines()[0].get_ydata()) for axes in panels] == [[100, 200]] * 3
@@ -271,14 +434,28 @@ def test_published_figures_stay_as_they_were():
 @pytest.mark.timeout(120)
 def test_the_notebook_shows_the_run_files(folder, tmp_path):
     synthetic_dataset("SynthPEDES-A", tmp_path / "data", identities=(12, 4, 8))
-    parameters = {"benchmarks": str(folder), "efficiency": str(ROOT / "book" / "data" / "efficiency.csv"), "epochs": 1,
-                  "data_root": str(tmp_path / "data"), "output": str(tmp_path / "run")}
-    executed = papermill.execute_notebook(ROOT / "notebooks" / "efficiency.ipynb", tmp_path / "out.ipynb", parameters,
-                                          cwd=tmp_path, progress_bar=False)
+    parameters = {
+        "benchmarks": str(folder),
+        "efficiency": str(ROOT / "book" / "data" / "efficiency.csv"),
+        "epochs": 1,
+        "data_root": str(tmp_path / "data"),
+        "output": str(tmp_path / "run"),
+    }
+    executed = papermill.execute_notebook(
+        ROOT / "notebooks" / "efficiency.ipynb",
+        tmp_path / "out.ipynb",
+        parameters,
+        cwd=tmp_path,
+        progress_bar=False,
+    )
     outputs = [out for cell in executed.cells for out in cell.get("outputs", [])]
     text = "\n".join(str(out.get("text", "")) + str(out.get("data", "")) for out in outputs)
-    assert "throughput-cpu-bf16: cskt-mini, batch 4" in text and "throughput-cpu: not run here" in text
+    assert (
+        "throughput-cpu-bf16: cskt-mini, batch 4" in text and "throughput-cpu: not run here" in text
+    )
     assert "throughput-cuda: not run here" in text
-    assert "a training step of CSKT in fp32 is" in text and "13570" in text and "full argsort" in text
+    assert (
+        "a training step of CSKT in fp32 is" in text and "13570" in text and "full argsort" in text
+    )
     assert "synthetic data SynthPEDES-A" in text and "fp32" in text
     assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) == 3

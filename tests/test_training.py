@@ -51,6 +51,7 @@ def interrupt_after(epoch):
     def on_epoch(row):
         if row["epoch"] == epoch:
             raise Interrupted
+
     return on_epoch
 
 
@@ -63,9 +64,15 @@ def without_seconds(history):
 
 def test_groups_are_the_released_ones():
     names = [name for name in GOLDEN["groups"] if name]
-    groups = parameter_groups([(name, nn.Parameter(torch.zeros(i + 1))) for i, name in enumerate(names)], TrainConfig())
-    found = {names[p.numel() - 1]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
-    assert found == {name: (group["lr"], group["weight_decay"]) for name, group in GOLDEN["groups"].items()}
+    groups = parameter_groups(
+        [(name, nn.Parameter(torch.zeros(i + 1))) for i, name in enumerate(names)], TrainConfig()
+    )
+    found = {
+        names[p.numel() - 1]: (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]
+    }
+    assert found == {
+        name: (group["lr"], group["weight_decay"]) for name, group in GOLDEN["groups"].items()
+    }
 
 
 def test_frozen_tensors_are_in_no_group():
@@ -84,7 +91,9 @@ def test_schedule_is_the_released_one():
         optimizer.step()
         schedule.step()
     assert [rate[0] for rate in rates] == pytest.approx(GOLDEN["lr_by_epoch"], rel=1e-9)
-    assert [rate[1] for rate in rates] == pytest.approx([2 * lr for lr in GOLDEN["lr_by_epoch"]], rel=1e-9)
+    assert [rate[1] for rate in rates] == pytest.approx(
+        [2 * lr for lr in GOLDEN["lr_by_epoch"]], rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (1, 5), (3, 3), (2, 1)])
@@ -98,18 +107,47 @@ def test_schedule_of_short_runs_stays_positive(epochs, warmup):
 
 def test_finished_run_has_the_record_of_the_contract(finished, data):
     assert sorted(path.name for path in finished.folder.iterdir()) == [
-        "adapter.safetensors", "config.yaml", "history.csv", "metrics.json", "queries.npz"]
+        "adapter.safetensors",
+        "config.yaml",
+        "history.csv",
+        "metrics.json",
+        "queries.npz",
+    ]
     record = finished.metrics
     assert set(record) >= {
-        "kind", "dataset", "synthetic", "data_fingerprint", "data_version",
-        "split", "selection", "selected", "best_epoch", "seed", "method",
-        "config", "commit", "dirty", "versions", "hardware", "precision", "started", "duration_s",
-        "trainable_parameters", "total_parameters", "metrics", "val_metrics", "zero_shot", "zero_shot_val"}
+        "kind",
+        "dataset",
+        "synthetic",
+        "data_fingerprint",
+        "data_version",
+        "split",
+        "selection",
+        "selected",
+        "best_epoch",
+        "seed",
+        "method",
+        "config",
+        "commit",
+        "dirty",
+        "versions",
+        "hardware",
+        "precision",
+        "started",
+        "duration_s",
+        "trainable_parameters",
+        "total_parameters",
+        "metrics",
+        "val_metrics",
+        "zero_shot",
+        "zero_shot_val",
+    }
     assert record["data_fingerprint"] == load_dataset("CUHK-PEDES", data).fingerprint
     assert (record["split"], record["selection"], record["synthetic"]) == ("test", "val", False)
     assert TrainConfig.from_dict(record["config"]) == finished.config
     assert [row["epoch"] for row in finished.history] == [1, 2, 3]
-    assert [row["val R@1"] for row in record["history"]] == [row["val R@1"] for row in finished.history]
+    assert [row["val R@1"] for row in record["history"]] == [
+        row["val R@1"] for row in finished.history
+    ]
     assert record["metrics"] != record["zero_shot"]
 
 
@@ -143,7 +181,9 @@ def scores_per_epoch(monkeypatch, val, test):
 
 @pytest.mark.parametrize("interrupted", [None, 1, 2, 3])
 @pytest.mark.parametrize(("selection", "epoch"), [("val", 2), ("test", 1), ("last", 3)])
-def test_the_kept_epoch_is_the_one_of_the_rule(data, tmp_path, monkeypatch, selection, epoch, interrupted):
+def test_the_kept_epoch_is_the_one_of_the_rule(
+    data, tmp_path, monkeypatch, selection, epoch, interrupted
+):
     kept, config = {}, tiny_config(data, tmp_path / "run", selection=selection)
 
     def keep(row):
@@ -160,10 +200,16 @@ def test_the_kept_epoch_is_the_one_of_the_rule(data, tmp_path, monkeypatch, sele
     assert_same_tensors(load_file(tmp_path / "run" / "adapter.safetensors"), kept[epoch])
     for other in {1, 2, 3} - {epoch}:
         assert any(not torch.equal(kept[other][name], kept[epoch][name]) for name in kept[epoch])
-    chosen = {rule: (values["epoch"], values["metrics"]["text_to_image"]["R@1"])
-              for rule, values in run.metrics["selected"].items()}
+    chosen = {
+        rule: (values["epoch"], values["metrics"]["text_to_image"]["R@1"])
+        for rule, values in run.metrics["selected"].items()
+    }
     assert chosen == {"val": (2, 20.0), "test": (1, 60.0), "last": (3, 45.0)}
-    assert [(row["val R@1"], row["test R@1"]) for row in run.history] == [(30.0, 60.0), (50.0, 20.0), (40.0, 45.0)]
+    assert [(row["val R@1"], row["test R@1"]) for row in run.history] == [
+        (30.0, 60.0),
+        (50.0, 20.0),
+        (40.0, 45.0),
+    ]
 
 
 def test_equal_recalls_are_decided_by_map_and_then_by_the_earlier_epoch():
@@ -173,8 +219,10 @@ def test_equal_recalls_are_decided_by_map_and_then_by_the_earlier_epoch():
         measured = {**dict.fromkeys(training.MEASURES, 0.0), "R@1": r1, "mAP": precision}
         return {split: {"text_to_image": measured} for split in ("val", "test")}
 
-    preferring = [training._Trainer._choose(trainer, epoch, ranked(*scores))
-                  for epoch, scores in enumerate([(50.0, 30.0), (50.0, 40.0), (50.0, 40.0), (49.0, 90.0)], 1)]
+    preferring = [
+        training._Trainer._choose(trainer, epoch, ranked(*scores))
+        for epoch, scores in enumerate([(50.0, 30.0), (50.0, 40.0), (50.0, 40.0), (49.0, 90.0)], 1)
+    ]
     assert preferring == [["val", "test", "last"], ["val", "test", "last"], ["last"], ["last"]]
 
 
@@ -182,7 +230,9 @@ def test_selected_figures_are_those_of_the_history_and_of_the_kept_model(finishe
     record = finished.metrics
     for values in record["selected"].values():
         row = finished.history[values["epoch"] - 1]
-        assert values["metrics"]["text_to_image"] == {name: row[f"test {name}"] for name in training.MEASURES}
+        assert values["metrics"]["text_to_image"] == {
+            name: row[f"test {name}"] for name in training.MEASURES
+        }
     for direction, measured in record["selected"]["val"]["metrics"].items():
         assert measured == {name: record["metrics"][direction][name] for name in training.MEASURES}
     assert record["selected"]["last"]["epoch"] == 3
@@ -191,8 +241,11 @@ def test_selected_figures_are_those_of_the_history_and_of_the_kept_model(finishe
 def test_queries_say_what_the_metrics_average(finished, data):
     queries, measured = finished.queries(), finished.metrics["metrics"]["text_to_image"]
     assert {name: array.dtype for name, array in queries.items()} == {
-        "query_identities": np.int64, "first_rank": np.int32, "average_precision": np.float32,
-        "inverse_negative_penalty": np.float32}
+        "query_identities": np.int64,
+        "first_rank": np.int32,
+        "average_precision": np.float32,
+        "inverse_negative_penalty": np.float32,
+    }
     test = load_dataset("CUHK-PEDES", data).test
     assert list(queries["query_identities"]) == list(test.caption_identities)
     matched = queries["first_rank"] > 0
@@ -200,7 +253,9 @@ def test_queries_say_what_the_metrics_average(finished, data):
     for k in (1, 5, 10):
         assert 100 * (queries["first_rank"] <= k).mean() == pytest.approx(measured[f"R@{k}"])
     assert 100 * queries["average_precision"].mean() == pytest.approx(measured["mAP"], rel=1e-6)
-    assert 100 * queries["inverse_negative_penalty"].mean() == pytest.approx(measured["mINP"], rel=1e-6)
+    assert 100 * queries["inverse_negative_penalty"].mean() == pytest.approx(
+        measured["mINP"], rel=1e-6
+    )
 
 
 def test_damaged_or_missing_queries_are_named(finished, tmp_path):
@@ -244,8 +299,10 @@ def test_only_the_trained_tensors_change(finished):
 def test_same_seed_same_numbers_and_another_seed_other_numbers(finished, data, tmp_path):
     again = train(tiny_config(data, tmp_path / "again"))
     assert without_seconds(again.history) == without_seconds(finished.history)
-    assert_same_tensors(load_file(again.folder / "adapter.safetensors"),
-                        load_file(finished.folder / "adapter.safetensors"))
+    assert_same_tensors(
+        load_file(again.folder / "adapter.safetensors"),
+        load_file(finished.folder / "adapter.safetensors"),
+    )
     other = train(tiny_config(data, tmp_path / "other", seed=1))
     assert [row["loss"] for row in other.history] != [row["loss"] for row in finished.history]
 
@@ -262,27 +319,35 @@ def test_resumed_run_equals_the_uninterrupted_one(finished, data, tmp_path, epoc
     assert without_seconds(run.history) == without_seconds(finished.history)
     for part in ("metrics", "val_metrics", "zero_shot", "zero_shot_val", "best_epoch", "selected"):
         assert run.metrics[part] == finished.metrics[part]
-    assert (run.folder / "queries.npz").read_bytes() == (finished.folder / "queries.npz").read_bytes()
-    assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
-                        load_file(finished.folder / "adapter.safetensors"))
+    assert (run.folder / "queries.npz").read_bytes() == (
+        finished.folder / "queries.npz"
+    ).read_bytes()
+    assert_same_tensors(
+        load_file(run.folder / "adapter.safetensors"),
+        load_file(finished.folder / "adapter.safetensors"),
+    )
     assert not (run.folder / "state.pt").exists()
 
 
 def test_a_run_begun_in_one_precision_is_not_continued_in_another(data, tmp_path, monkeypatch):
-    """"auto", or a chip without bf16, may mean another precision on the machine that goes on."""
+    """ "auto", or a chip without bf16, may mean another precision on the machine that goes on."""
     config = tiny_config(data, tmp_path / "run", precision="bf16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     with pytest.raises(Interrupted):
         train(config, on_epoch=interrupt_after(1))
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    with pytest.raises(CSKTError, match="was begun in bf16 and would go on in fp32; continue it where it was begun"):
+    with pytest.raises(
+        CSKTError, match="was begun in bf16 and would go on in fp32; continue it where it was begun"
+    ):
         train(config)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert train(config).metrics["precision"] == "bf16"
 
 
 @pytest.mark.parametrize("function", ["save_file", "_measure"])
-def test_run_cut_after_its_last_epoch_is_finished_later(finished, data, tmp_path, monkeypatch, function):
+def test_run_cut_after_its_last_epoch_is_finished_later(
+    finished, data, tmp_path, monkeypatch, function
+):
     config = tiny_config(data, tmp_path / "run")
 
     def cut(*arguments):
@@ -295,8 +360,10 @@ def test_run_cut_after_its_last_epoch_is_finished_later(finished, data, tmp_path
         Run.load(tmp_path / "run")
     run = train(config)
     assert without_seconds(run.history) == without_seconds(finished.history)
-    assert_same_tensors(load_file(run.folder / "adapter.safetensors"),
-                        load_file(finished.folder / "adapter.safetensors"))
+    assert_same_tensors(
+        load_file(run.folder / "adapter.safetensors"),
+        load_file(finished.folder / "adapter.safetensors"),
+    )
 
 
 def test_interrupted_run_is_not_trusted(data, tmp_path):
@@ -330,7 +397,11 @@ def test_finished_run_is_returned_as_it_is_unless_overwritten(data, tmp_path):
     assert train(config, on_epoch=interrupt_after(1)).metrics == first.metrics
     rows = []
     second = train(config, on_epoch=rows.append, overwrite=True)
-    assert rows == second.history and len(rows) == 1 and second.metrics["metrics"] == first.metrics["metrics"]
+    assert (
+        rows == second.history
+        and len(rows) == 1
+        and second.metrics["metrics"] == first.metrics["metrics"]
+    )
 
 
 def test_folder_of_another_run_is_refused(data, tmp_path):
@@ -364,12 +435,20 @@ def test_changed_data_are_noticed(tmp_path):
 
 def test_zero_shot_trains_nothing(data, tmp_path):
     run = train(tiny_config(data, tmp_path / "run", method="zero-shot"))
-    assert run.history == [] and run.metrics["best_epoch"] == 0 and run.metrics["trainable_parameters"] == 0
+    assert (
+        run.history == []
+        and run.metrics["best_epoch"] == 0
+        and run.metrics["trainable_parameters"] == 0
+    )
     assert run.metrics["metrics"] == run.metrics["zero_shot"]
     assert run.metrics["val_metrics"] == run.metrics["zero_shot_val"]
-    bare = {direction: {name: values[name] for name in training.MEASURES}
-            for direction, values in run.metrics["zero_shot"].items()}
-    assert run.metrics["selected"] == {rule: {"epoch": 0, "metrics": bare} for rule in ("val", "test", "last")}
+    bare = {
+        direction: {name: values[name] for name in training.MEASURES}
+        for direction, values in run.metrics["zero_shot"].items()
+    }
+    assert run.metrics["selected"] == {
+        rule: {"epoch": 0, "metrics": bare} for rule in ("val", "test", "last")
+    }
     assert run.load_model().num_trainable == 0
 
 
@@ -389,7 +468,9 @@ def test_bf16_trains_fp32_weights(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     run = train(tiny_config(data, tmp_path / "run", precision="bf16", epochs=1))
     assert run.metrics["precision"] == "bf16"
-    assert {tensor.dtype for tensor in load_file(run.folder / "adapter.safetensors").values()} == {torch.float32}
+    assert {tensor.dtype for tensor in load_file(run.folder / "adapter.safetensors").values()} == {
+        torch.float32
+    }
 
 
 def test_name_tells_runs_apart_but_not_their_folders(data):
@@ -411,12 +492,15 @@ def test_data_that_moved_are_the_same_data(finished, data, tmp_path):
 # Errors before anything is written
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"data_root": "nowhere"}, "nowhere"),
-    ({"backbone": "ViT-Z"}, "ViT-Z"),
-    ({"pretrained": "no-such-tag"}, "no-such-tag"),
-    ({"image_size": (4, 4)}, "image_size"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data_root": "nowhere"}, "nowhere"),
+        ({"backbone": "ViT-Z"}, "ViT-Z"),
+        ({"pretrained": "no-such-tag"}, "no-such-tag"),
+        ({"image_size": (4, 4)}, "image_size"),
+    ],
+)
 def test_bad_input_leaves_no_folder(data, tmp_path, change, message):
     config = dataclasses.replace(tiny_config(data, tmp_path / "run"), **change)
     with pytest.raises(CSKTError, match=message):
@@ -431,7 +515,9 @@ def test_missing_gpu_is_named(data, tmp_path, monkeypatch):
 
 
 def test_diverged_loss_is_named_and_nothing_is_kept(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "sdm_loss", lambda images, *rest, **options: (images * float("nan")).sum())
+    monkeypatch.setattr(
+        training, "sdm_loss", lambda images, *rest, **options: (images * float("nan")).sum()
+    )
     with pytest.raises(CSKTError, match="loss of epoch 1 is nan"):
         train(tiny_config(data, tmp_path / "run"))
     assert not (tmp_path / "run" / "state.pt").exists()
@@ -452,9 +538,14 @@ def test_damaged_state_is_named(data, tmp_path):
 def write_openai_checkpoint(path):
     """Random weights with the names, shapes and half precision of OpenAI's ViT-B/16, scalars of its own included."""
     with torch.device("meta"):
-        shapes = open_clip.CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"), cast_dtype=None).state_dict()
-    state = {name: torch.empty(tensor.shape, dtype=torch.half).normal_(std=0.02) for name, tensor in shapes.items()
-             if name != "attn_mask"}
+        shapes = open_clip.CLIP(
+            **open_clip.get_model_config("ViT-B-16-quickgelu"), cast_dtype=None
+        ).state_dict()
+    state = {
+        name: torch.empty(tensor.shape, dtype=torch.half).normal_(std=0.02)
+        for name, tensor in shapes.items()
+        if name != "attn_mask"
+    }
     scalars = dict(input_resolution=224, context_length=77, vocab_size=49408)
     torch.save({**state, **{name: torch.tensor(value) for name, value in scalars.items()}}, path)
 
@@ -463,8 +554,14 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
     """The paper's setting: ViT-B/16 at 384x128 from a file in OpenAI's format, on a CUHK-PEDES-shaped folder."""
     write_openai_checkpoint(tmp_path / "ViT-B-16.pt")
     data = write_dataset(tmp_path / "CUHK-PEDES", identities=1, size=(96, 48))
-    config = TrainConfig.paper(data_root=str(data.parent), pretrained=str(tmp_path / "ViT-B-16.pt"), epochs=1,
-                               batch_size=2, device="cpu", output=str(tmp_path / "run"))
+    config = TrainConfig.paper(
+        data_root=str(data.parent),
+        pretrained=str(tmp_path / "ViT-B-16.pt"),
+        epochs=1,
+        batch_size=2,
+        device="cpu",
+        output=str(tmp_path / "run"),
+    )
     steps, real = [], training.sdm_loss
 
     def observed(images, texts, identities, **options):
@@ -495,7 +592,9 @@ def test_out_of_memory_says_what_fits(data, tmp_path, monkeypatch, fits):
 
     monkeypatch.setattr(training._Trainer, "_step", backward)
     config = tiny_config(data, tmp_path / "run")
-    expected = "use batch_size 2, which fits, or checkpointing True" if fits > 1 else "not even 2 does"
+    expected = (
+        "use batch_size 2, which fits, or checkpointing True" if fits > 1 else "not even 2 does"
+    )
     message = f"batch_size {config.batch_size} does not fit into the memory of cpu; {expected}"
     with pytest.raises(CSKTError, match=message):
         train(config)

@@ -65,8 +65,15 @@ def made(monkeypatch):
             raise CSKTError(f"{name} failed.")
         asked.append((method, name, *settings))
         measures = dict.fromkeys(variation.MEASURES, 50.0 + len(asked))
-        return {"method": method, "numerics": name, "precision": variation.NUMERICS[name].precision, "last": measures,
-                "val": measures, "dirty": False, "duration_s": 1.0}
+        return {
+            "method": method,
+            "numerics": name,
+            "precision": variation.NUMERICS[name].precision,
+            "last": measures,
+            "val": measures,
+            "dirty": False,
+            "duration_s": 1.0,
+        }
 
     row = types.SimpleNamespace(asked=asked, fails=None)
     monkeypatch.setattr(variation, "start_row", start_row)
@@ -74,12 +81,19 @@ def made(monkeypatch):
 
 
 def capabilities(monkeypatch, *names):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True), raising=False)
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True), raising=False
+    )
 
 
 def test_the_numerics_stand_for_six_machines_or_more():
     variables = [numerics.variables() for numerics in variation.NUMERICS.values()]
-    assert {row.get("ATEN_CPU_CAPABILITY") for row in variables} == {None, "default", "avx2", "avx512"}
+    assert {row.get("ATEN_CPU_CAPABILITY") for row in variables} == {
+        None,
+        "default",
+        "avx2",
+        "avx512",
+    }
     assert {row["OMP_NUM_THREADS"] for row in variables} == {"1", "2"}
     assert any(row.get("ONEDNN_MAX_CPU_ISA") == "AVX2" for row in variables)
     assert {numerics.precision for numerics in variation.NUMERICS.values()} == {"fp32", "bf16"}
@@ -88,25 +102,35 @@ def test_the_numerics_stand_for_six_machines_or_more():
     assert len(different) == len(variation.NUMERICS) >= 6
 
 
-@pytest.mark.parametrize(("chip", "skipped"), [
-    ((), {"avx2", "avx512", "oneDNN avx2", "avx2 in all libraries", "bf16"}),
-    (("avx2", "fma3"), {"avx512", "bf16"}),
-    (("avx2", *variation.AVX512), {"bf16"}),
-    (("avx2", *variation.AVX512, "avx512_bf16"), set()),
-])
+@pytest.mark.parametrize(
+    ("chip", "skipped"),
+    [
+        ((), {"avx2", "avx512", "oneDNN avx2", "avx2 in all libraries", "bf16"}),
+        (("avx2", "fma3"), {"avx512", "bf16"}),
+        (("avx2", *variation.AVX512), {"bf16"}),
+        (("avx2", *variation.AVX512, "avx512_bf16"), set()),
+    ],
+)
 def test_what_a_chip_cannot_do_is_skipped(monkeypatch, chip, skipped):
     capabilities(monkeypatch, *chip)
-    found = {name.partition(", ")[0]: variation.impossible(numerics) for name, numerics in variation.NUMERICS.items()}
+    found = {
+        name.partition(", ")[0]: variation.impossible(numerics)
+        for name, numerics in variation.NUMERICS.items()
+    }
     assert {name for name, why in found.items() if why} == skipped
     assert all(why.startswith("this chip ") for why in found.values() if why)
 
 
 def test_the_configurations_differ_in_what_is_compared_only():
     for method in variation.METHODS:
-        config = variation.row_config(method, variation.NUMERICS["bf16, 1 thread"], "SynthPEDES-B", 3, None, "x")
+        config = variation.row_config(
+            method, variation.NUMERICS["bf16, 1 thread"], "SynthPEDES-B", 3, None, "x"
+        )
         default = TrainConfig.mini("SynthPEDES-B", method=method, seed=3)
         assert config == dataclasses.replace(default, precision="bf16", device="cpu", output="x")
-    assert variation.row_config("cskt", variation.Numerics(), "SynthPEDES-A", 0, 1, None).epochs == 1
+    assert (
+        variation.row_config("cskt", variation.Numerics(), "SynthPEDES-A", 0, 1, None).epochs == 1
+    )
 
 
 def test_every_row_is_trained_in_a_process_with_its_own_numerics(monkeypatch, tmp_path, two):
@@ -118,11 +142,31 @@ def test_every_row_is_trained_in_a_process_with_its_own_numerics(monkeypatch, tm
     output = tmp_path / "new" / "variation-cpu.json"
     variation.main(output, "SynthPEDES-A", epochs=3, jobs=2)
     record = json.loads(output.read_text())
-    assert {"kind", "dataset", "data_version", "data_fingerprint", "weights_fingerprint", "seed", "commit", "dirty",
-            "hardware", "versions", "started", "duration_s", "skipped", "rows"} <= set(record)
-    assert (record["kind"], record["dataset"], record["data_version"]) == ("variation", "SynthPEDES-A", 2)
+    assert {
+        "kind",
+        "dataset",
+        "data_version",
+        "data_fingerprint",
+        "weights_fingerprint",
+        "seed",
+        "commit",
+        "dirty",
+        "hardware",
+        "versions",
+        "started",
+        "duration_s",
+        "skipped",
+        "rows",
+    } <= set(record)
+    assert (record["kind"], record["dataset"], record["data_version"]) == (
+        "variation",
+        "SynthPEDES-A",
+        2,
+    )
     threads, plain = record["rows"]
-    assert (threads["numerics"], plain["numerics"]) == two and threads["method"] == plain["method"] == "cskt"
+    assert (threads["numerics"], plain["numerics"]) == two and threads["method"] == plain[
+        "method"
+    ] == "cskt"
     assert plain["environment"] == {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
     assert (plain["threads"], plain["capability"], plain["precision"]) == (1, "DEFAULT", "fp32")
     assert plain["last"] == dict.fromkeys(variation.MEASURES, 31.0)
@@ -130,7 +174,9 @@ def test_every_row_is_trained_in_a_process_with_its_own_numerics(monkeypatch, tm
     assert plain["history"] == [{"epoch": 1, "val R@1": 30.0, "test R@1": 31.0}]
     assert threads["environment"] == {"OMP_NUM_THREADS": "2"} and threads["threads"] == 2
     assert threads["last"]["R@1"] == 30.0
-    with pytest.raises(CSKTError, match=r"cskt, .* ended with exit code 1 \(variation: error: seed 7 is unlucky"):
+    with pytest.raises(
+        CSKTError, match=r"cskt, .* ended with exit code 1 \(variation: error: seed 7 is unlucky"
+    ):
         variation.main(output, "SynthPEDES-A", seed=7)
     assert json.loads(output.read_text()) == record
 
@@ -145,11 +191,15 @@ def test_finished_rows_are_kept(tmp_path, two, made, dataset, capsys):
     variation.main(output, "SynthPEDES-A")
     record, count = json.loads(output.read_text()), len(made.asked)
     assert [(row["method"], row["numerics"]) for row in record["rows"]] == [
-        (method, name) for name in two for method in ("cskt", "full")] and count == 4
+        (method, name) for name in two for method in ("cskt", "full")
+    ] and count == 4
     variation.main(output, "SynthPEDES-A")
     assert len(made.asked) == count and json.loads(output.read_text()) == record
     shown = capsys.readouterr().out
-    assert "4 of 4 rows are there" in shown and "cskt: sd of R@1 over 2 fp32 numerics 1.41 at the last epoch" in shown
+    assert (
+        "4 of 4 rows are there" in shown
+        and "cskt: sd of R@1 over 2 fp32 numerics 1.41 at the last epoch" in shown
+    )
     for change in ({"dataset": "SynthPEDES-B"}, {"seed": 1}, {"epochs": 1}):
         variation.main(output, **{"dataset": "SynthPEDES-A", **change})
     dataset.fingerprint = "other"
@@ -172,8 +222,15 @@ def test_rows_of_one_thread_go_side_by_side_and_others_alone(monkeypatch, tmp_pa
             pair.wait()
         running.remove(name)
         measures = dict.fromkeys(variation.MEASURES, 50.0)
-        return {"method": method, "numerics": name, "precision": "fp32", "last": measures, "val": measures,
-                "dirty": False, "duration_s": 1.0}
+        return {
+            "method": method,
+            "numerics": name,
+            "precision": "fp32",
+            "last": measures,
+            "val": measures,
+            "dirty": False,
+            "duration_s": 1.0,
+        }
 
     monkeypatch.setattr(variation, "start_row", start_row)
     variation.main(tmp_path / "rows.json", "SynthPEDES-A", jobs=2)
@@ -195,6 +252,8 @@ def test_what_this_chip_cannot_do_is_listed(monkeypatch, tmp_path, made):
     capabilities(monkeypatch, "avx2", "fma3")
     variation.main(tmp_path / "rows.json", "SynthPEDES-A")
     record = json.loads((tmp_path / "rows.json").read_text())
-    assert record["skipped"] == {"avx512, 1 thread": "this chip has no AVX512",
-                                 "bf16, 1 thread": "this chip does not compute bf16 natively"}
+    assert record["skipped"] == {
+        "avx512, 1 thread": "this chip has no AVX512",
+        "bf16, 1 thread": "this chip does not compute bf16 natively",
+    }
     assert len(record["rows"]) == 2 * (len(variation.NUMERICS) - 2)

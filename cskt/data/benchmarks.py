@@ -106,8 +106,14 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
         annotation = _find_annotation(name, synthetic_dataset(name, root=root))
     if annotation is None:
         files = " or ".join(_ANNOTATIONS[name])
-        looked = "" if root is None else f" (looked in {root} for {files} there and in {Path(root) / name})"
-        raise CSKTError(f"{name} needs root: the folder that holds {files}, or its parent with {name}/ inside{looked}.")
+        looked = (
+            ""
+            if root is None
+            else f" (looked in {root} for {files} there and in {Path(root) / name})"
+        )
+        raise CSKTError(
+            f"{name} needs root: the folder that holds {files}, or its parent with {name}/ inside{looked}."
+        )
     records = _read_records(annotation)
     if name.startswith("SynthPEDES"):
         recipe = _read_recipe(annotation.parent)
@@ -123,24 +129,34 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
         splits["val"] = splits["test"]
         notes = (f"{name} has no val split; test stands in",)
     if missing := [name for name, split in splits.items() if not split]:
-        raise CSKTError(f"{annotation} has no record of split {' or '.join(missing)}; obtain the complete file.")
-    return PersonRetrievalDataset(name, annotation.parent, **splits, fingerprint=fingerprint,
-                                  notes=notes, version=version)
+        raise CSKTError(
+            f"{annotation} has no record of split {' or '.join(missing)}; obtain the complete file."
+        )
+    return PersonRetrievalDataset(
+        name, annotation.parent, **splits, fingerprint=fingerprint, notes=notes, version=version
+    )
 
 
 def subset(split: Split, fraction: float, seed: int) -> Split:
     """The images and captions of a share of the identities, at least two of them, chosen by ``seed``: a smaller share
     is part of a larger one. Identities are renumbered from 0."""
     people = np.unique(split.image_identities)
-    chosen = np.random.default_rng(seed).permutation(people)[: max(2, round(fraction * len(people)))]
+    chosen = np.random.default_rng(seed).permutation(people)[
+        : max(2, round(fraction * len(people)))
+    ]
     images = np.flatnonzero(np.isin(split.image_identities, chosen))
     place = np.full(len(split.image_paths), -1)
     place[images] = np.arange(len(images))
     captions = np.flatnonzero(place[split.caption_images] >= 0)
-    return Split(split.name, tuple(split.image_paths[i] for i in images),
-                 np.unique(split.image_identities[images], return_inverse=True)[1].astype(np.int64),
-                 tuple(split.captions[i] for i in captions), place[split.caption_images[captions]],
-                 split.cameras and tuple(split.cameras[i] for i in images), split.fingerprint)
+    return Split(
+        split.name,
+        tuple(split.image_paths[i] for i in images),
+        np.unique(split.image_identities[images], return_inverse=True)[1].astype(np.int64),
+        tuple(split.captions[i] for i in captions),
+        place[split.caption_images[captions]],
+        split.cameras and tuple(split.cameras[i] for i in images),
+        split.fingerprint,
+    )
 
 
 def _find_annotation(name: str, root: str | Path | None) -> Path | None:
@@ -153,35 +169,59 @@ def _read_records(annotation: Path) -> list[_Record]:
     try:
         entries = json.loads(annotation.read_bytes().decode("utf-8-sig"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CSKTError(f"{annotation} is not valid JSON ({error}); obtain the file again.") from error
+        raise CSKTError(
+            f"{annotation} is not valid JSON ({error}); obtain the file again."
+        ) from error
     if not isinstance(entries, list) or not entries:
-        raise CSKTError(f"{annotation} must hold a list of records with at least one entry; obtain the file again.")
+        raise CSKTError(
+            f"{annotation} must hold a list of records with at least one entry; obtain the file again."
+        )
     with_split = any("split" in entry for entry in entries if isinstance(entry, dict))
     by_identity = annotation.name == "caption_all.json" and not with_split
-    return [_record(entry, annotation.parent, by_identity, f"{annotation}: record {index}:")
-            for index, entry in enumerate(entries)]
+    return [
+        _record(entry, annotation.parent, by_identity, f"{annotation}: record {index}:")
+        for index, entry in enumerate(entries)
+    ]
 
 
 def _record(entry: Any, folder: Path, by_identity: bool, where: str) -> _Record:
     """One entry, checked; ``where`` (file and index from 0) opens the error, which names the field."""
     if not isinstance(entry, dict):
-        raise CSKTError(f"{where} must be an object with fields, got {type(entry).__name__}; correct or remove it.")
+        raise CSKTError(
+            f"{where} must be an object with fields, got {type(entry).__name__}; correct or remove it."
+        )
     path_field = "img_path" if "img_path" in entry and "file_path" not in entry else "file_path"
     field = functools.partial(_field, entry, where)
-    image = field(path_field, lambda v: isinstance(v, str) and v.strip(), "a path (here or in 'img_path')")
+    image = field(
+        path_field, lambda v: isinstance(v, str) and v.strip(), "a path (here or in 'img_path')"
+    )
     identity = field("id", lambda v: type(v) is int and abs(v) < 2**63, "an integer")
-    captions = field("captions", lambda v: isinstance(v, list) and v and all(isinstance(c, str) for c in v),
-                     "a list of at least one string")
+    captions = field(
+        "captions",
+        lambda v: isinstance(v, list) and v and all(isinstance(c, str) for c in v),
+        "a list of at least one string",
+    )
     if by_identity:
         field("id", lambda v: 1 <= v <= 13003, "from 1 to 13003 where records have no split")
         split = next(name for name, last in _LAST_IDENTITY.items() if identity <= last)
     else:
-        split = field("split", lambda v: isinstance(v, str) and v.strip().lower() in _LAST_IDENTITY,
-                      "'train', 'val' or 'test'").strip().lower()
+        split = (
+            field(
+                "split",
+                lambda v: isinstance(v, str) and v.strip().lower() in _LAST_IDENTITY,
+                "'train', 'val' or 'test'",
+            )
+            .strip()
+            .lower()
+        )
     places = folder / "imgs" / image, folder / image
-    path = next((place for place in places if os.path.isfile(place)), None)  # unlike Path's, it takes any string
+    path = next(
+        (place for place in places if os.path.isfile(place)), None
+    )  # unlike Path's, it takes any string
     if path is None:
-        raise CSKTError(f"{where} image {places[0]} is missing (also looked for {places[1]}); put the images there.")
+        raise CSKTError(
+            f"{where} image {places[0]} is missing (also looked for {places[1]}); put the images there."
+        )
     camera = entry.get("camera")
     return _Record(split, path, identity, captions, camera if isinstance(camera, str) else None)
 
@@ -192,7 +232,9 @@ def _field(entry: dict, where: str, name: str, holds: Callable[[Any], Any], expe
     value = entry[name]
     if not holds(value):
         kind = "null" if value is None else f"{type(value).__name__} {value!r:.60}"
-        raise CSKTError(f"{where} field '{name}' must be {expected}, got {kind}; correct the annotation.")
+        raise CSKTError(
+            f"{where} field '{name}' must be {expected}, got {kind}; correct the annotation."
+        )
     return value
 
 
@@ -225,13 +267,16 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         recipe = json.loads(path.read_text(encoding="utf-8"))
         version = recipe["version"]
     except FileNotFoundError:
-        raise CSKTError(f"{folder} holds SynthPEDES of an older version, without recipe.json; "
-                        f"{advice}") from None
+        raise CSKTError(
+            f"{folder} holds SynthPEDES of an older version, without recipe.json; {advice}"
+        ) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CSKTError(f"{path} cannot be read as a recipe ({error!r}); {advice}") from error
     if version != VERSION:
-        raise CSKTError(f"{folder} holds SynthPEDES of version {version}, and this is version "
-                        f"{VERSION}; {advice}")
+        raise CSKTError(
+            f"{folder} holds SynthPEDES of version {version}, and this is version "
+            f"{VERSION}; {advice}"
+        )
     return recipe
 
 
@@ -241,7 +286,12 @@ def _split(name: str, records: list[_Record], fingerprint: str = "") -> Split:
         identities = np.unique(identities, return_inverse=True)[1].astype(np.int64)
     cameras = tuple(record.camera for record in records)
     counts = np.array([len(record.captions) for record in records], dtype=np.int64)
-    return Split(name, tuple(record.image for record in records), identities,
-                 tuple(caption for record in records for caption in record.captions),
-                 np.repeat(np.arange(len(records)), counts), None if None in cameras else cameras,
-                 fingerprint)
+    return Split(
+        name,
+        tuple(record.image for record in records),
+        identities,
+        tuple(caption for record in records for caption in record.captions),
+        np.repeat(np.arange(len(records)), counts),
+        None if None in cameras else cameras,
+        fingerprint,
+    )

@@ -40,8 +40,10 @@ def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=READ) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise CSKTError(f"too large ({image.width} x {image.height} pixels, "
-                                f"at most {MAX_PIXELS // 10**6} million)")
+                raise CSKTError(
+                    f"too large ({image.width} x {image.height} pixels, "
+                    f"at most {MAX_PIXELS // 10**6} million)"
+                )
             yield image
     except CSKTError:
         raise
@@ -70,8 +72,9 @@ def eight_bits(image: Image.Image) -> Image.Image:
     Raises :class:`CSKTError` on pixels that have no such range or no conversion to RGB.
     """
     if image.mode in ("I", "F", "LAB"):
-        raise CSKTError(f"cannot be read (its pixels are of {image.mode}, "
-                        "not of colours or grey values)")
+        raise CSKTError(
+            f"cannot be read (its pixels are of {image.mode}, not of colours or grey values)"
+        )
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image
@@ -116,8 +119,11 @@ def on_all_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[I
     all the same) are not shown; their filters, which :func:`opened` changes in several threads at
     once, are as before afterwards.
     """
-    with (warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(os.cpu_count()) as pool,
-          contextlib.closing(pool.map(work, items)) as results):
+    with (
+        warnings.catch_warnings(action="ignore"),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        contextlib.closing(pool.map(work, items)) as results,
+    ):
         yield results
 
 
@@ -143,8 +149,10 @@ def load_images(split: Split, image_size: tuple[int, int]) -> Tensor:
                 if not _is_complete(path, shape):  # another process may have built it meanwhile
                     _build_cache(path, split, image_size)
         except OSError as error:
-            raise CSKTError(f"the image cache {path} cannot be written ({error}); free space there "
-                            "or set CSKT_CACHE to another folder.") from error
+            raise CSKTError(
+                f"the image cache {path} cannot be written ({error}); free space there "
+                "or set CSKT_CACHE to another folder."
+            ) from error
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
@@ -174,8 +182,13 @@ def _cache_path(split: Split, image_size: tuple[int, int]) -> Path:
     # Data sets may agree in names, sizes and, unpacked from archives, times: the folder parts them.
     common = os.path.commonpath([path.parent for path in split.image_paths])
     digest = hashlib.sha256()
-    facts = (_CACHE_VERSION, split.fingerprint, split.name, tuple(image_size),
-             os.path.realpath(common))
+    facts = (
+        _CACHE_VERSION,
+        split.fingerprint,
+        split.name,
+        tuple(image_size),
+        os.path.realpath(common),
+    )
     digest.update(repr(facts).encode("utf-8", "surrogateescape"))
     for path in split.image_paths:
         try:
@@ -206,13 +219,16 @@ def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
     free = shutil.disk_usage(path.parent).free
     try:
         if free < size:
-            raise OSError(f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of "
-                          "that are missing")
+            raise OSError(
+                f"it takes {size / 1e6:,.0f} MB and {(size - free) / 1e6:,.0f} MB of "
+                "that are missing"
+            )
         with temporary.open("wb") as file, on_all_cores(decode, split.image_paths) as decoded:
             np.lib.format.write_array_header_1_0(file, header)
             # disable=None: a bar on a terminal only, nothing in log files and executed notebooks
-            for image in tqdm(decoded, f"decoding {split.name}", len(split.image_paths),
-                              leave=False, disable=None):
+            for image in tqdm(
+                decoded, f"decoding {split.name}", len(split.image_paths), leave=False, disable=None
+            ):
                 file.write(image.tobytes())
             file.flush()
             os.fsync(file.fileno())

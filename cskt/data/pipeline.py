@@ -21,8 +21,12 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def normalize(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) on any device -> float32, CLIP-normalised, no augmentation."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise CSKTError(f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}.")
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+        raise CSKTError(
+            f"images must be uint8 (B, 3, H, W), got {images.dtype} {tuple(images.shape)}."
+        )
+    mean, std = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD)
+    )
     return images.float().div_(255).sub_(mean).div_(std)
 
 
@@ -35,7 +39,9 @@ class Augment(nn.Module):
     Every image draws its own, from torch's global CPU generator: ``torch.manual_seed`` decides on every device.
     """
 
-    def __init__(self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5
+    ) -> None:
         super().__init__()
         self.image_size = tuple(image_size)
         self.erasing = erasing
@@ -46,16 +52,28 @@ class Augment(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Augment one batch; raises :class:`CSKTError` on other types or sizes."""
         height, width = self.image_size
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, height, width):
-            raise CSKTError(f"images must be uint8 (B, 3, {height}, {width}), got {images.dtype} "
-                            f"{tuple(images.shape)}.")
-        images = normalize(self.crop(self.flip(images.float())).byte())  # flips and crops move whole pixels
-        boxes = erasing_boxes(len(images), self.image_size) * (torch.rand(len(images), 1) < self.erasing)
+        if (
+            images.dtype != torch.uint8
+            or images.ndim != 4
+            or images.shape[1:] != (3, height, width)
+        ):
+            raise CSKTError(
+                f"images must be uint8 (B, 3, {height}, {width}), got {images.dtype} "
+                f"{tuple(images.shape)}."
+            )
+        images = normalize(
+            self.crop(self.flip(images.float())).byte()
+        )  # flips and crops move whole pixels
+        boxes = erasing_boxes(len(images), self.image_size) * (
+            torch.rand(len(images), 1) < self.erasing
+        )
         top, left, tall, wide = boxes.to(images.device).view(-1, 4, 1, 1, 1).unbind(1)
         rows, columns = (torch.arange(size, device=images.device) for size in self.image_size)
         rows = rows[:, None]
         inside = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-        return torch.where(inside, torch.tensor(CLIP_MEAN, device=images.device).view(3, 1, 1), images)
+        return torch.where(
+            inside, torch.tensor(CLIP_MEAN, device=images.device).view(3, 1, 1), images
+        )
 
 
 def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -> Tensor:
@@ -73,11 +91,15 @@ def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -
     first = fits.int().argmax(1, keepdim=True)  # the first that fits; index 0 where none does
     heights, widths = (torch.where(fits, size, 0).gather(1, first) for size in (heights, widths))
     room = torch.cat((height - heights, width - widths), 1) + 1
-    corners = (torch.rand(count, 2) * room).floor().minimum(room - 1)  # minimum: rounding may reach room
+    corners = (
+        (torch.rand(count, 2) * room).floor().minimum(room - 1)
+    )  # minimum: rounding may reach room
     return torch.cat((corners, heights, widths), 1).long()
 
 
-def prefetch(load: Callable[[Tensor], Tensor], items: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+def prefetch(
+    load: Callable[[Tensor], Tensor], items: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """``(item, load(item))`` in order; a thread loads the next one while the last one is worked on."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()

@@ -35,9 +35,17 @@ COUNTED = ("images", "identities", "captions")
 # As published by Li et al. (2017), Ding et al. (2021) and Zhu et al. (2021), references.bib. Captions of CUHK-PEDES are
 # those of reid_raw.json; caption_all.json has two per image by the authors' readme, so there that is right as well.
 PUBLISHED = {
-    "CUHK-PEDES": {"train": (34054, 11003, 68126), "val": (3078, 1000, 6158), "test": (3074, 1000, 6156)},
+    "CUHK-PEDES": {
+        "train": (34054, 11003, 68126),
+        "val": (3078, 1000, 6158),
+        "test": (3074, 1000, 6156),
+    },
     "ICFG-PEDES": {"train": (34674, 3102, 34674), "test": (19848, 1000, 19848)},
-    "RSTPReid": {"train": (18505, 3701, 37010), "val": (1000, 200, 2000), "test": (1000, 200, 2000)},
+    "RSTPReid": {
+        "train": (18505, 3701, 37010),
+        "val": (1000, 200, 2000),
+        "test": (1000, 200, 2000),
+    },
 }
 
 
@@ -67,34 +75,58 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain data for json."""
-        counts, published = ({split: dict(zip(COUNTED, numbers, strict=True)) for split, numbers in table.items()}
-                             for table in (self.counts, PUBLISHED.get(self.name, {})))
-        return {**asdict(self), "annotation": str(self.annotation), "counts": counts, "published": published}
+        counts, published = (
+            {split: dict(zip(COUNTED, numbers, strict=True)) for split, numbers in table.items()}
+            for table in (self.counts, PUBLISHED.get(self.name, {}))
+        )
+        return {
+            **asdict(self),
+            "annotation": str(self.annotation),
+            "counts": counts,
+            "published": published,
+        }
 
     def to_text(self) -> str:
         """A table for people: the counts, then one line per finding, at most :data:`FIRST` of a kind."""
-        lines = [f"{self.name}: {self.annotation}",
-                 "split " + "".join(f"{what:>12}" for what in COUNTED) + "   published"]
+        lines = [
+            f"{self.name}: {self.annotation}",
+            "split " + "".join(f"{what:>12}" for what in COUNTED) + "   published",
+        ]
         for split, numbers in self.counts.items():
-            published = " / ".join(f"{number:,}" for number in PUBLISHED.get(self.name, {}).get(split, ())) or "-"
-            lines.append(f"{split:6}" + "".join(f"{number:12,}" for number in numbers) + f"   {published}")
+            published = (
+                " / ".join(f"{number:,}" for number in PUBLISHED.get(self.name, {}).get(split, ()))
+                or "-"
+            )
+            lines.append(
+                f"{split:6}" + "".join(f"{number:12,}" for number in numbers) + f"   {published}"
+            )
         for severity, findings in (("fault", self.faults), ("note", self.notes)):
-            for kind, group in groupby(findings, key=lambda finding: finding.kind):  # they come ordered by kind
+            for kind, group in groupby(
+                findings, key=lambda finding: finding.kind
+            ):  # they come ordered by kind
                 told = [f"{severity}: {finding.where}: {finding.message}" for finding in group]
                 lines += told[:FIRST]
                 if len(told) > FIRST:
-                    lines.append(f"{severity}: {len(told) - FIRST:,} more of kind {kind!r}; --json lists all")
-        lines.append(f"faults: {len(self.faults):,}, notes: {len(self.notes):,}"
-                     + ("" if self.deep else " (images were not opened; --deep decodes every one)"))
+                    lines.append(
+                        f"{severity}: {len(told) - FIRST:,} more of kind {kind!r}; --json lists all"
+                    )
+        lines.append(
+            f"faults: {len(self.faults):,}, notes: {len(self.notes):,}"
+            + ("" if self.deep else " (images were not opened; --deep decodes every one)")
+        )
         # Whatever the annotation holds (line ends, control characters, lone surrogates), a line stays one line.
-        return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+        return "\n".join(
+            "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines
+        )
 
 
 Checks = Iterator[tuple[bool, Finding]]  # with whether it is a fault or only a note
 Progress = Callable[[Iterable, str, int], Iterable]
 
 
-def verify(name: str, root: str | Path, deep: bool = False, progress: Progress | None = None) -> Report:
+def verify(
+    name: str, root: str | Path, deep: bool = False, progress: Progress | None = None
+) -> Report:
     """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds ``name/``.
 
     ``deep`` also decodes every image, on all cores, and compares what the image cache holds of
@@ -106,19 +138,36 @@ def verify(name: str, root: str | Path, deep: bool = False, progress: Progress |
         raise CSKTError(f"data set {name!r} is unknown; choose one of {', '.join(DATASETS)}.")
     annotation = _find_annotation(name, root)
     if annotation is None:
-        raise CSKTError(f"{name} is not in {root}: looked for {' or '.join(_ANNOTATIONS[name])} there and in "
-                        f"{Path(root) / name}; pass the folder that holds the annotation file as root.")
+        raise CSKTError(
+            f"{name} is not in {root}: looked for {' or '.join(_ANNOTATIONS[name])} there and in "
+            f"{Path(root) / name}; pass the folder that holds the annotation file as root."
+        )
     progress = progress or (lambda items, description, total: items)
     records, missing, malformed = _read(annotation)
-    splits = {split: [record for record in records.values() if record.split == split] for split in SPLITS}
-    counts = {split: (len(members), len({record.identity for record in members}),
-                      sum(len(record.captions) for record in members)) for split, members in splits.items()}
-    found = [*_check_version(name, annotation.parent), *_check_counts(name, annotation, counts),
-             *malformed, *_check_identities(splits), *_check_captions(records, progress),
-             *_check_images(records, missing, annotation.parent, deep, progress)]
+    splits = {
+        split: [record for record in records.values() if record.split == split] for split in SPLITS
+    }
+    counts = {
+        split: (
+            len(members),
+            len({record.identity for record in members}),
+            sum(len(record.captions) for record in members),
+        )
+        for split, members in splits.items()
+    }
+    found = [
+        *_check_version(name, annotation.parent),
+        *_check_counts(name, annotation, counts),
+        *malformed,
+        *_check_identities(splits),
+        *_check_captions(records, progress),
+        *_check_images(records, missing, annotation.parent, deep, progress),
+    ]
     if deep:
         found += _check_caches(name, annotation.parent)
-    faults, notes = (tuple(finding for fault, finding in found if fault is kept) for kept in (True, False))
+    faults, notes = (
+        tuple(finding for fault, finding in found if fault is kept) for kept in (True, False)
+    )
     return Report(name, annotation, deep, counts, faults, notes)
 
 
@@ -137,7 +186,9 @@ def _read(annotation: Path) -> tuple[dict[int, _Record], set[Path], list[tuple[b
         try:
             records[index] = _record(entry, folder, by_identity, "")
         except CSKTError as error:
-            if str(error).startswith(" image "):  # the loader's last check: all else is sound, and counts
+            if str(error).startswith(
+                " image "
+            ):  # the loader's last check: all else is sound, and counts
                 path = folder / "imgs" / entry.get("file_path", entry.get("img_path"))
                 missing[path.parent].append(path)
                 with_image = {**entry, "file_path": annotation.name}  # a file that is there
@@ -145,9 +196,19 @@ def _read(annotation: Path) -> tuple[dict[int, _Record], set[Path], list[tuple[b
             else:
                 found.append((True, Finding("record", f"record {index}", str(error).strip())))
     for parent, paths in missing.items():
-        found.append((True, Finding("missing", os.path.relpath(parent, folder), (
-            f"missing images: {len(paths):,} ({_some(path.name for path in paths)}), looked for without imgs/ too; "
-            "unpack the folder again"))))
+        found.append(
+            (
+                True,
+                Finding(
+                    "missing",
+                    os.path.relpath(parent, folder),
+                    (
+                        f"missing images: {len(paths):,} ({_some(path.name for path in paths)}), looked for without imgs/ too; "
+                        "unpack the folder again"
+                    ),
+                ),
+            )
+        )
     return records, {path for paths in missing.values() for path in paths}, found
 
 
@@ -170,9 +231,17 @@ def _check_caches(name: str, folder: Path) -> Checks:
             for path, different in stale_caches(split):
                 if different:
                     told = _some(os.path.relpath(file, folder) for file in different)
-                    yield True, Finding("cache", split.name, (
-                        f"{path} holds other pixels than the files: {len(different):,} ({told}); "
-                        "remove it"))
+                    yield (
+                        True,
+                        Finding(
+                            "cache",
+                            split.name,
+                            (
+                                f"{path} holds other pixels than the files: {len(different):,} ({told}); "
+                                "remove it"
+                            ),
+                        ),
+                    )
         except CSKTError:  # an image that cannot be decoded, reported already
             continue
 
@@ -183,9 +252,15 @@ def _check_counts(name: str, annotation: Path, counts: dict[str, tuple[int, int,
         if published and annotation.name == "caption_all.json" and numbers[2] == 2 * numbers[0]:
             published = (*published[:2], 2 * published[0])
         if published and numbers != published:
-            wrong = [f"{number:,} {what} instead of {right:,}"
-                     for what, number, right in zip(COUNTED, numbers, published, strict=True) if number != right]
-            yield True, Finding("counts", split, f"{', '.join(wrong)}; obtain the complete data set")
+            wrong = [
+                f"{number:,} {what} instead of {right:,}"
+                for what, number, right in zip(COUNTED, numbers, published, strict=True)
+                if number != right
+            ]
+            yield (
+                True,
+                Finding("counts", split, f"{', '.join(wrong)}; obtain the complete data set"),
+            )
         elif not published and not any(numbers):
             stands_in = split == "val" and _ANNOTATIONS[name] == _ICFG
             advice = "test stands in for it" if stands_in else "obtain the complete data set"
@@ -196,8 +271,16 @@ def _check_identities(splits: dict[str, list[_Record]]) -> Checks:
     for one, other in combinations(splits, 2):
         first, second = ({record.identity for record in splits[split]} for split in (one, other))
         if both := sorted(first & second):
-            yield True, Finding("identity", f"{one}, {other}", (
-                f"identities in both: {len(both):,} ({_some(both)}); obtain the annotation again"))
+            yield (
+                True,
+                Finding(
+                    "identity",
+                    f"{one}, {other}",
+                    (
+                        f"identities in both: {len(both):,} ({_some(both)}); obtain the annotation again"
+                    ),
+                ),
+            )
 
 
 def _check_captions(records: dict[int, _Record], progress: Progress) -> Checks:
@@ -205,17 +288,35 @@ def _check_captions(records: dict[int, _Record], progress: Progress) -> Checks:
     for index, record in progress(records.items(), "captions", len(records)):
         lengths = [len(encode(caption)) for caption in record.captions]
         if empty := [number for number, length in enumerate(lengths, start=1) if not length]:
-            yield True, Finding("caption", f"record {index}", (
-                f"empty captions: {len(empty)} of {len(lengths)} (number {_some(empty)}); write or remove them"))
+            yield (
+                True,
+                Finding(
+                    "caption",
+                    f"record {index}",
+                    (
+                        f"empty captions: {len(empty)} of {len(lengths)} (number {_some(empty)}); write or remove them"
+                    ),
+                ),
+            )
         long[record.split] += [(length + 2, index) for length in lengths if length + 2 > CONTEXT]
     for split, tokens in long.items():
         if tokens:
-            yield False, Finding("caption", split, (f"captions over {CONTEXT} tokens: {len(tokens):,} (longest "
-                                                    f"{max(tokens)[0]}, record {max(tokens)[1]}); they are cut"))
+            yield (
+                False,
+                Finding(
+                    "caption",
+                    split,
+                    (
+                        f"captions over {CONTEXT} tokens: {len(tokens):,} (longest "
+                        f"{max(tokens)[0]}, record {max(tokens)[1]}); they are cut"
+                    ),
+                ),
+            )
 
 
-def _check_images(records: dict[int, _Record], missing: set[Path], folder: Path, deep: bool, progress: Progress
-                  ) -> Checks:
+def _check_images(
+    records: dict[int, _Record], missing: set[Path], folder: Path, deep: bool, progress: Progress
+) -> Checks:
     listed, same = defaultdict(list), defaultdict(list)
     for index, record in records.items():
         listed[record.image].append(index)
@@ -224,14 +325,26 @@ def _check_images(records: dict[int, _Record], missing: set[Path], folder: Path,
         if len(indices) > 1:
             # Of one split and person it is a matter of layout, and one official annotation is said to do so.
             apart = len({(records[index].split, records[index].identity) for index in indices}) > 1
-            yield apart, Finding("path", names[path], f"listed by records {_some(indices)}; merge them into one")
+            yield (
+                apart,
+                Finding(
+                    "path", names[path], f"listed by records {_some(indices)}; merge them into one"
+                ),
+            )
     sizes = {path: path.stat().st_size for path in listed if path not in missing}
     of_size = Counter(sizes.values())
     opened = [path for path, size in sizes.items() if deep or not size or of_size[size] > 1]
     with on_all_cores(partial(_examine, deep=deep), opened) as examined:
-        for path, (damage, digest) in zip(opened, progress(examined, "images", len(opened)), strict=True):
+        for path, (damage, digest) in zip(
+            opened, progress(examined, "images", len(opened)), strict=True
+        ):
             if damage:
-                yield True, Finding("image", names[path], f"{damage}; restore it from the original archive")
+                yield (
+                    True,
+                    Finding(
+                        "image", names[path], f"{damage}; restore it from the original archive"
+                    ),
+                )
             else:
                 same[digest].append(path)
     for paths in same.values():
@@ -239,8 +352,16 @@ def _check_images(records: dict[int, _Record], missing: set[Path], folder: Path,
             members = [records[index] for path in paths for index in listed[path]]
             splits = [split for split in SPLITS if any(record.split == split for record in members)]
             people = sorted({record.identity for record in members})
-            yield len(splits) > 1, Finding("duplicate", ", ".join(splits), (
-                f"the same file: {_some(names[path] for path in paths)} (identity {_some(people)}); keep one of them"))
+            yield (
+                len(splits) > 1,
+                Finding(
+                    "duplicate",
+                    ", ".join(splits),
+                    (
+                        f"the same file: {_some(names[path] for path in paths)} (identity {_some(people)}); keep one of them"
+                    ),
+                ),
+            )
 
 
 def _examine(path: Path, deep: bool) -> tuple[str, str]:

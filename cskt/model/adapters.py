@@ -19,12 +19,19 @@ class ParallelAdapter(nn.Module):
     ``zero_init`` starts ``up`` at zero, so that the block begins as the backbone's own.
     """
 
-    def __init__(self, width: int, reduction: int, scale: float, zero_init: bool = False, eps: float = 1e-5) -> None:
+    def __init__(
+        self, width: int, reduction: int, scale: float, zero_init: bool = False, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         if reduction > width:
-            raise CSKTError(f"reduction must be at most the tower's width {width}, got {reduction}.")
+            raise CSKTError(
+                f"reduction must be at most the tower's width {width}, got {reduction}."
+            )
         self.norm, self.scale = nn.LayerNorm(width, eps), scale
-        self.down, self.up = projection(width, width // reduction), projection(width // reduction, width)
+        self.down, self.up = (
+            projection(width, width // reduction),
+            projection(width // reduction, width),
+        )
         if zero_init:
             nn.init.zeros_(self.up.weight)
 
@@ -36,7 +43,12 @@ class ParallelAdapter(nn.Module):
         are computed again for it rather than kept."""
         if not torch.is_grad_enabled():
             return self.down(self.norm(x))
-        return checkpoint(lambda rows: self.down(self.norm(rows)), x, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(
+            lambda rows: self.down(self.norm(rows)),
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
 
 
 class LowRankUpdate(nn.Module):
@@ -50,7 +62,10 @@ class LowRankUpdate(nn.Module):
 
     def __init__(self, rows: int, width: int, rank: int) -> None:
         super().__init__()
-        self.down, self.up = nn.Parameter(torch.empty(rank, width)), nn.Parameter(torch.zeros(rows, rank))
+        self.down, self.up = (
+            nn.Parameter(torch.empty(rank, width)),
+            nn.Parameter(torch.zeros(rows, rank)),
+        )
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: Tensor, part: slice) -> Tensor:

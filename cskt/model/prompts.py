@@ -23,25 +23,43 @@ class BidirectionalPrompts(nn.Module):
     the prompts that fed it do not exist: ``text_to_vision`` alone leaves t and T2V(t).
     """
 
-    def __init__(self, depth: int, length: int, text_width: int, vision_width: int, text_to_vision: bool = True,
-                 vision_to_text: bool = True) -> None:
+    def __init__(
+        self,
+        depth: int,
+        length: int,
+        text_width: int,
+        vision_width: int,
+        text_to_vision: bool = True,
+        vision_to_text: bool = True,
+    ) -> None:
         super().__init__()
 
         def prompts(width: int, wanted: bool) -> nn.ParameterList:
-            return nn.ParameterList(torch.empty(length, width).normal_(std=INIT_STD) for _ in range(depth * wanted))
+            return nn.ParameterList(
+                torch.empty(length, width).normal_(std=INIT_STD) for _ in range(depth * wanted)
+            )
 
-        self.text, self.vision = prompts(text_width, text_to_vision), prompts(vision_width, vision_to_text)
+        self.text, self.vision = (
+            prompts(text_width, text_to_vision),
+            prompts(vision_width, vision_to_text),
+        )
         self.text_to_vision = nn.ModuleList(projection(text_width, vision_width) for _ in self.text)
-        self.vision_to_text = nn.ModuleList(projection(vision_width, text_width) for _ in self.vision)
+        self.vision_to_text = nn.ModuleList(
+            projection(vision_width, text_width) for _ in self.vision
+        )
         self.depth = depth
 
     def text_rows(self) -> list[Tensor]:
         """What the text tower receives at layers 0..depth-1: (P, text_width) each."""
-        return _joined(list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)])
+        return _joined(
+            list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)]
+        )
 
     def vision_rows(self) -> list[Tensor]:
         """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
-        return _joined([m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision))
+        return _joined(
+            [m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision)
+        )
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, float]:
@@ -51,9 +69,13 @@ class BidirectionalPrompts(nn.Module):
         for name, maps in (("T2V", self.text_to_vision), ("V2T", self.vision_to_text)):
             values = [torch.linalg.svdvals(each.weight.float()) for each in maps]
             shares = [each / each.sum() for each in values]
-            for what, numbers in (("norm", [each.norm() for each in values]),
-                                  ("rank", [torch.special.entr(share).sum().exp() for share in shares])):
-                measured[f"{name} {what}"] = torch.stack(numbers).mean().item() if numbers else float("nan")
+            for what, numbers in (
+                ("norm", [each.norm() for each in values]),
+                ("rank", [torch.special.entr(share).sum().exp() for share in shares]),
+            ):
+                measured[f"{name} {what}"] = (
+                    torch.stack(numbers).mean().item() if numbers else float("nan")
+                )
         return measured
 
     def own(self, tower: str) -> Tensor:
@@ -61,8 +83,14 @@ class BidirectionalPrompts(nn.Module):
         counts = [len(prompts[0]) if len(prompts) else 0 for prompts in (self.text, self.vision)]
         is_text = torch.arange(sum(counts)) < counts[0]
         parameters = [*self.text, *self.vision]
-        return (is_text if tower == "text" else ~is_text).to(parameters[0].device if parameters else "cpu")
+        return (is_text if tower == "text" else ~is_text).to(
+            parameters[0].device if parameters else "cpu"
+        )
 
 
 def _joined(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-    return [torch.cat(pair) for pair in zip(first, second, strict=True)] if first and second else first or second
+    return (
+        [torch.cat(pair) for pair in zip(first, second, strict=True)]
+        if first and second
+        else first or second
+    )

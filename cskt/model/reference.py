@@ -35,8 +35,12 @@ def reference_name(name: str) -> str:
 def reference_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter of a CSKT model under the authors' name; :class:`CSKTError` for LoRA, which they do not have."""
     if model.config.lora:
-        raise CSKTError("the authors' code has no LoRA; only a model without it goes to or from their checkpoints.")
-    return {reference_name(name): parameter for name, parameter in model.counted_parameters().items()}
+        raise CSKTError(
+            "the authors' code has no LoRA; only a model without it goes to or from their checkpoints."
+        )
+    return {
+        reference_name(name): parameter for name, parameter in model.counted_parameters().items()
+    }
 
 
 def to_reference_state(model: nn.Module) -> dict[str, Tensor]:
@@ -49,22 +53,36 @@ def reference_config(state: Mapping[str, Tensor]) -> CSKTConfig:
     names = {kind: f"prompt_learner.{first}" for kind, (first, _) in _PROMPTS.items()}
     down = next((name for name in state if name.endswith("adapter_mlp.down.weight")), None)
     if down is None or not {names["text"], names["vision"]} <= set(state):
-        raise CSKTError("the checkpoint holds no prompts and adapters in the authors' names (prompt_learner.ctx, "
-                        "...adapter_mlp.down.weight); give one that their code saved.")
+        raise CSKTError(
+            "the checkpoint holds no prompts and adapters in the authors' names (prompt_learner.ctx, "
+            "...adapter_mlp.down.weight); give one that their code saved."
+        )
     later = sum(name.startswith(f"prompt_learner.{_PROMPTS['text'][1]}.") for name in state)
-    return CSKTConfig(prompt_length=len(state[names["text"]]), prompt_depth=1 + later,
-                      reduction=state[down].shape[1] // state[down].shape[0])
+    return CSKTConfig(
+        prompt_length=len(state[names["text"]]),
+        prompt_depth=1 + later,
+        reduction=state[down].shape[1] // state[down].shape[0],
+    )
 
 
 def foreign_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     """Frozen tensors that a checkpoint in the authors' names holds and that are not the model's own, further apart than
     half precision explains: the release computes in fp16 throughout and resizes positions before it rounds."""
-    return [name for name, own in reference_parameters(model).items() if not own.requires_grad and name in state
-            and (state[name].shape != own.shape
-                 or (state[name].float() - own.float()).abs().max() > 2e-3 * own.float().abs().max())]
+    return [
+        name
+        for name, own in reference_parameters(model).items()
+        if not own.requires_grad
+        and name in state
+        and (
+            state[name].shape != own.shape
+            or (state[name].float() - own.float()).abs().max() > 2e-3 * own.float().abs().max()
+        )
+    ]
 
 
-def load_reference_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any] | str | os.PathLike) -> None:
+def load_reference_checkpoint(
+    model: nn.Module, checkpoint: Mapping[str, Any] | str | os.PathLike
+) -> None:
     """Loads a state dict, or the path of one, in the authors' names, whole or under ``model`` or ``state_dict``.
 
     It holds every parameter, or the trained ones only (then the backbone stays as it is). Missing, surplus and
@@ -78,4 +96,8 @@ def load_reference_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any] | 
     state = {name: value for name, value in state.items() if not name.endswith("logit_scale")}
     own = reference_parameters(model.unfuse())
     trained = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
-    copy_state(own if any(name in own and name not in trained for name in state) else trained, state, source)
+    copy_state(
+        own if any(name in own and name not in trained for name in state) else trained,
+        state,
+        source,
+    )

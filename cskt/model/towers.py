@@ -38,7 +38,9 @@ class Grid:
     def spread(self, rows: Tensor) -> Tensor:
         """(R, W) -> (batch, columns, W), zeros where no row is."""
         if self.index is not None:
-            rows = rows.new_zeros(self.batch * self.columns, rows.shape[1]).index_copy(0, self.index, rows)
+            rows = rows.new_zeros(self.batch * self.columns, rows.shape[1]).index_copy(
+                0, self.index, rows
+            )
         return rows.unflatten(0, (self.batch, self.columns))
 
     def pack(self, cells: Tensor) -> Tensor:
@@ -93,6 +95,7 @@ class Record:
 
     def keep(self, layer: int) -> Keep | None:
         """What stores the attention weights of ``layer``; None where it was not asked for."""
+
         def store(weights: Tensor) -> Tensor:
             if torch.is_grad_enabled() and not weights.requires_grad:
                 weights.requires_grad_()
@@ -102,19 +105,27 @@ class Record:
         return store if self.wants(layer) else None
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, keep: Keep | None = None) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, keep: Keep | None = None
+) -> Tensor:
     """Scaled dot-product attention of q (B, heads, L, D) over k, v (B, heads, S, D) where ``seen``."""
     # torch's fused kernel for CPUs takes 2.6 times as long, forward and backward, as three products do in bf16.
     if keep is not None or (q.dtype == torch.bfloat16 and q.device.type == "cpu"):
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
-        weights = (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(-1).to(v.dtype)
+        weights = (
+            (scores if seen is None else scores.masked_fill(~seen, -torch.inf))
+            .softmax(-1)
+            .to(v.dtype)
+        )
         return (weights if keep is None else keep(weights)) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x @ weight.T + bias`` in the weight's type, unless autocast decides."""
-    return F.linear(x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype), weight, bias)
+    return F.linear(
+        x if torch.is_autocast_enabled(x.device.type) else x.to(weight.dtype), weight, bias
+    )
 
 
 @dataclass
@@ -139,22 +150,42 @@ class Layer:
         """Of rows (R, W) behind ``ln_1``: (R, 2 W); apart from the queries, as the backward pass keeps only those."""
         return self.inward(normed, slice(normed.shape[1], None))
 
-    def attend(self, x: Tensor, grid: Grid, causal: bool, front: Tensor | None, read: Tensor | None,
-               keep: Keep | None = None) -> Tensor:
+    def attend(
+        self,
+        x: Tensor,
+        grid: Grid,
+        causal: bool,
+        front: Tensor | None,
+        read: Tensor | None,
+        keep: Keep | None = None,
+    ) -> Tensor:
         """What attention adds to x (R, W), or to the rows ``read`` (batch,) of it: each row's sample and, before it,
         the keys and values ``front`` (S, 2 W) that all samples share."""
         normed = self.block.ln_1(x)
-        q = grid.spread(self.queries(normed)) if read is None else self.queries(normed[read])[:, None]
+        q = (
+            grid.spread(self.queries(normed))
+            if read is None
+            else self.queries(normed[read])[:, None]
+        )
         k, v = grid.spread(self.keys_values(normed)).chunk(2, dim=-1)
         seen = None if read is None or not causal else grid.filled()
         if front is not None:
-            k, v = (torch.cat([shared.expand(grid.batch, -1, -1), own], dim=1)
-                    for shared, own in zip(front.chunk(2, dim=-1), (k, v), strict=True))
+            k, v = (
+                torch.cat([shared.expand(grid.batch, -1, -1), own], dim=1)
+                for shared, own in zip(front.chunk(2, dim=-1), (k, v), strict=True)
+            )
             if seen is not None:
                 seen = F.pad(seen, (len(front), 0), value=True)
         if causal and read is None:
-            size, known = (q.shape[1], k.shape[1]), q.is_cuda and keep is None  # on a GPU the kernel knows this mask
-            seen = causal_lower_right(*size) if known else q.new_ones(size).bool().tril(size[1] - size[0])
+            size, known = (
+                (q.shape[1], k.shape[1]),
+                q.is_cuda and keep is None,
+            )  # on a GPU the kernel knows this mask
+            seen = (
+                causal_lower_right(*size)
+                if known
+                else q.new_ones(size).bool().tril(size[1] - size[0])
+            )
         heads = self.block.attn.num_heads
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
         out = attention(q, k, v, seen, keep).transpose(1, 2).flatten(2)
@@ -167,8 +198,14 @@ class Layer:
     def feed_forward(self, x: Tensor) -> Tensor:
         """What MLP and adapter add to x (R, W)."""
         normed, (expand, activation, contract) = self.block.ln_2(x), self.block.mlp
-        if isinstance(activation, QuickGELU):  # silu is one pass over memory, and the factors cost nothing here
-            hidden = F.silu(torch.addmm(expand.bias, normed, expand.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU))
+        if isinstance(
+            activation, QuickGELU
+        ):  # silu is one pass over memory, and the factors cost nothing here
+            hidden = F.silu(
+                torch.addmm(
+                    expand.bias, normed, expand.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU
+                )
+            )
             y = torch.addmm(contract.bias, hidden, contract.weight.t(), alpha=1 / QUICK_GELU)
         else:
             y = contract(activation(expand(normed)))
@@ -188,21 +225,37 @@ class FusedLayer(Layer):
         block, adapter = layer.block, layer.adapter
         expand, activation, contract = block.mlp
         self.quick, self.activation = isinstance(activation, QuickGELU), activation
-        factor, scale = QUICK_GELU if self.quick else 1.0, getattr(block.ls_2, "gamma", torch.ones(len(contract.bias)))
-        wide, scale = block.ln_2.weight.dtype, scale.to(block.ln_2.weight)  # a frozen matrix may have been cast
+        factor, scale = (
+            QUICK_GELU if self.quick else 1.0,
+            getattr(block.ls_2, "gamma", torch.ones(len(contract.bias))),
+        )
+        wide, scale = (
+            block.ln_2.weight.dtype,
+            scale.to(block.ln_2.weight),
+        )  # a frozen matrix may have been cast
         up = [(block.ln_2, factor * expand.weight.to(wide), factor * expand.bias.to(wide))]
-        down = [(scale[:, None] / factor * contract.weight.to(wide), scale * contract.bias.to(wide))]
+        down = [
+            (scale[:, None] / factor * contract.weight.to(wide), scale * contract.bias.to(wide))
+        ]
         if adapter is not None:
             up.append((adapter.norm, adapter.down.weight, adapter.down.bias))
             down.append((adapter.scale * adapter.up.weight, adapter.scale * adapter.up.bias))
         self.units = len(expand.bias)
         merged = block.attn.in_proj_weight.to(wide)
         pairs = {
-            "inward": (merged if layer.lora is None else merged + layer.lora.merged(), block.attn.in_proj_bias),
+            "inward": (
+                merged if layer.lora is None else merged + layer.lora.merged(),
+                block.attn.in_proj_bias,
+            ),
             "outward": (block.attn.out_proj.weight, block.attn.out_proj.bias),
-            "up": (torch.cat([weight * norm.weight for norm, weight, _ in up]),
-                   torch.cat([weight @ norm.bias + bias for norm, weight, bias in up])),
-            "down": (torch.cat([weight for weight, _ in down], dim=1), sum(bias for _, bias in down)),
+            "up": (
+                torch.cat([weight * norm.weight for norm, weight, _ in up]),
+                torch.cat([weight @ norm.bias + bias for norm, weight, bias in up]),
+            ),
+            "down": (
+                torch.cat([weight for weight, _ in down], dim=1),
+                sum(bias for _, bias in down),
+            ),
         }
         self.maps = {name: tuple(part.to(dtype) for part in pair) for name, pair in pairs.items()}
 
@@ -216,15 +269,22 @@ class FusedLayer(Layer):
     def feed_forward(self, x: Tensor) -> Tensor:
         hidden = linear(F.layer_norm(x, x.shape[1:], eps=self.block.ln_2.eps), *self.maps["up"])
         if self.quick:
-            F.silu(hidden[:, :self.units], inplace=True)
+            F.silu(hidden[:, : self.units], inplace=True)
         else:
-            hidden[:, :self.units] = self.activation(hidden[:, :self.units])
-        F.relu(hidden[:, self.units:], inplace=True)
+            hidden[:, : self.units] = self.activation(hidden[:, : self.units])
+        F.relu(hidden[:, self.units :], inplace=True)
         return linear(hidden, *self.maps["down"])
 
 
-def run_layer(layer: Layer, x: Tensor, grid: Grid, causal: bool, front: Tensor | None = None,
-              read: Tensor | None = None, keep: Keep | None = None) -> Tensor:
+def run_layer(
+    layer: Layer,
+    x: Tensor,
+    grid: Grid,
+    causal: bool,
+    front: Tensor | None = None,
+    read: Tensor | None = None,
+    keep: Keep | None = None,
+) -> Tensor:
     """``x + attention``, then ``x + mlp + adapter``: rows (R, W) -> (R, W), or (batch, W) with ``read``."""
     x = (x if read is None else x[read]) + layer.attend(x, grid, causal, front, read, keep)
     return x + layer.feed_forward(x)
@@ -236,10 +296,15 @@ checkpointed = functools.partial(checkpoint, run_layer, use_reentrant=False)
 
 def prompt_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor]) -> list[Tensor]:
     """Keys and values (P, 2 W) of the prompts (P, W) of the first layers."""
-    return [layer.keys_values(layer.block.ln_1(rows)) for layer, rows in zip(layers, prompts, strict=False)]
+    return [
+        layer.keys_values(layer.block.ln_1(rows))
+        for layer, rows in zip(layers, prompts, strict=False)
+    ]
 
 
-def prefix_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor], start: Tensor) -> list[Tensor]:
+def prefix_keys_values(
+    layers: Sequence[Layer], prompts: Sequence[Tensor], start: Tensor
+) -> list[Tensor]:
     """Keys and values (1 + P, 2 W) at each layer of the start token (1, W) and the text prompts behind it."""
     x, shared = start, []
     for i, layer in enumerate(layers):
@@ -247,14 +312,27 @@ def prefix_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor], start
             x = torch.cat([x[:1], prompts[i]])
         shared.append(layer.keys_values(layer.block.ln_1(x)))
         if i + 1 < len(layers):
-            x = x[:1] if i + 1 < len(prompts) else x  # prompts that are replaced next need not be run
+            x = (
+                x[:1] if i + 1 < len(prompts) else x
+            )  # prompts that are replaced next need not be run
             x = run_layer(layer, x, Grid(1, len(x)), causal=True)
     return shared
 
 
-def run_tower(layers: Sequence[Layer], x: Tensor, grid: Grid, *, causal: bool, read: Tensor | int = 0,
-              front: Sequence[Tensor] = (), prompts: Sequence[Tensor] = (), at: int = 0, rows_from: int = 0,
-              step: Callable[..., Tensor] = run_layer, record: Record | None = None) -> Tensor:
+def run_tower(
+    layers: Sequence[Layer],
+    x: Tensor,
+    grid: Grid,
+    *,
+    causal: bool,
+    read: Tensor | int = 0,
+    front: Sequence[Tensor] = (),
+    prompts: Sequence[Tensor] = (),
+    at: int = 0,
+    rows_from: int = 0,
+    step: Callable[..., Tensor] = run_layer,
+    record: Record | None = None,
+) -> Tensor:
     """All layers: rows x (R, W) -> the row in column ``read``, or ``read[b]``, of each sample: (batch, W).
 
     ``front[i]`` is what all samples share at layer i. Where prompts are read, they are rows of every sample: before
@@ -265,7 +343,10 @@ def run_tower(layers: Sequence[Layer], x: Tensor, grid: Grid, *, causal: bool, r
     for i, layer in enumerate(layers):
         if rows_from <= i < len(prompts):
             cells, new = grid.spread(x), prompts[i].to(x.dtype).expand(grid.batch, -1, -1)
-            cells, placed = torch.cat([cells[:, :at], new, cells[:, at + placed:]], dim=1), new.shape[1]
+            cells, placed = (
+                torch.cat([cells[:, :at], new, cells[:, at + placed :]], dim=1),
+                new.shape[1],
+            )
             x, grid = cells.flatten(0, 1), Grid(*cells.shape[:2])
         shared = front[i] if i < len(front) else None
         if record is not None:
@@ -273,5 +354,12 @@ def run_tower(layers: Sequence[Layer], x: Tensor, grid: Grid, *, causal: bool, r
             if record.wants(i):
                 record.outputs[i] = grid.spread(x)
         else:
-            x = step(layer, x, grid, causal, shared, grid.rows(read).to(x.device) if i == len(layers) - 1 else None)
+            x = step(
+                layer,
+                x,
+                grid,
+                causal,
+                shared,
+                grid.rows(read).to(x.device) if i == len(layers) - 1 else None,
+            )
     return x if record is None else x[grid.rows(read)]

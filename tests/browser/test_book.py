@@ -13,7 +13,10 @@ pytestmark = pytest.mark.timeout(600)
 
 def pages() -> list[str]:
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [
+        toc["root"],
+        *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"]),
+    ]
 
 
 @pytest.mark.parametrize("name", pages())
@@ -38,8 +41,11 @@ def test_the_query_browser_answers_on_the_static_page(book, page):
     chooser.wait_for(timeout=20_000)
     shown = page.locator(".cskt-hits:visible").first.inner_html()
     chooser.select_option(index=3)
-    page.wait_for_function("old => [...document.querySelectorAll('.cskt-hits')]"
-                           ".some(hits => hits.offsetParent && hits.innerHTML !== old)", arg=shown)
+    page.wait_for_function(
+        "old => [...document.querySelectorAll('.cskt-hits')]"
+        ".some(hits => hits.offsetParent && hits.innerHTML !== old)",
+        arg=shown,
+    )
     assert page.locator(".cskt-hits:visible").first.inner_html() != shown
     assert page.locator(".cskt-hits:visible img[alt]").count() >= 8
 

@@ -54,22 +54,38 @@ def folder(tmp_path_factory) -> Path:
     generator, images = np.random.default_rng(0), []
     for colour in COLOURS.values():
         for _ in range(2):
-            images.append(np.clip(np.array(colour) + generator.normal(0, 20, (128, 64, 3)), 0, 255).astype(np.uint8))
-    facts = [{"identity": i // 2, "camera": f"c{i % 2}", "source": f"{i}.png"} for i in range(len(images))]
+            images.append(
+                np.clip(np.array(colour) + generator.normal(0, 20, (128, 64, 3)), 0, 255).astype(
+                    np.uint8
+                )
+            )
+    facts = [
+        {"identity": i // 2, "camera": f"c{i % 2}", "source": f"{i}.png"}
+        for i in range(len(images))
+    ]
     torch.manual_seed(0)
     cskt.load_model("cskt-mini", config=cskt.CSKTConfig.mini()).save_pretrained(folder / "model")
     for name, model in (("cskt", folder / "model"), ("zero-shot", "cskt-mini")):
         with Gallery(folder / f"{name}.db", model) as gallery:
             gallery.add(np.stack(images), facts)
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=[new_code_cell(SIDE_BY_SIDE)], metadata={"kernelspec": kernel}),
-                   folder / "two.ipynb")
-    papermill.execute_notebook(ROOT / "notebooks" / "demo.ipynb", folder / "demo.ipynb",
-                               {"gallery": str(folder / "cskt.db")}, prepare_only=True, progress_bar=False)
+    nbformat.write(
+        new_notebook(cells=[new_code_cell(SIDE_BY_SIDE)], metadata={"kernelspec": kernel}),
+        folder / "two.ipynb",
+    )
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "demo.ipynb",
+        folder / "demo.ipynb",
+        {"gallery": str(folder / "cskt.db")},
+        prepare_only=True,
+        progress_bar=False,
+    )
     (folder / "more").mkdir()
     Image.fromarray(images[0][::-1]).save(folder / "more" / f"{HOSTILE}.png")
     (folder / "more" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    Image.fromarray(generator.integers(0, 255, (2100, 2000, 3), dtype=np.uint8)).save(folder / "large.bmp")
+    Image.fromarray(generator.integers(0, 255, (2100, 2000, 3), dtype=np.uint8)).save(
+        folder / "large.bmp"
+    )
     Image.fromarray(images[4]).save(folder / "mine.png")
     return folder
 
@@ -77,11 +93,18 @@ def folder(tmp_path_factory) -> Path:
 @contextlib.contextmanager
 def running(command: list, folder: Path, port: int) -> Iterator[subprocess.Popen]:
     """A server that answers on the port, and ends with all that it has started."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-                   "OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(folder / ".config"),
-                   "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+        "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        server = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             for _ in range(240):
                 assert server.poll() is None, (folder / "log").read_text()
@@ -90,7 +113,9 @@ def running(command: list, folder: Path, port: int) -> Iterator[subprocess.Popen
                 time.sleep(0.25)
             yield server
         finally:
-            children = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+            children = (
+                psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+            )
             server.send_signal(signal.SIGTERM)
             server.wait(30)
             for child in psutil.wait_procs(children, timeout=10)[1]:
@@ -113,7 +138,9 @@ def voila(serve, folder):
 
 def opened(page, address: str):
     """The page, once the demo is on it."""
-    page.goto(address, wait_until="load", timeout=120_000)  # Voila's page is complete when the notebook has run
+    page.goto(
+        address, wait_until="load", timeout=120_000
+    )  # Voila's page is complete when the notebook has run
     page.get_by_label("Describe").wait_for(timeout=120_000)
     return page
 
@@ -133,7 +160,9 @@ def upload(page, file: Path) -> None:
 
 def shows(page, count: int) -> None:
     """So many hits, once they are drawn."""
-    page.wait_for_function("count => document.querySelectorAll('.cskt-demo figure').length === count", arg=count)
+    page.wait_for_function(
+        "count => document.querySelectorAll('.cskt-demo figure').length === count", arg=count
+    )
 
 
 def test_a_reader_searches_and_asks_why(voila, folder, page):
@@ -144,14 +173,19 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     panels.nth(1).wait_for()
     shows(page, 20)
     assert "synthetic" in page.locator(".cskt-said").last.inner_text()
-    assert figures.get_by_text("✓ right").count() >= 1 and figures.get_by_text("✗ wrong").count() >= 10
+    assert (
+        figures.get_by_text("✓ right").count() >= 1 and figures.get_by_text("✗ wrong").count() >= 10
+    )
     assert page.locator(".cskt-demo img:not([alt]), .cskt-demo img[alt='']").count() == 0
     assert page.get_by_text("zero-shot", exact=True).locator("visible=true").count() >= 1
 
     page.get_by_label("Camera").select_option("c1")
     page.get_by_text("Only 6 images fit the filter.").wait_for()
     shows(page, 12)
-    assert all("camera c1" in alt for alt in figures.locator("img").evaluate_all("all => all.map(one => one.alt)"))
+    assert all(
+        "camera c1" in alt
+        for alt in figures.locator("img").evaluate_all("all => all.map(one => one.alt)")
+    )
     page.get_by_label("Model").select_option("CSKT")
     shows(page, 6)
     page.get_by_label("Camera").select_option("all")
@@ -164,12 +198,17 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     for panel in panels.all():
         assert second in panel.inner_text() and panel.locator("code").count() == 4
         assert panel.locator("[title]").count() == 32, "a cell for each of the 8 x 4 patches"
-    picture, heat = panels.first.locator("img").bounding_box(), panels.first.locator("img + div").bounding_box()
+    picture, heat = (
+        panels.first.locator("img").bounding_box(),
+        panels.first.locator("img + div").bounding_box(),
+    )
     assert picture == heat
 
     page.get_by_role("button", name="more like this").nth(1).click()
     page.locator(".cskt-said b").get_by_text(f"more like {second}").wait_for()
-    page.wait_for_function("name => document.querySelector('.cskt-demo figure img').alt.includes(name)", arg=second)
+    page.wait_for_function(
+        "name => document.querySelector('.cskt-demo figure img').alt.includes(name)", arg=second
+    )
     assert "1.00" in figures.first.inner_text()
     page.get_by_label("Earlier").select_option(index=1)
     page.locator(".cskt-said b").get_by_text("a person in red").wait_for()
@@ -196,10 +235,16 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     assert page.evaluate("window.hacked") is None and page.locator("img[src=x]").count() == 0
 
     processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-    listening = {connection.laddr.ip.removeprefix("::ffff:") for process in processes
-                 for connection in process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN}
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in processes
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
     assert listening == {"127.0.0.1"}
-    asked = urllib.request.Request(address, headers={"Host": "evil.example"})  # a page whose name leads here
+    asked = urllib.request.Request(
+        address, headers={"Host": "evil.example"}
+    )  # a page whose name leads here
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(asked, timeout=60)
     # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else fails.
@@ -214,14 +259,21 @@ def test_the_app_by_keyboard_alone(voila, page):
     opened(page, f"{voila[0]}/voila/render/demo.ipynb")
     text = page.inner_text("body")
     assert page.locator("h1").inner_text().startswith("Find a person by a description")
-    assert "Everything stays on this machine" in text and "consent" in text and "import cskt" not in text
+    assert (
+        "Everything stays on this machine" in text
+        and "consent" in text
+        and "import cskt" not in text
+    )
 
     def tab_to(what: str) -> None:
         for _ in range(60):
             page.keyboard.press("Tab")
-            if page.evaluate("""what => {
+            if page.evaluate(
+                """what => {
                     const at = document.activeElement;
-                    return [at.innerText, at.labels?.[0]?.innerText].some(text => text?.trim() === what) }""", what):
+                    return [at.innerText, at.labels?.[0]?.innerText].some(text => text?.trim() === what) }""",
+                what,
+            ):
                 return
         raise AssertionError(f"Tab never comes to {what}")
 
@@ -246,18 +298,36 @@ def test_the_app_by_keyboard_alone(voila, page):
 def test_the_demo_in_jupyterlab(folder, page):
     """Run All, a search, a map."""
     port = free_port()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-               f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-               "--ServerApp.password=", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
-               f"--LabApp.workspaces_dir={folder / '.workspaces'}",
-               f"--LabApp.user_settings_dir={folder / '.settings'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=",
+        "--ServerApp.password=",
+        f"--ServerApp.root_dir={folder}",
+        "--LabApp.news_url=None",
+        f"--LabApp.workspaces_dir={folder / '.workspaces'}",
+        f"--LabApp.user_settings_dir={folder / '.settings'}",
+    ]
     with running(command, folder, port):
         address = f"http://127.0.0.1:{port}"
         page.goto(f"{address}/lab/tree/two.ipynb?reset", wait_until="load")
         for _ in range(240):  # Run All is lost on a kernel that is not there yet
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/kernels") as answer:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{address}/api/kernels") as answer,
+            ):
                 kernels = json.load(answer)
-                if kernels and kernels[0]["execution_state"] == "idle" and kernels[0]["connections"] > 0:
+                if (
+                    kernels
+                    and kernels[0]["execution_state"] == "idle"
+                    and kernels[0]["connections"] > 0
+                ):
                     break
             page.wait_for_timeout(250)
         page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -273,7 +343,9 @@ def test_the_demo_in_jupyterlab(folder, page):
 @pytest.mark.parametrize("arguments", [[], ["GALLERY=my.db"]])
 def test_make_demo_says_where_and_what(arguments):
     """The command that make would run."""
-    done = subprocess.run(["make", "-n", "demo", "PORT=9999", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "-n", "demo", "PORT=9999", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0 and 'notebooks/demo.py --port "9999"' in done.stdout
     assert ('--gallery "my.db"' in done.stdout) == bool(arguments)
 
@@ -284,7 +356,9 @@ def test_a_missing_gallery_is_said_before_anything_is_served(serve, tmp_path, mo
     assert f"there is no gallery at {tmp_path / 'gone.db'}" in capsys.readouterr().err
 
 
-def test_what_is_served_is_said_and_has_the_parameters(serve, folder, tmp_path, monkeypatch, capsys):
+def test_what_is_served_is_said_and_has_the_parameters(
+    serve, folder, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "demo.ipynb", tmp_path / "notebooks")
     monkeypatch.setattr(serve, "ROOT", tmp_path)
@@ -293,7 +367,11 @@ def test_what_is_served_is_said_and_has_the_parameters(serve, folder, tmp_path, 
     monkeypatch.setattr(os, "execv", lambda program, command: served.append(command))
     serve.main(["--gallery", "zero-shot.db", "--port", "9999"])
     (command,) = served
-    assert {"--Voila.ip=127.0.0.1", "--port=9999", str(tmp_path / "runs" / "demo-9999.ipynb")} <= set(command)
+    assert {
+        "--Voila.ip=127.0.0.1",
+        "--port=9999",
+        str(tmp_path / "runs" / "demo-9999.ipynb"),
+    } <= set(command)
     said = capsys.readouterr().out
     assert "zero-shot.db: 1" in said and "http://127.0.0.1:9999" in said
     cells = nbformat.read(tmp_path / "runs" / "demo-9999.ipynb", as_version=4).cells

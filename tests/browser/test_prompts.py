@@ -30,7 +30,9 @@ display(widgets.PromptExplorer(cskt.load_model("cskt-mini"), images, captions))"
 @pytest.fixture
 def maps() -> np.ndarray:
     """Of two images, three layers and four prompts."""
-    return np.random.default_rng(1).dirichlet(np.ones(41), (2, 3, 4))[..., :32].reshape(2, 3, 4, 8, 4)
+    return (
+        np.random.default_rng(1).dirichlet(np.ones(41), (2, 3, 4))[..., :32].reshape(2, 3, 4, 8, 4)
+    )
 
 
 @pytest.fixture
@@ -38,11 +40,20 @@ def static(page, maps, tmp_path):
     """Two views on one page, the second with hostile text; the first of them as a locator."""
     images = np.random.default_rng(0).integers(0, 255, (2, 128, 64, 3), dtype=np.uint8)
     names = ["projected 1", "projected 2", "own 1", "own 2"]
-    hostile = ["</script><script>window.hacked = 1</script>", '"><img src=x onerror="window.hacked = 1">', "own 1", "b"]
-    views = [widgets.prompt_view(images, maps, names, "Where patches look"),
-             widgets.prompt_view(images, maps, hostile, hostile[1])]
+    hostile = [
+        "</script><script>window.hacked = 1</script>",
+        '"><img src=x onerror="window.hacked = 1">',
+        "own 1",
+        "b",
+    ]
+    views = [
+        widgets.prompt_view(images, maps, names, "Where patches look"),
+        widgets.prompt_view(images, maps, hostile, hostile[1]),
+    ]
     file = tmp_path / "view.html"
-    file.write_text("<!doctype html><meta charset=utf-8><title>view</title>" + "".join(views), encoding="utf-8")
+    file.write_text(
+        "<!doctype html><meta charset=utf-8><title>view</title>" + "".join(views), encoding="utf-8"
+    )
     page.goto(file.as_uri(), wait_until="load")
     yield page.locator(".cskt-view").first
     assert not page.errors and page.evaluate("window.hacked") is None
@@ -51,15 +62,22 @@ def static(page, maps, tmp_path):
 
 def seen(view) -> tuple[str, str, str]:
     """The two numbers and the overlay's pixels."""
-    return (view.locator(".low").inner_text(), view.locator(".high").inner_text(),
-            view.locator("canvas").evaluate("canvas => canvas.toDataURL()"))
+    return (
+        view.locator(".low").inner_text(),
+        view.locator(".high").inner_text(),
+        view.locator("canvas").evaluate("canvas => canvas.toDataURL()"),
+    )
 
 
 def test_every_choice_changes_numbers_and_overlay(static, maps):
     """What is shown is that map's; the other view stays as it is."""
     other, before = static.page.locator(".cskt-view").nth(1), []
     untouched = seen(other)
-    image, layer, prompt = static.locator("[type=radio]"), static.get_by_label("Layer"), static.get_by_label("Prompt")
+    image, layer, prompt = (
+        static.locator("[type=radio]"),
+        static.get_by_label("Layer"),
+        static.get_by_label("Prompt"),
+    )
 
     def expect(*place: int) -> None:
         assert seen(static)[:2] == (f"{maps[place].min():.4f}", f"{maps[place].max():.4f}")
@@ -70,14 +88,18 @@ def test_every_choice_changes_numbers_and_overlay(static, maps):
     picture = static.locator(".stage img").nth(1).get_attribute("src")
     static.locator("[role=radiogroup] img").nth(1).click()
     expect(1, 0, 0)
-    assert {big.get_attribute("src") for big in static.locator(".stage img").all()}.isdisjoint({picture})
+    assert {big.get_attribute("src") for big in static.locator(".stage img").all()}.isdisjoint(
+        {picture}
+    )
     layer.fill("3")
     expect(1, 2, 0)
     prompt.select_option("own 2")
     expect(1, 2, 3)
     assert static.locator(".stage img").nth(0).get_attribute("alt") == "image 2"
     assert static.locator(".shown").inner_text() == "image 2, layer 3, prompt own 2"
-    assert static.get_by_alt_text("image 2, layer 3, prompt own 2, shaded by attention").count() == 1
+    assert (
+        static.get_by_alt_text("image 2, layer 3, prompt own 2, shaded by attention").count() == 1
+    )
     image.nth(1).focus()
     static.page.keyboard.press("ArrowLeft")
     expect(0, 2, 3)
@@ -90,9 +112,13 @@ def test_every_choice_changes_numbers_and_overlay(static, maps):
 
 def test_the_overlay_is_strongest_where_attention_is(static, maps):
     alphas = static.locator("canvas").evaluate(
-        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]")[3::4]
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    )[3::4]
     assert len(alphas) == 32 and np.argmax(alphas) == maps[0, 0, 0].argmax() and min(alphas) == 0
-    over, under = static.locator("canvas").bounding_box(), static.locator(".stage img").nth(1).bounding_box()
+    over, under = (
+        static.locator("canvas").bounding_box(),
+        static.locator(".stage img").nth(1).bounding_box(),
+    )
     assert over == under
 
 
@@ -100,10 +126,13 @@ def test_the_overlay_is_strongest_where_attention_is(static, maps):
 def voila(tmp_path_factory):
     """The address of a running notebook that shows a PromptExplorer; the server ends with the tests."""
     folder = tmp_path_factory.mktemp("voila")
-    cell = dict(cell_type="code", execution_count=None, id="a", metadata={}, outputs=[], source=NOTEBOOK)
+    cell = dict(
+        cell_type="code", execution_count=None, id="a", metadata={}, outputs=[], source=NOTEBOOK
+    )
     kernel = dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
-    (folder / "explorer.ipynb").write_text(json.dumps(dict(cells=[cell], metadata=kernel, nbformat=4,
-                                                           nbformat_minor=5)))
+    (folder / "explorer.ipynb").write_text(
+        json.dumps(dict(cells=[cell], metadata=kernel, nbformat=4, nbformat_minor=5))
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -132,8 +161,12 @@ def test_the_explorer_answers_under_voila(voila, page):
         """What both views hold once they have followed."""
         before = picture.inner_html(), words.inner_html()
         act()
-        page.wait_for_function("before => [...document.querySelectorAll('.widget-html')].slice(0, 2)"
-                               ".every((view, i) => view.innerHTML !== before[i])", arg=before, timeout=10_000)
+        page.wait_for_function(
+            "before => [...document.querySelectorAll('.widget-html')].slice(0, 2)"
+            ".every((view, i) => view.innerHTML !== before[i])",
+            arg=before,
+            timeout=10_000,
+        )
         return picture.inner_text(), words.inner_text()
 
     page.locator(".widget-slider [role=slider]").first.focus()

@@ -21,13 +21,69 @@ from cskt.model.cskt import fit_captions
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "book" / "_assets" / "search"
 pytestmark = pytest.mark.timeout(600)
-PIECES = ["red", "Coat", "'s", "'LL", "\t", "\n", "&amp;", "&eacute;", "&#233;", "&#x1F600;", "&lt;b&gt;", "<b>",
-          "&notit;", "<end_of_text>", "<start_of_text>", "😀", "👩🏽‍🚀", "日本語", "Ω", "ß", "İ", "ﬁ", "１２",
-          "½", "²", "_",
-          "--", "!?", "’", "“", "é", "e\u0301", "\u00a0", "\u3000", "\ufeff", "\u200d", "Привет", "مرحبا", "हिन्दी",
-          "&", "&;",
-          "'", "\u0085", "\u2028", "\x1b[31m", "Ⅷ", "ŉ", "&amp;lt;", "&#128;", "&#0;", "&#x110000;", "'ſ", "</script>"]
-BLOCKS = [(32, 126), (0xA0, 0x24F), (0x370, 0x5FF), (0x2000, 0x2BFF), (0x4E00, 0x9FFF), (0x1F300, 0x1F64F)]
+PIECES = [
+    "red",
+    "Coat",
+    "'s",
+    "'LL",
+    "\t",
+    "\n",
+    "&amp;",
+    "&eacute;",
+    "&#233;",
+    "&#x1F600;",
+    "&lt;b&gt;",
+    "<b>",
+    "&notit;",
+    "<end_of_text>",
+    "<start_of_text>",
+    "😀",
+    "👩🏽‍🚀",
+    "日本語",
+    "Ω",
+    "ß",
+    "İ",
+    "ﬁ",
+    "１２",
+    "½",
+    "²",
+    "_",
+    "--",
+    "!?",
+    "’",
+    "“",
+    "é",
+    "e\u0301",
+    "\u00a0",
+    "\u3000",
+    "\ufeff",
+    "\u200d",
+    "Привет",
+    "مرحبا",
+    "हिन्दी",
+    "&",
+    "&;",
+    "'",
+    "\u0085",
+    "\u2028",
+    "\x1b[31m",
+    "Ⅷ",
+    "ŉ",
+    "&amp;lt;",
+    "&#128;",
+    "&#0;",
+    "&#x110000;",
+    "'ſ",
+    "</script>",
+]
+BLOCKS = [
+    (32, 126),
+    (0xA0, 0x24F),
+    (0x370, 0x5FF),
+    (0x2000, 0x2BFF),
+    (0x4E00, 0x9FFF),
+    (0x1F300, 0x1F64F),
+]
 
 
 @functools.cache
@@ -39,13 +95,21 @@ def queries() -> dict:
 def texts() -> list[str]:
     """The test captions and strange strings, without those in which ftfy repairs a wrong decoding."""
     draw = random.Random(0)
-    strange = ["".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randint(0, 40)))
-               for _ in range(2000)]
-    strange += ["".join(chr(draw.randint(*draw.choice(BLOCKS))) for _ in range(draw.randint(1, 50)))
-                for _ in range(2000)]
+    strange = [
+        "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randint(0, 40)))
+        for _ in range(2000)
+    ]
+    strange += [
+        "".join(chr(draw.randint(*draw.choice(BLOCKS))) for _ in range(draw.randint(1, 50)))
+        for _ in range(2000)
+    ]
     settings = dict(fix_encoding=False, decode_inconsistent_utf8=False)
-    kept = [text for text in strange if ftfy.fix_text(text) == ftfy.fix_text(text, **settings)
-            and "Cn" not in map(unicodedata.category, html.unescape(text))]  # of a newer Unicode than Python's
+    kept = [
+        text
+        for text in strange
+        if ftfy.fix_text(text) == ftfy.fix_text(text, **settings)
+        and "Cn" not in map(unicodedata.category, html.unescape(text))
+    ]  # of a newer Unicode than Python's
     assert len(kept) > 2000
     return queries()["captions"] + kept
 
@@ -54,40 +118,56 @@ def test_the_tokenizer_is_open_clip_s(page):
     model, strings = load_model("cskt-mini"), texts()
     page.goto("about:blank")
     page.add_script_tag(path=search.ASSETS / "tokenizer.js")
-    found = page.evaluate("""([tables, texts]) => {
+    found = page.evaluate(
+        """([tables, texts]) => {
       const tokenizer = csktTokenizer(tables);
       return texts.map((text) => [tokenizer.encode(text), tokenizer.fit(tokenizer.encode(text))]);
-    }""", [search.tokenizer_tables(model), strings])
+    }""",
+        [search.tokenizer_tables(model), strings],
+    )
     ids = model.tokenize(strings)
     fitted, ends = fit_captions(ids, model.end_token, 77 - model.num_prompts)
     long = 0
-    for text, (every, read), row, cut, end in zip(strings, found, ids.tolist(), fitted.tolist(), ends.tolist(),
-                                                  strict=True):
+    for text, (every, read), row, cut, end in zip(
+        strings, found, ids.tolist(), fitted.tolist(), ends.tolist(), strict=True
+    ):
         assert every + [0] * (77 - len(every)) == row, ascii(text)
         assert read == cut[: end + 1], ascii(text)
         long += len(every) == 77
     assert 100 < long < len(strings) / 2, "both ways of cutting are tried"
     said = ["A red coat.", "a flamboyant, red Giraffe's 7 coats <b>!", "日本語 red"]
-    words = page.evaluate("""([tables, texts]) => {
+    words = page.evaluate(
+        """([tables, texts]) => {
       const tokenizer = csktTokenizer(tables);
       return texts.map((text) => [...new Set(tokenizer.words(text).filter((w) => !w.known).map((w) => w.text))]);
-    }""", [search.tokenizer_tables(model), said])
-    assert words == [model.unknown_words(text) for text in said] and words[0] == [] and "flamboyant" in words[1]
+    }""",
+        [search.tokenizer_tables(model), said],
+    )
+    assert (
+        words == [model.unknown_words(text) for text in said]
+        and words[0] == []
+        and "flamboyant" in words[1]
+    )
 
 
 @pytest.fixture
 def served(book):
     """The book's address on a web server of this machine."""
+
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             pass
 
         def do_GET(self):
-            if self.path == "/favicon.ico":  # every browser asks for one; any other missing file is an error
+            if (
+                self.path == "/favicon.ico"
+            ):  # every browser asks for one; any other missing file is an error
                 return self.send_response_only(204) or self.end_headers()
             return super().do_GET()
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=book))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=book)
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -98,8 +178,10 @@ def ready(page, address: str):
     """The page opened and its encoder started; returns the status line."""
     page.goto(address, wait_until="load")
     status = page.locator(".cskt-search .status")
-    page.wait_for_function("document.querySelector('.cskt-search .status').textContent.startsWith('Ready')",
-                           timeout=60_000)
+    page.wait_for_function(
+        "document.querySelector('.cskt-search .status').textContent.startsWith('Ready')",
+        timeout=60_000,
+    )
     return status
 
 
@@ -132,9 +214,11 @@ def test_search_from_disk(book, page):
     gallery = json.loads((DATA / "gallery.data.js").read_text().partition(" = ")[2].rstrip(";\n"))
     person = gallery["identities"][queries()["images"][0]]
     ranking = zip(queries()["order"][0], queries()["scores"][0], strict=True)
-    expected = [f"rank {rank}, identity {gallery['identities'][image]}, camera {gallery['cameras'][image]}, similarity "
-                f"{score:.2f} {'✓ right' if gallery['identities'][image] == person else '✗ wrong'}"
-                for rank, (image, score) in enumerate(ranking, start=1)]
+    expected = [
+        f"rank {rank}, identity {gallery['identities'][image]}, camera {gallery['cameras'][image]}, similarity "
+        f"{score:.2f} {'✓ right' if gallery['identities'][image] == person else '✗ wrong'}"
+        for rank, (image, score) in enumerate(ranking, start=1)
+    ]
     assert hits(page) == expected
     assert page.locator(".hits .right").count() == sum("✓" in text for text in expected) > 0
     assert not page.locator(".notes").is_visible()
@@ -142,7 +226,9 @@ def test_search_from_disk(book, page):
     assert page.locator(".words li").count() == len(caption.split())
 
     ask(page, "a flamboyant person in red")
-    page.get_by_text("This backbone has never seen: flamboyant. Such words tell it nothing.").wait_for()
+    page.get_by_text(
+        "This backbone has never seen: flamboyant. Such words tell it nothing."
+    ).wait_for()
     assert "✓" not in "".join(hits(page)) and "Nobody knows who is meant" in status.inner_text()
     page.get_by_label("Hits").fill("50")
     page.locator(".camera").select_option("c2")
@@ -156,7 +242,10 @@ def test_search_from_disk(book, page):
 def test_search_from_a_web_server(served, page):
     ready(page, f"{served}/results/search.html")
     assert "captions: the same 10 images for 100%" in check(page, 20)
-    assert all(url.startswith((served, "data:", f"blob:{served}")) for url in page.requests) and not page.errors
+    assert (
+        all(url.startswith((served, "data:", f"blob:{served}")) for url in page.requests)
+        and not page.errors
+    )
 
 
 def test_whatever_is_typed_gets_a_plain_answer(book, page):
@@ -171,19 +260,29 @@ def test_whatever_is_typed_gets_a_plain_answer(book, page):
     for text, unknown in [
         ("red <img/src=x/onerror=window.hacked=1> <script>window.hacked=1</script>", "onerror"),
         ("😀👩🏽‍🚀", "😀👩🏽‍🚀"),
-        ("日本語のコート", "日本語のコート"), ("مرحبا &lt;b&gt; red", "مرحبا"), ("<end_of_text>", ""),
+        ("日本語のコート", "日本語のコート"),
+        ("مرحبا &lt;b&gt; red", "مرحبا"),
+        ("<end_of_text>", ""),
     ]:
         ask(page, text)
-        page.wait_for_function("([text]) => document.querySelector('.notes').textContent.includes(text) "
-                               "&& document.querySelector('.status').textContent.includes('images in')", arg=[unknown])
+        page.wait_for_function(
+            "([text]) => document.querySelector('.notes').textContent.includes(text) "
+            "&& document.querySelector('.status').textContent.includes('images in')",
+            arg=[unknown],
+        )
         assert len(hits(page)) == 10
         if len(text.split()) > 1:  # word by word, as typed
-            page.wait_for_function("(end) => document.querySelector('.words li:last-child')?.textContent.endsWith(end)",
-                                   arg=text.split()[-1])
+            page.wait_for_function(
+                "(end) => document.querySelector('.words li:last-child')?.textContent.endsWith(end)",
+                arg=text.split()[-1],
+            )
     ask(page, "a man in a red coat with a black hat " * 12)
     page.get_by_text("The sentence is too long: what follows").wait_for()
     page.wait_for_timeout(500)
-    assert page.evaluate("window.hacked") is None and page.locator(".hits script, .words script").count() == 0
+    assert (
+        page.evaluate("window.hacked") is None
+        and page.locator(".hits script, .words script").count() == 0
+    )
     assert not page.errors
 
 
@@ -192,13 +291,17 @@ def test_a_browser_without_the_means_shows_precomputed_hits(book, page, missing)
     page.add_init_script(f"delete globalThis.{missing}")
     page.goto((book / "results/search.html").as_uri(), wait_until="load")
     status = page.locator(".cskt-search .status")
-    status.get_by_text(f"The text encoder does not run here: this browser has no {missing}.").wait_for()
+    status.get_by_text(
+        f"The text encoder does not run here: this browser has no {missing}."
+    ).wait_for()
     before = hits(page)
     page.get_by_label("Example").select_option(index=2)
     status.get_by_text("Python's ranking.").wait_for()
     assert len(hits(page)) == 10 and hits(page) != before
     ask(page, "a red coat")
-    status.get_by_text("The text encoder does not run in this browser: choose an example").wait_for()
+    status.get_by_text(
+        "The text encoder does not run in this browser: choose an example"
+    ).wait_for()
     assert not page.errors
 
 
@@ -206,4 +309,6 @@ def test_before_anything_is_loaded_an_example_is_there(book, page):
     page.route("**/*.data.js", lambda route: route.abort())
     page.goto((book / "results/search.html").as_uri(), wait_until="load")
     page.get_by_text("Only the example below can be shown.").wait_for()
-    assert len(hits(page)) == 10 and all(mark.endswith(("✓ right", "✗ wrong")) for mark in hits(page))
+    assert len(hits(page)) == 10 and all(
+        mark.endswith(("✓ right", "✗ wrong")) for mark in hits(page)
+    )

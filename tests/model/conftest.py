@@ -21,11 +21,15 @@ DATA = Path(__file__).parents[1] / "data"
 
 def build_clip(seed=0, image_size=(64, 32), vision_layers=2, text_layers=2, **extra):
     torch.manual_seed(seed)
-    vision = dict(layers=vision_layers, width=32, head_width=16, patch_size=16, image_size=image_size)
+    vision = dict(
+        layers=vision_layers, width=32, head_width=16, patch_size=16, image_size=image_size
+    )
     text = dict(layers=text_layers, width=16, heads=2, context_length=77, vocab_size=49408)
     vision.update(extra.pop("vision", {}))
     text.update(extra.pop("text", {}))
-    return open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text, **{"quick_gelu": True, **extra}).eval()
+    return open_clip.CLIP(
+        embed_dim=16, vision_cfg=vision, text_cfg=text, **{"quick_gelu": True, **extra}
+    ).eval()
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +49,14 @@ class Golden:
         base, scale = next((b, s) for pattern, b, s in self.scale_rules if re.search(pattern, name))
         if isinstance(scale, str):  # "a/sqrt(fan_in)" or "a/sqrt(shape[0])"
             top, under = re.fullmatch(r"([\d.]+)/sqrt\((fan_in|shape\[0\])\)", scale).groups()
-            scale = ast.literal_eval(top) / math.sqrt(math.prod(shape[1:]) if under == "fan_in" else shape[0])
-        x = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+            scale = ast.literal_eval(top) / math.sqrt(
+                math.prod(shape[1:]) if under == "fan_in" else shape[0]
+            )
+        x = (
+            np.random.default_rng(zlib.crc32(name.encode()))
+            .standard_normal(shape)
+            .astype(np.float32)
+        )
         return torch.from_numpy(np.float32(base) + x * np.float32(scale))
 
     def state(self, shapes, dtype=torch.float64):
@@ -54,19 +64,25 @@ class Golden:
 
     def images(self, dtype=torch.float64):
         shape = (4, 3, *self.cfg["img"])
-        return torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype(np.float32)).to(dtype)
+        return torch.from_numpy(
+            np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        ).to(dtype)
 
     def model(self, dtype=torch.float64):
         c = self.cfg
         backbone = build_clip(
-            image_size=tuple(c["img"]), vision_layers=c["vl"], text_layers=c["tl"],
+            image_size=tuple(c["img"]),
+            vision_layers=c["vl"],
+            text_layers=c["tl"],
             vision=dict(width=c["vw"], head_width=64, patch_size=c["patch"]),
             text=dict(width=c["tw"], heads=c["tw"] // 64),
         )
         backbone.text_projection = torch.nn.Parameter(torch.empty(c["tw"], c["embed"]))
         backbone.visual.proj = torch.nn.Parameter(torch.empty(c["vw"], c["embed"]))
         backbone = backbone.to(dtype)
-        load_clip_state(backbone, self.state(self.clip_state_dict_shapes, dtype), (c["grid"],) * 2, "golden")
+        load_clip_state(
+            backbone, self.state(self.clip_state_dict_shapes, dtype), (c["grid"],) * 2, "golden"
+        )
         model = CSKT(backbone, self.config)
         model.load_reference_checkpoint(self.state(self.trainable_shapes, dtype))
         return model

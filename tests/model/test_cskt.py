@@ -14,7 +14,12 @@ from cskt.model.cskt import fit_captions
 pytestmark = pytest.mark.numerics
 OFF = CSKTConfig().for_method("zero-shot")
 END = 49407
-CAPTIONS = ["A man in a black coat.", "She carries a red bag and walks a small dog. " * 12, "", "blue shoes"]
+CAPTIONS = [
+    "A man in a black coat.",
+    "She carries a red bag and walks a small dog. " * 12,
+    "",
+    "blue shoes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +32,27 @@ def plain_equal(backbone, config=OFF, tolerance=1e-5, captions=CAPTIONS):
     images = torch.randn(1, 3, *model.image_size, generator=torch.Generator().manual_seed(1))
     ids = model.tokenize(captions)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode_image(images), backbone.encode_image(images), rtol=0, atol=tolerance)
-        torch.testing.assert_close(model.encode_text(ids), backbone.encode_text(ids), rtol=0, atol=tolerance)
+        torch.testing.assert_close(
+            model.encode_image(images), backbone.encode_image(images), rtol=0, atol=tolerance
+        )
+        torch.testing.assert_close(
+            model.encode_text(ids), backbone.encode_text(ids), rtol=0, atol=tolerance
+        )
 
 
-@pytest.mark.parametrize("extra", [
-    {}, {"quick_gelu": False}, {"vision": {"ls_init_value": 0.1}}, {"text": {"proj_bias": True}},
-    {"vision": {"no_ln_pre": True}}, {"text": {"pool_type": "eos", "eos_id": END}}, {"vision_layers": 1},
-    {"text": {"proj_type": "none"}},
-])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"quick_gelu": False},
+        {"vision": {"ls_init_value": 0.1}},
+        {"text": {"proj_bias": True}},
+        {"vision": {"no_ln_pre": True}},
+        {"text": {"pool_type": "eos", "eos_id": END}},
+        {"vision_layers": 1},
+        {"text": {"proj_type": "none"}},
+    ],
+)
 def test_without_prompts_and_adapters_it_is_the_backbone(small_clip, extra):
     plain_equal(small_clip(**extra))
 
@@ -46,18 +63,28 @@ def test_depth_zero_and_scale_zero_is_the_backbone(small_clip):
     plain_equal(small_clip(), CSKTConfig().for_method("lora"))
 
 
-@pytest.mark.parametrize(("name", "size"), [
-    ("ViT-B-16-quickgelu", (384, 128)), ("ViT-B-32", (224, 224)), ("ViT-L-14", (384, 128)), ("cskt-mini", (128, 64))])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("ViT-B-16-quickgelu", (384, 128)),
+        ("ViT-B-32", (224, 224)),
+        ("ViT-L-14", (384, 128)),
+        ("cskt-mini", (128, 64)),
+    ],
+)
 def test_without_prompts_and_adapters_it_is_open_clip(name, size):
     torch.manual_seed(0)
     plain_equal(create_backbone(name, image_size=size))
 
 
-@pytest.mark.parametrize(("name", "size", "trainable", "total"), [
-    ("ViT-B-16-quickgelu", (384, 128), 12_117_888, 161_735_552),
-    ("ViT-B-32", (224, 224), 12_117_888, None),
-    ("ViT-L-14", (384, 128), None, None),
-])
+@pytest.mark.parametrize(
+    ("name", "size", "trainable", "total"),
+    [
+        ("ViT-B-16-quickgelu", (384, 128), 12_117_888, 161_735_552),
+        ("ViT-B-32", (224, 224), 12_117_888, None),
+        ("ViT-L-14", (384, 128), None, None),
+    ],
+)
 def test_parameter_counts_of_real_backbones(name, size, trainable, total):
     with torch.device("meta"):
         model = CSKT(create_backbone(name, image_size=size))
@@ -65,7 +92,11 @@ def test_parameter_counts_of_real_backbones(name, size, trainable, total):
     assert total is None or model.num_total == total
     rows = [line.split() for line in model.summary().splitlines()[2:]]
     trained, every = ([int(row[i].replace(",", "")) for row in rows] for i in (-2, -1))
-    assert (sum(trained[:-1]), sum(every[:-1])) == (trained[-1], every[-1]) == (model.num_trainable, model.num_total)
+    assert (
+        (sum(trained[:-1]), sum(every[:-1]))
+        == (trained[-1], every[-1])
+        == (model.num_trainable, model.num_total)
+    )
     assert repr(model) == model.summary()
 
 
@@ -75,14 +106,21 @@ def test_methods_train_what_they_say(small_clip, method):
     names = set(model.trainable_state())
     kinds = {name.split(".")[0] for name in names}
     expected = {
-        "zero-shot": set(), "full": {"backbone"}, "prompts-text-to-image": {"prompts"},
-        "prompts-image-to-text": {"prompts"}, "bpt": {"prompts"}, "adapter-vision": {"vision_adapters"},
-        "adapter-text": {"text_adapters"}, "dat": {"vision_adapters", "text_adapters"},
+        "zero-shot": set(),
+        "full": {"backbone"},
+        "prompts-text-to-image": {"prompts"},
+        "prompts-image-to-text": {"prompts"},
+        "bpt": {"prompts"},
+        "adapter-vision": {"vision_adapters"},
+        "adapter-text": {"text_adapters"},
+        "dat": {"vision_adapters", "text_adapters"},
         "lora": {"vision_lora", "text_lora"},
         "cskt": {"prompts", "vision_adapters", "text_adapters"},
     }
     assert kinds == expected[method]
-    features = model(torch.randn(3, 3, 64, 32), model.tokenize(["a man", "a woman in red", "a dog"]))
+    features = model(
+        torch.randn(3, 3, 64, 32), model.tokenize(["a man", "a woman in red", "a dog"])
+    )
     if names:
         sdm_loss(*features, torch.tensor([0, 1, 1])).backward()
         without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -106,14 +144,20 @@ def test_lora_is_open_clip_with_updated_weights(small_clip):
     assert model.num_trainable == 2 * 3 * (16 + 48) + 2 * 3 * (32 + 96)
     merged = small_clip()
     with torch.no_grad():
-        for blocks, updates in ((merged.transformer.resblocks, model.text_lora),
-                                (merged.visual.transformer.resblocks, model.vision_lora)):
+        for blocks, updates in (
+            (merged.transformer.resblocks, model.text_lora),
+            (merged.visual.transformer.resblocks, model.vision_lora),
+        ):
             for block, update in zip(blocks, updates, strict=True):
                 update.up.normal_()
                 block.attn.in_proj_weight += update.up @ update.down
         images, ids = torch.randn(2, 3, 64, 32), model.tokenize(CAPTIONS)
-        torch.testing.assert_close(model.encode_image(images), merged.encode_image(images), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(model.encode_text(ids), merged.encode_text(ids), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            model.encode_image(images), merged.encode_image(images), rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(
+            model.encode_text(ids), merged.encode_text(ids), rtol=1e-4, atol=1e-5
+        )
     with pytest.raises(CSKTError, match="no LoRA"):
         model.to_reference_state()
 
@@ -147,8 +191,12 @@ def test_frozen_stays_frozen(small_clip):
         optimizer.zero_grad()
         sdm_loss(*model(images, ids), torch.tensor([0, 1, 1, 2])).backward()
         optimizer.step()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.backbone.state_dict().items())
-    assert not any(torch.equal(tensor, start[name]) for name, tensor in model.trainable_state().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in model.backbone.state_dict().items()
+    )
+    assert not any(
+        torch.equal(tensor, start[name]) for name, tensor in model.trainable_state().items()
+    )
 
 
 def test_full_fine_tuning_moves_everything_but_the_temperature(small_clip):
@@ -173,13 +221,17 @@ def test_a_caption_does_not_depend_on_its_company(model, lengths, random):
     with torch.no_grad():
         together = model.encode_text(ids)
         order = torch.tensor(random.sample(range(len(ids)), len(ids)))
-        torch.testing.assert_close(model.encode_text(ids[order]), together[order], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            model.encode_text(ids[order]), together[order], rtol=1e-9, atol=1e-12
+        )
         for row, feature in zip(ids, together, strict=True):
             end = int((row == END).int().argmax())
             noisy = row.clone()
-            noisy[end + 1:] = random.randrange(49406)
+            noisy[end + 1 :] = random.randrange(49406)
             for alone in (row, row[: end + 1], noisy):
-                torch.testing.assert_close(model.encode_text(alone[None])[0], feature, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(
+                    model.encode_text(alone[None])[0], feature, rtol=1e-9, atol=1e-12
+                )
 
 
 @settings(max_examples=60, deadline=None)
@@ -197,37 +249,45 @@ def test_normalize_and_single_inputs(model):
     images, ids = torch.randn(2, 3, 64, 32, dtype=torch.float64), model.tokenize("a man")
     with torch.no_grad():
         assert model(images)[1] is None and model(token_ids=ids)[0] is None
-        for plain, unit in ((model.encode_image(images), model.encode_image(images, normalize=True)),
-                            (model.encode_text(ids), model.encode_text(ids.int(), normalize=True))):
+        for plain, unit in (
+            (model.encode_image(images), model.encode_image(images, normalize=True)),
+            (model.encode_text(ids), model.encode_text(ids.int(), normalize=True)),
+        ):
             torch.testing.assert_close(plain / plain.norm(dim=-1, keepdim=True), unit)
     with pytest.raises(CSKTError, match="images, token_ids or both"):
         model()
 
 
-@pytest.mark.parametrize(("images", "message"), [
-    (torch.zeros(1, 3, 32, 64), r"\(B, 3, 64, 32\).*got \(1, 3, 32, 64\)"),
-    (torch.zeros(1, 1, 64, 32), r"got \(1, 1, 64, 32\)"),
-    (torch.zeros(0, 3, 64, 32), r"B >= 1, got \(0,"),
-    (torch.zeros(3, 64, 32), r"got \(3, 64, 32\)"),
-    (torch.zeros(1, 3, 64, 32, dtype=torch.uint8), "torch.float64, got torch.uint8"),
-    ([[1.0]], "got list"),
-])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 3, 32, 64), r"\(B, 3, 64, 32\).*got \(1, 3, 32, 64\)"),
+        (torch.zeros(1, 1, 64, 32), r"got \(1, 1, 64, 32\)"),
+        (torch.zeros(0, 3, 64, 32), r"B >= 1, got \(0,"),
+        (torch.zeros(3, 64, 32), r"got \(3, 64, 32\)"),
+        (torch.zeros(1, 3, 64, 32, dtype=torch.uint8), "torch.float64, got torch.uint8"),
+        ([[1.0]], "got list"),
+    ],
+)
 def test_bad_images(model, images, message):
     with pytest.raises(CSKTError, match=message):
         model.encode_image(images)
 
 
-@pytest.mark.parametrize(("ids", "message"), [
-    (torch.tensor([[49406, 320, 0]]), "row 0 lacks the end token 49407"),
-    (torch.tensor([[49406, END, 0], [END, 0, 0]]), "row 1 lacks the end token"),
-    (torch.tensor([[49406, 60000, END]]), "from 0 to 49407, got 49406 to 60000"),
-    (torch.tensor([[49406, -1, END]]), "got -1"),
-    (torch.tensor([[49406, 320, END], [5, 320, END]]), r"one start token, got \[5, 49406\]"),
-    (torch.zeros(0, 77, dtype=torch.long), r"B >= 1, got \(0, 77\)"),
-    (torch.zeros(1, 78, dtype=torch.long), r"\(B, 77\)"),
-    (torch.zeros(1, 77), "integers, got torch.float32"),
-    ("a man", "got str"),
-])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (torch.tensor([[49406, 320, 0]]), "row 0 lacks the end token 49407"),
+        (torch.tensor([[49406, END, 0], [END, 0, 0]]), "row 1 lacks the end token"),
+        (torch.tensor([[49406, 60000, END]]), "from 0 to 49407, got 49406 to 60000"),
+        (torch.tensor([[49406, -1, END]]), "got -1"),
+        (torch.tensor([[49406, 320, END], [5, 320, END]]), r"one start token, got \[5, 49406\]"),
+        (torch.zeros(0, 77, dtype=torch.long), r"B >= 1, got \(0, 77\)"),
+        (torch.zeros(1, 78, dtype=torch.long), r"\(B, 77\)"),
+        (torch.zeros(1, 77), "integers, got torch.float32"),
+        ("a man", "got str"),
+    ],
+)
 def test_bad_token_ids(model, ids, message):
     with pytest.raises(CSKTError, match=message):
         model.encode_text(ids)

@@ -12,7 +12,11 @@ pytestmark = pytest.mark.numerics
 
 
 def close(value, expected, relative):
-    value = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    value = (
+        value.detach()
+        if isinstance(value, torch.Tensor)
+        else torch.as_tensor(value, dtype=torch.float64)
+    )
     expected = torch.as_tensor(expected, dtype=value.dtype)
     assert (value - expected).abs().max() <= relative * expected.abs().max()
 
@@ -30,19 +34,27 @@ def test_features_losses_and_every_gradient(golden, dtype, key, relative):
     loss = sdm_loss(image_features, text_features, golden.identities)
     close(loss, expected["sdm_loss"], relative)
     loss.backward()
-    gradients = {n: p.grad.norm().item() for n, p in reference_parameters(model).items() if p.grad is not None}
+    gradients = {
+        n: p.grad.norm().item()
+        for n, p in reference_parameters(model).items()
+        if p.grad is not None
+    }
     assert gradients == pytest.approx(expected["grad_norms_sdm"], rel=relative)
 
 
 def test_every_block(golden):
     model = golden.model()
-    for tower, encode, inputs in (("image", model.encode_image, golden.images()),
-                                  ("text", model.encode_text, golden.token_ids)):
+    for tower, encode, inputs in (
+        ("image", model.encode_image, golden.images()),
+        ("text", model.encode_text, golden.token_ids),
+    ):
         record = Record()
         with torch.no_grad():
             recorded, direct = encode(inputs, record=record), encode(inputs)
         close(direct, recorded, 1e-12)  # computing less must change nothing
-        for x, expected in zip(record.outputs.values(), golden.float64["blocks"][tower], strict=True):
+        for x, expected in zip(
+            record.outputs.values(), golden.float64["blocks"][tower], strict=True
+        ):
             assert x.shape[1] == expected["len"]
             close(x.norm(), expected["l2_of_whole_tensor"], 1e-9)
             close(x[:, 0].norm(dim=-1), expected["l2_first_token_per_sample"], 1e-9)
@@ -53,7 +65,11 @@ def test_six_steps_of_adam_as_released(golden):
     model, expected = golden.model(), golden.float64
     images, parameters = golden.images(), reference_parameters(model)
     weights, biases = dict(lr=3e-4, weight_decay=4e-5), dict(lr=6e-4, weight_decay=0.0)
-    groups = [{"params": [p], **(biases if "bias" in n else weights)} for n, p in parameters.items() if p.requires_grad]
+    groups = [
+        {"params": [p], **(biases if "bias" in n else weights)}
+        for n, p in parameters.items()
+        if p.requires_grad
+    ]
     optimizer = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-3)
     trace = []
     for _ in range(6):

@@ -24,8 +24,13 @@ def features(model):
 def test_round_trip(small_clip, tmp_path):
     model = CSKT(small_clip(), CONFIG)
     model.save_pretrained(tmp_path / "model")
-    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == ["adapter.safetensors", "config.json"]
-    assert set(load_file(tmp_path / "model" / "adapter.safetensors")) == set(model.trainable_state())
+    assert sorted(file.name for file in (tmp_path / "model").iterdir()) == [
+        "adapter.safetensors",
+        "config.json",
+    ]
+    assert set(load_file(tmp_path / "model" / "adapter.safetensors")) == set(
+        model.trainable_state()
+    )
     again = CSKT.from_pretrained(tmp_path / "model", backbone=small_clip())
     assert again.config == CONFIG and torch.equal(features(model), features(again))
     model.save_pretrained(tmp_path / "half", dtype=torch.bfloat16)
@@ -55,21 +60,40 @@ def over_a_file(small_clip, tmp_path, monkeypatch):
     private = tmp_path / "private" / "weights.safetensors"
     private.parent.mkdir()
     backbone = small_clip()
-    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, private)
-    monkeypatch.setattr(backbones, "create_backbone", lambda name, pretrained, size: CSKT(
-        small_clip(), CONFIG).backbone if Path(pretrained).is_file() else pytest.fail(f"{pretrained} is no file"))
+    save_file(
+        {name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, private
+    )
+    monkeypatch.setattr(
+        backbones,
+        "create_backbone",
+        lambda name, pretrained, size: (
+            CSKT(small_clip(), CONFIG).backbone
+            if Path(pretrained).is_file()
+            else pytest.fail(f"{pretrained} is no file")
+        ),
+    )
     return CSKT(backbone, CONFIG, source={"name": "ViT-B-32", "pretrained": str(private)}), private
 
 
-def test_a_saved_model_names_no_folder_and_finds_its_weights_again(over_a_file, tmp_path, monkeypatch):
+def test_a_saved_model_names_no_folder_and_finds_its_weights_again(
+    over_a_file, tmp_path, monkeypatch
+):
     model, private = over_a_file
     model.save_pretrained(tmp_path / "model")
     text = (tmp_path / "model" / "config.json").read_text()
-    assert str(tmp_path) not in text and json.loads(text)["backbone"]["pretrained"] == "weights.safetensors"
-    with pytest.raises(CSKTError, match="needs the backbone weights 'weights.safetensors', which are not there; give"):
+    assert (
+        str(tmp_path) not in text
+        and json.loads(text)["backbone"]["pretrained"] == "weights.safetensors"
+    )
+    with pytest.raises(
+        CSKTError,
+        match="needs the backbone weights 'weights.safetensors', which are not there; give",
+    ):
         CSKT.from_pretrained(tmp_path / "model")
     expected = features(model)
-    assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model", pretrained=str(private))), expected)
+    assert torch.equal(
+        features(CSKT.from_pretrained(tmp_path / "model", pretrained=str(private))), expected
+    )
     monkeypatch.chdir(private.parent)
     assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model")), expected)
     monkeypatch.chdir(tmp_path)
@@ -77,9 +101,19 @@ def test_a_saved_model_names_no_folder_and_finds_its_weights_again(over_a_file, 
     assert torch.equal(features(CSKT.from_pretrained(tmp_path / "model")), expected)
 
 
-@pytest.mark.parametrize(("pretrained", "shown"), [
-    (None, None), ("openai", "openai"), ("laion2b_s34b_b88k", "laion2b_s34b_b88k"), ("~/x.pt", "x.pt"),
-    ("/data/me/x.pt", "x.pt"), ("../x.pt", "x.pt"), ("C:\\Users\\me\\x.pt", "x.pt"), (Path("/a/b.bin"), "b.bin")])
+@pytest.mark.parametrize(
+    ("pretrained", "shown"),
+    [
+        (None, None),
+        ("openai", "openai"),
+        ("laion2b_s34b_b88k", "laion2b_s34b_b88k"),
+        ("~/x.pt", "x.pt"),
+        ("/data/me/x.pt", "x.pt"),
+        ("../x.pt", "x.pt"),
+        ("C:\\Users\\me\\x.pt", "x.pt"),
+        (Path("/a/b.bin"), "b.bin"),
+    ],
+)
 def test_of_a_path_the_name_is_public_and_a_tag_is_all_of_it(pretrained, shown):
     assert backbones.public_name(pretrained) == shown
 
@@ -92,7 +126,9 @@ def test_damaged_or_missing_files_are_named(small_clip, tmp_path):
     with pytest.raises(CSKTError, match="adapter.safetensors is damaged"):
         CSKT.from_pretrained(tmp_path, backbone=small_clip())
     CSKT(small_clip(), CONFIG).save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"cskt": {"prompt_lengths": 4}, "backbone": {}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"cskt": {"prompt_lengths": 4}, "backbone": {}})
+    )
     with pytest.raises(CSKTError, match="cannot be read.*prompt_lengths"):
         CSKT.from_pretrained(tmp_path, backbone=small_clip())
 
@@ -111,18 +147,29 @@ def test_reference_names_are_the_authors(golden):
     state = golden.model().to_reference_state()
     frozen = {f"base_model.{name}" for name in golden.clip_state_dict_shapes}
     assert set(state) == frozen | set(golden.trainable_shapes)
-    assert {name: list(state[name].shape) for name in golden.trainable_shapes} == golden.trainable_shapes
+    assert {
+        name: list(state[name].shape) for name in golden.trainable_shapes
+    } == golden.trainable_shapes
 
 
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s},
-                                  lambda s: {"model": {f"module.{n}": t for n, t in s.items()}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"model": s, "epoch": 3},
+        lambda s: {"state_dict": s},
+        lambda s: {"model": {f"module.{n}": t for n, t in s.items()}},
+    ],
+)
 def test_reference_checkpoint_round_trip(small_clip, tmp_path, wrap):
     model, other = CSKT(small_clip(), CONFIG), CSKT(small_clip(seed=1), CONFIG)
     torch.save(wrap(model.to_reference_state()), tmp_path / "best.pth")
     other.load_reference_checkpoint(tmp_path / "best.pth")
     assert torch.equal(features(model), features(other))
     again = CSKT(small_clip(), CONFIG)
-    again.load_reference_checkpoint(wrap({n: t.half() for n, t in model.to_reference_state().items()}))
+    again.load_reference_checkpoint(
+        wrap({n: t.half() for n, t in model.to_reference_state().items()})
+    )
     torch.testing.assert_close(features(again), features(model), rtol=0.02, atol=0.02)
 
 
@@ -136,11 +183,18 @@ def test_reference_checkpoint_that_does_not_fit(small_clip, tmp_path):
     with pytest.raises(CSKTError) as caught:
         model.load_reference_checkpoint(state)
     text = str(caught.value)
-    assert "base_model.visual.conv1.weight" in text.split("surplus")[0] and "prompt_learner.ctx" in text
+    assert (
+        "base_model.visual.conv1.weight" in text.split("surplus")[0]
+        and "prompt_learner.ctx" in text
+    )
     assert "surplus: classifier.weight" in text
     assert "prompt_learner.tmap.weight (expected (32, 16), got (3, 16))" in text
     assert torch.equal(features(model), before)
-    for content, message in (({"model": 3}, "does not fit"), ({}, "no state dict"), ([1], "no state dict")):
+    for content, message in (
+        ({"model": 3}, "does not fit"),
+        ({}, "no state dict"),
+        ([1], "no state dict"),
+    ):
         torch.save(content, tmp_path / "x.pth")
         with pytest.raises(CSKTError, match=message):
             model.load_reference_checkpoint(tmp_path / "x.pth")

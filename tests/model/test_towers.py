@@ -19,15 +19,26 @@ CAPTIONS = ["a man in red", "", "word " * 67, "word " * 90]
 IMAGES = torch.randn(4, 3, 64, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 LABELS = torch.tensor([0, 1, 1, 2])
 CASES = {
-    "cskt": {}, "one prompt": {"prompt_length": 1}, "shallow": {"prompt_depth": 1}, "two of three": {"prompt_depth": 2},
-    "no prompts": {"prompt_depth": 0}, "text to image": {"vision_to_text": False},
-    "image to text": {"text_to_vision": False}, "no text adapter": {"text_adapter": False},
-    "no vision adapter": {"vision_adapter": False}, "no direction": {"text_to_vision": False, "vision_to_text": False},
-    "trained backbone": {"train_backbone": True}, "eight prompts": {"prompt_length": 4},
+    "cskt": {},
+    "one prompt": {"prompt_length": 1},
+    "shallow": {"prompt_depth": 1},
+    "two of three": {"prompt_depth": 2},
+    "no prompts": {"prompt_depth": 0},
+    "text to image": {"vision_to_text": False},
+    "image to text": {"text_to_vision": False},
+    "no text adapter": {"text_adapter": False},
+    "no vision adapter": {"vision_adapter": False},
+    "no direction": {"text_to_vision": False, "vision_to_text": False},
+    "trained backbone": {"train_backbone": True},
+    "eight prompts": {"prompt_length": 4},
 }
-SHAPES = {"equal towers": dict(vision_layers=3, text_layers=3), "deep vision": dict(vision_layers=3, text_layers=2),
-          "deep text": dict(vision_layers=2, text_layers=3), "gelu": dict(quick_gelu=False),
-          "layer scale": dict(vision={"ls_init_value": 0.3}, text={"ls_init_value": 0.2})}
+SHAPES = {
+    "equal towers": dict(vision_layers=3, text_layers=3),
+    "deep vision": dict(vision_layers=3, text_layers=2),
+    "deep text": dict(vision_layers=2, text_layers=3),
+    "gelu": dict(quick_gelu=False),
+    "layer scale": dict(vision={"ls_init_value": 0.3}, text={"ls_init_value": 0.2}),
+}
 
 
 def close(value, expected):
@@ -36,7 +47,9 @@ def close(value, expected):
 
 def model_of(small_clip, shape="equal towers", **settings):
     torch.manual_seed(3)
-    model = CSKT(small_clip(**SHAPES[shape]), CSKTConfig(**{"prompt_length": 2, **settings})).double()
+    model = CSKT(
+        small_clip(**SHAPES[shape]), CSKTConfig(**{"prompt_length": 2, **settings})
+    ).double()
     for parameter in model.parameters():
         if parameter.requires_grad:  # away from the start, where much is zero
             torch.nn.init.normal_(parameter, std=0.3)
@@ -46,8 +59,10 @@ def model_of(small_clip, shape="equal towers", **settings):
 def features(model, record=False):
     ids = model.tokenize(CAPTIONS)
     with torch.no_grad():
-        return (model.encode_image(IMAGES, record=Record() if record else None),
-                model.encode_text(ids, record=Record() if record else None))
+        return (
+            model.encode_image(IMAGES, record=Record() if record else None),
+            model.encode_text(ids, record=Record() if record else None),
+        )
 
 
 def gradients(model, image_features, text_features):
@@ -65,7 +80,10 @@ def pairs():
 def test_the_short_way_is_the_plain_way(small_clip, shape, settings):
     model = model_of(small_clip, shape, **settings)
     ids = model.tokenize(CAPTIONS)
-    plain, short = (plain_encode_image(model, IMAGES), plain_encode_text(model, ids)), model(IMAGES, ids)
+    plain, short = (
+        (plain_encode_image(model, IMAGES), plain_encode_text(model, ids)),
+        model(IMAGES, ids),
+    )
     for value, expected in zip(short, plain, strict=True):
         close(value, expected)
     expected = gradients(model, *plain)
@@ -73,8 +91,11 @@ def test_the_short_way_is_the_plain_way(small_clip, shape, settings):
         close(gradient, expected[name])
 
 
-@pytest.mark.parametrize(("shape", "settings"), [*pairs(), ("equal towers", {"lora": True})],
-                         ids=[*CASES, *list(SHAPES)[1:], "lora"])
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [*pairs(), ("equal towers", {"lora": True})],
+    ids=[*CASES, *list(SHAPES)[1:], "lora"],
+)
 def test_fused_and_recorded_and_checkpointed_are_equal(small_clip, shape, settings):
     model = model_of(small_clip, shape, **settings)
     ids = model.tokenize(CAPTIONS)
@@ -97,8 +118,11 @@ def test_fusing_is_undone_by_what_changes_weights(small_clip):
     state = {name: tensor * 1.5 for name, tensor in model.trainable_state().items()}
     reference = {name: tensor * 0.5 for name, tensor in model.to_reference_state().items()}
     whole = {name: tensor * 0.8 for name, tensor in model.state_dict().items()}
-    for change in (lambda: model.load_trainable_state(state), lambda: model.load_reference_checkpoint(reference),
-                   lambda: model.load_state_dict(whole)):
+    for change in (
+        lambda: model.load_trainable_state(state),
+        lambda: model.load_reference_checkpoint(reference),
+        lambda: model.load_state_dict(whole),
+    ):
         stale = model.fuse()(images, ids)
         change()
         for value, old in zip(model(images, ids), stale, strict=True):
@@ -125,13 +149,19 @@ def test_grid():
     assert grid.spread(rows)[..., 0].tolist() == [[1, 2, 0], [3, 0, 0], [4, 5, 6]]
     assert torch.equal(grid.pack(grid.spread(rows)), rows)
     assert grid.rows(torch.tensor([1, 0, 2])).tolist() == [1, 2, 5]
-    assert grid.filled()[:, 0, 0].tolist() == [[True, True, False], [True, False, False], [True, True, True]]
+    assert grid.filled()[:, 0, 0].tolist() == [
+        [True, True, False],
+        [True, False, False],
+        [True, True, True],
+    ]
 
 
 def test_attention_in_bfloat16_on_a_cpu_is_torchs():
     q, k, v = torch.randn(3, 2, 4, 9, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
     for seen in (None, torch.ones(9, 9).bool().tril()):
-        expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=seen)
+        expected = torch.nn.functional.scaled_dot_product_attention(
+            q.float(), k.float(), v.float(), attn_mask=seen
+        )
         torch.testing.assert_close(attention(q, k, v, seen).float(), expected, rtol=0.02, atol=0.02)
 
 
@@ -140,25 +170,35 @@ def test_attention_in_bfloat16_on_a_cpu_is_torchs():
 
 @pytest.mark.parametrize("layers", [None, [2], []])
 def test_recorded_attention_sums_to_one_and_makes_the_block_s_output(small_clip, layers):
-    model = model_of(small_clip, prompt_depth=1)  # from layer 1 on, a block's input is the output of the one before
+    model = model_of(
+        small_clip, prompt_depth=1
+    )  # from layer 1 on, a block's input is the output of the one before
     whole = Record(), Record()
     ids = model.tokenize(CAPTIONS)
     with torch.no_grad():
         model.encode_image(IMAGES, record=whole[0]), model.encode_text(ids, record=whole[1])
         for name, record in zip(("vision", "text"), whole, strict=True):
             for layer, weights in record.attention.items():
-                torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3], dtype=weights.dtype))
+                torch.testing.assert_close(
+                    weights.sum(-1), torch.ones(weights.shape[:3], dtype=weights.dtype)
+                )
                 assert weights.shape[2] == weights.shape[3] == record.outputs[layer].shape[1]
             layer, x = model._tower(name)[0][2], record.outputs[1]
             values = layer.keys_values(layer.block.ln_1(x).flatten(0, 1)).chunk(2, -1)[1]
-            values = values.unflatten(0, x.shape[:2]).unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+            values = (
+                values.unflatten(0, x.shape[:2])
+                .unflatten(-1, (weights.shape[1], -1))
+                .transpose(1, 2)
+            )
             x = x + layer.output((record.attention[2] @ values).transpose(1, 2).flatten(2))
             close(x + layer.feed_forward(x.flatten(0, 1)).view_as(x), record.outputs[2])
         assert (whole[1].attention[0].triu(1) == 0).all(), "no word reads what follows it"
         part = Record(layers)
         model.encode_image(IMAGES, record=part)
     kept = [0, 1, 2] if layers is None else layers
-    assert list(part.attention) == list(part.outputs) == kept, "nothing is held of layers that were not asked for"
+    assert list(part.attention) == list(part.outputs) == kept, (
+        "nothing is held of layers that were not asked for"
+    )
     for i in kept:
         close(part.attention[i], whole[0].attention[i])
 
@@ -167,7 +207,9 @@ def test_attention_has_gradients_where_nothing_is_trained(small_clip):
     model, record = model_of(small_clip).eval(), Record([1])
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    (gradient,) = torch.autograd.grad(model.encode_image(IMAGES, record=record).sum(), record.attention[1])
+    (gradient,) = torch.autograd.grad(
+        model.encode_image(IMAGES, record=record).sum(), record.attention[1]
+    )
     assert gradient.shape == record.attention[1].shape and gradient.abs().max() > 0
 
 
@@ -179,7 +221,11 @@ def test_without_a_part_only_what_reads_it_changes(small_clip, tower, changed, p
     whole = features(model)
     for layers in (None, [0], [1], [0, 1]):
         with model.without(tower, part, layers):
-            cut, recorded, fused = features(model), features(model, record=True), features(model.fuse())
+            cut, recorded, fused = (
+                features(model),
+                features(model, record=True),
+                features(model.fuse()),
+            )
         assert (cut[changed] - whole[changed]).abs().max() > 1e-3
         close(cut[1 - changed], whole[1 - changed])
         for value in (recorded[changed], fused[changed]):
@@ -197,15 +243,23 @@ def test_without_everything_it_is_the_backbone(small_clip):
     with torch.no_grad():
         close(cut[0], model.backbone.encode_image(IMAGES))
         positions = model.backbone.positional_embedding
-        positions[1 : -model.num_prompts] = positions[1 + model.num_prompts :].clone()  # words stay where they were
-        close(cut[1][:2], model.backbone.encode_text(model.tokenize(CAPTIONS))[:2])  # the others lose words to prompts
+        positions[1 : -model.num_prompts] = positions[
+            1 + model.num_prompts :
+        ].clone()  # words stay where they were
+        close(
+            cut[1][:2], model.backbone.encode_text(model.tokenize(CAPTIONS))[:2]
+        )  # the others lose words to prompts
 
 
 def test_taking_out_what_is_not_there_changes_nothing(small_clip):
     model = model_of(small_clip, text_to_vision=False, text_adapter=False, prompt_depth=1)
     whole = features(model)
-    for tower, part, layers in (("vision", "projected prompts", None), ("text", "own prompts", None),
-                                ("text", "adapter", None), ("vision", "own prompts", [1, 2])):
+    for tower, part, layers in (
+        ("vision", "projected prompts", None),
+        ("text", "own prompts", None),
+        ("text", "adapter", None),
+        ("vision", "own prompts", [1, 2]),
+    ):
         with model.without(tower, part, layers):
             for value, before in zip(features(model), whole, strict=True):
                 close(value, before)
@@ -216,7 +270,9 @@ def test_taking_out_what_is_not_there_changes_nothing(small_clip):
 
 def test_a_small_lora_update_survives_bf16(small_clip):
     """Added to the frozen matrix in bf16, most of it would be rounded away."""
-    model = CSKT(small_clip(), CSKTConfig(lora_rank=2).for_method("lora")).cast_frozen(torch.bfloat16)
+    model = CSKT(small_clip(), CSKTConfig(lora_rank=2).for_method("lora")).cast_frozen(
+        torch.bfloat16
+    )
     (layer, *_), _ = model._tower("text")
     torch.nn.init.normal_(layer.lora.up, std=1e-3)
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))

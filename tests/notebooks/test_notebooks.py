@@ -31,8 +31,13 @@ def project(tmp_path_factory):
 
 def execute(project: Path, name: str, **parameters) -> str:
     """Run a notebook with papermill in ``project``; everything it printed or displayed as text."""
-    result = papermill.execute_notebook(NOTEBOOKS / f"{name}.ipynb", project / f"{name}.out.ipynb", parameters,
-                                        cwd=project, progress_bar=False)
+    result = papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb",
+        project / f"{name}.out.ipynb",
+        parameters,
+        cwd=project,
+        progress_bar=False,
+    )
     text = []
     for cell in result.cells:
         for output in cell.get("outputs", []):
@@ -43,18 +48,35 @@ def execute(project: Path, name: str, **parameters) -> str:
 def test_train_then_retrieve(project):
     settings = dict(dataset="SynthPEDES-A", data_root=str(project / "data"), epochs=2, seed=1)
     text = execute(project, "train", **settings)
-    (folder,) = (path for path in (project / "runs").iterdir() if path.is_dir() and not path.name.startswith("."))
+    (folder,) = (
+        path
+        for path in (project / "runs").iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    )
     record = json.loads((folder / "metrics.json").read_text())
     assert record["synthetic"] and record["seed"] == 1 and record["config"]["epochs"] == 2
-    assert f"{record['metrics']['text_to_image']['R@1']:.2f}" in text and "synthetic data SynthPEDES-A" in text
+    assert (
+        f"{record['metrics']['text_to_image']['R@1']:.2f}" in text
+        and "synthetic data SynthPEDES-A" in text
+    )
     text = execute(project, "retrieval", **settings, picture=str(project / "strip.png"))
     assert f"run {folder.name}" in text, "the finished run is used, not trained again"
     assert (project / "strip.png").stat().st_size > 10_000
-    assert nbformat.read(project / "retrieval.out.ipynb", 4).metadata["widgets"], "widget states are kept for the page"
+    assert nbformat.read(project / "retrieval.out.ipynb", 4).metadata["widgets"], (
+        "widget states are kept for the page"
+    )
     text = execute(project, "search", **settings)
     page = project / "book" / "_assets" / "search"
-    assert "<section class=\"cskt-search\"" in text and "100.00%" in text and "SynthPEDES-A (synthetic)" in text
-    assert {path.name for path in page.iterdir()} >= {"search.js", "encoder.data.js", "gallery.data.js"}
+    assert (
+        '<section class="cskt-search"' in text
+        and "100.00%" in text
+        and "SynthPEDES-A (synthetic)" in text
+    )
+    assert {path.name for path in page.iterdir()} >= {
+        "search.js",
+        "encoder.data.js",
+        "gallery.data.js",
+    }
     execute(project, "demo", **settings)
     assert len(list(folder.glob("gallery-*.db"))) == 2, "one place for each model"
     with pytest.raises(PapermillExecutionError, match="there is no gallery at gone.db"):
@@ -64,14 +86,21 @@ def test_train_then_retrieve(project):
 def test_no_page_is_written_of_photographs(project, tmp_path):
     """A tiny data set in a real one's name and layout: the notebook says why it stops, and stops."""
     (tmp_path / "notebooks").mkdir()
-    text = execute(tmp_path, "search", dataset="CUHK-PEDES", epochs=1,
-                   data_root=str(write_dataset(tmp_path / "CUHK-PEDES", size=(128, 64))))
+    text = execute(
+        tmp_path,
+        "search",
+        dataset="CUHK-PEDES",
+        epochs=1,
+        data_root=str(write_dataset(tmp_path / "CUHK-PEDES", size=(128, 64))),
+    )
     assert "CUHK-PEDES shows photographs of people, which may not be redistributed" in text
     assert "<section" not in text and not (tmp_path / "book").exists()
 
 
 def test_data_and_benchmarks(project):
-    assert "(synthetic)" in execute(project, "data", dataset="SynthPEDES-A", data_root=str(project / "data"))
+    assert "(synthetic)" in execute(
+        project, "data", dataset="SynthPEDES-A", data_root=str(project / "data")
+    )
     (project / "book" / "results").mkdir(parents=True)
     literature = NOTEBOOKS.parent / "book" / "data" / "literature.csv"
     text = execute(project, "benchmarks", runs=str(project / "none"), literature=str(literature))
@@ -88,7 +117,9 @@ def evidence(tmp_path):
     for method, r1 in (("zero-shot", 20.0), ("cskt", 55.0), ("full", 63.0)):
         for seed in (0, 1):
             choice = test_choices.chosen((1, r1 - 9), (2, r1 + 1), (3, r1 + seed))
-            test_results.run_file(runs, f"{method}-{seed}", method=method, seed=seed, r1=r1, selected=choice)
+            test_results.run_file(
+                runs, f"{method}-{seed}", method=method, seed=seed, r1=r1, selected=choice
+            )
     for rate, val in ((0.003, 40.0), (0.01, 55.0), (0.03, 50.0)):
         test_choices.search_run(tmp_path, "cskt", "CSKT", rate, val)
     record = test_variation.record(*test_variation.ROWS)
@@ -116,12 +147,19 @@ def test_a_page_without_run_files_says_so(evidence):
     assert text.count(results.NOT_RUN) == 3
 
 
-@pytest.mark.parametrize(("parameters", "message"), [
-    ({"epoch": 3}, "unknown parameter epoch"), ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
-    ({"dataset": "Market-1501"}, "dataset must be"), ({"backbone": "ViT-X"}, "backbone 'ViT-X' is unknown"),
-    ({"dataset": "CUHK-PEDES", "data_root": "nowhere"}, "nowhere"),
-])
-def test_a_bad_parameter_fails_with_one_sentence_and_leaves_no_run(project, tmp_path, parameters, message):
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epoch": 3}, "unknown parameter epoch"),
+        ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
+        ({"dataset": "Market-1501"}, "dataset must be"),
+        ({"backbone": "ViT-X"}, "backbone 'ViT-X' is unknown"),
+        ({"dataset": "CUHK-PEDES", "data_root": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_bad_parameter_fails_with_one_sentence_and_leaves_no_run(
+    project, tmp_path, parameters, message
+):
     (tmp_path / "notebooks").mkdir()
     with pytest.raises(PapermillExecutionError, match=message):
         execute(tmp_path, "train", **parameters)

@@ -22,9 +22,15 @@ def runner():
 
 def write_notebook(root, name, *sources):
     """A notebook whose first cell holds the parameters."""
-    notebook = new_notebook(cells=[new_code_cell(source, id=f"c{i}") for i, source in enumerate(sources)])
+    notebook = new_notebook(
+        cells=[new_code_cell(source, id=f"c{i}") for i, source in enumerate(sources)]
+    )
     notebook.cells[0].metadata["tags"] = ["parameters"]
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     (root / "notebooks").mkdir(exist_ok=True)
     nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
 
@@ -36,7 +42,9 @@ def pretend_executed(runner, root, name, parameters):
     for path in (copy, stamp):
         path.parent.mkdir(parents=True, exist_ok=True)
     copy.write_text(f"{name} {parameters}")
-    stamp.write_text(json.dumps({"inputs": runner.digest(root, name, parameters), "output": runner.sha256(copy)}))
+    stamp.write_text(
+        json.dumps({"inputs": runner.digest(root, name, parameters), "output": runner.sha256(copy)})
+    )
 
 
 def test_execution_record_rerun_and_failure(runner, tmp_path, capsys):
@@ -46,7 +54,9 @@ def test_execution_record_rerun_and_failure(runner, tmp_path, capsys):
     copy = results / "toy.ipynb"
     executed = nbformat.read(copy, as_version=4)
     assert [cell.id for cell in executed.cells] == ["c0", "injected-parameters", "c1"]
-    assert executed.cells[2].outputs[0].text == "seed 3 .\n"  # the folder of the repository, shortened
+    assert (
+        executed.cells[2].outputs[0].text == "seed 3 .\n"
+    )  # the folder of the repository, shortened
     assert "papermill" not in executed.metadata and "papermill" not in executed.cells[2].metadata
     record = json.loads((results / "toy.run.json").read_text())
     assert record["parameters"] == {"seed": 3}  # epochs is not a parameter of this notebook
@@ -59,7 +69,9 @@ def test_execution_record_rerun_and_failure(runner, tmp_path, capsys):
     assert copy.read_bytes() == before
 
     write_notebook(tmp_path, "toy", "seed = 0", "raise ValueError('no folder\\nhere')")
-    with pytest.raises(runner.NotebookError, match=r"toy\.ipynb failed in the cell .*: ValueError: no folder here$"):
+    with pytest.raises(
+        runner.NotebookError, match=r"toy\.ipynb failed in the cell .*: ValueError: no folder here$"
+    ):
         runner.run(tmp_path, ["toy"], {"seed": 3})
     assert copy.read_bytes() == before
     assert sorted(path.name for path in results.iterdir()) == ["toy.ipynb", "toy.run.json"]
@@ -84,7 +96,11 @@ def test_what_makes_a_copy_stale(runner, tmp_path):
             pretend_executed(runner, tmp_path, name, {"seed": 0})
 
     def fresh():
-        return [name for name in ("data", "train", "benchmarks") if runner.is_fresh(tmp_path, name, {"seed": 0})]
+        return [
+            name
+            for name in ("data", "train", "benchmarks")
+            if runner.is_fresh(tmp_path, name, {"seed": 0})
+        ]
 
     assert fresh() == []  # a fresh clone holds copies but no stamps
     all_executed()
@@ -129,7 +145,9 @@ def test_widget_identifiers_do_not_depend_on_the_execution(runner, tmp_path):
         view = {"application/vnd.jupyter.widget-view+json": {"model_id": two}}
         cell = new_code_cell("x", id="x", outputs=[nbformat.v4.new_output("display_data", view)])
         kind = "application/vnd.jupyter.widget-state+json"
-        return new_notebook(cells=[cell], metadata={"widgets": {kind: {"state": {one: {}, two: {"of": one}}}}})
+        return new_notebook(
+            cells=[cell], metadata={"widgets": {kind: {"state": {one: {}, two: {"of": one}}}}}
+        )
 
     identifiers = (("a" * 32, "b" * 32), ("9" * 32, "c" * 32))
     tidied = [nbformat.writes(runner.tidy(executed(*pair), tmp_path)) for pair in identifiers]

@@ -23,7 +23,9 @@ def benchmark_captions(shots: int, captions: int) -> list[str]:
         rng, view = np.random.default_rng(seed), VIEWS[seed % 4]
         person = sample_identity(rng)
         labels = render(person, Scene(view, seed % 5, seed), DOMAINS["ABC"[seed % 3]])[1]
-        texts += [caption(person, labels, view, domain, rng) for domain in "ABC" for _ in range(captions)]
+        texts += [
+            caption(person, labels, view, domain, rng) for domain in "ABC" for _ in range(captions)
+        ]
     return texts
 
 
@@ -46,7 +48,11 @@ def test_items_are_deterministic_and_captions_run_from_short_to_long():
 def drawn_of(person: Identity) -> tuple:
     """The attributes that leave a trace in a picture: no colour of a thing that the person does not have."""
     row = dataclasses.asdict(person)
-    for thing, colour in (("bag", "bag_colour"), ("headwear", "headwear_colour"), ("lower", "lower_colour")):
+    for thing, colour in (
+        ("bag", "bag_colour"),
+        ("headwear", "headwear_colour"),
+        ("lower", "lower_colour"),
+    ):
         row[colour] = row[colour] if row[thing] != "none" else "none"
     row["pattern_colour"] = row["pattern_colour"] if row["pattern"] != "plain" else "none"
     row["inner_colour"] = row["inner_colour"] if row["upper"] in ("jacket", "coat") else "none"
@@ -56,7 +62,9 @@ def drawn_of(person: Identity) -> tuple:
 
 def test_the_corpus_shares_no_style_and_no_person_with_the_domains(monkeypatch, tmp_path):
     """The people are those of ``write_dataset``, undrawn and unwritten: each has a stream of its own."""
-    assert all(style.backdrop != ILLUSTRATION.backdrop and style.head < 1.15 for style in DOMAINS.values())
+    assert all(
+        style.backdrop != ILLUSTRATION.backdrop and style.head < 1.15 for style in DOMAINS.values()
+    )
     people = []
 
     def sampled(rng: np.random.Generator) -> Identity:
@@ -68,7 +76,13 @@ def test_the_corpus_shares_no_style_and_no_person_with_the_domains(monkeypatch, 
     for domain in DOMAINS:
         domains.write_dataset(domain, tmp_path)
     assert len(people) == 3 * sum(domains.IDENTITIES)
-    corpus_people = [sample_identity(np.random.default_rng((corpus._SEED, index))) for index in range(300)]
-    assert [dataclasses.asdict(who) for who in corpus_people[:3]] == [corpus_item(i)[1]["person"] for i in range(3)]
+    corpus_people = [
+        sample_identity(np.random.default_rng((corpus._SEED, index))) for index in range(300)
+    ]
+    assert [dataclasses.asdict(who) for who in corpus_people[:3]] == [
+        corpus_item(i)[1]["person"] for i in range(3)
+    ]
     assert not set(map(drawn_of, corpus_people)) & set(map(drawn_of, people))
-    assert len(set(map(drawn_of, people))) == len(people)  # nor is anybody in two splits or two domains
+    assert len(set(map(drawn_of, people))) == len(
+        people
+    )  # nor is anybody in two splits or two domains

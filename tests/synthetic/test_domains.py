@@ -18,7 +18,10 @@ SMALL = (4, 2, 3)
 
 def tree_digest(folder):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.mark.parametrize("domain", ["A", "B", "C"])
@@ -30,8 +33,10 @@ def test_written_and_read_back(domain, tmp_path):
     for split, count in zip((data.train, data.val, data.test), SMALL, strict=True):
         assert len(np.unique(split.image_identities)) == count
         assert len(split.image_paths) == 4 * count and len(split) == 8 * count
-        assert all(len(set(np.array(split.cameras)[split.image_identities == identity])) == 4
-                   for identity in np.unique(split.image_identities))
+        assert all(
+            len(set(np.array(split.cameras)[split.image_identities == identity])) == 4
+            for identity in np.unique(split.image_identities)
+        )
     assert data.train.image_identities.min() == 0
     assert Image.open(data.test.image_paths[0]).size == (128, 256)
 
@@ -63,7 +68,9 @@ def test_an_interrupted_rendering_leaves_nothing_that_is_trusted(tmp_path, monke
         synthetic_dataset("SynthPEDES-A", tmp_path, identities=(2, 1, 1))
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    assert (synthetic_dataset("SynthPEDES-A", tmp_path, identities=(2, 1, 1)) / "reid_raw.json").is_file()
+    assert (
+        synthetic_dataset("SynthPEDES-A", tmp_path, identities=(2, 1, 1)) / "reid_raw.json"
+    ).is_file()
 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path):

@@ -12,13 +12,25 @@ from cskt.data.synthetic.figure import PART, PARTS, Viewpoint
 from cskt.data.synthetic.identities import COLOURS, dyed, sample_identity
 from cskt.data.synthetic.render import HEIGHT, WIDTH, Scene, Style, render
 
-CLEAN = Style(light=(1.0, 1.0), palette_shift=0.0, noise=0.0, blur=(0.0, 0.0), outline=0.0, folds=0.0, volume=0.0,
-              occlusion=0.0)
+CLEAN = Style(
+    light=(1.0, 1.0),
+    palette_shift=0.0,
+    noise=0.0,
+    blur=(0.0, 0.0),
+    outline=0.0,
+    folds=0.0,
+    volume=0.0,
+    occlusion=0.0,
+)
 
 
 def person(seed=0, **attributes):
-    plain = dict(upper="t-shirt", pattern="plain", bag="none", scarf_colour="none", umbrella_colour="none")
-    return dataclasses.replace(sample_identity(np.random.default_rng(seed)), **{**plain, **attributes})
+    plain = dict(
+        upper="t-shirt", pattern="plain", bag="none", scarf_colour="none", umbrella_colour="none"
+    )
+    return dataclasses.replace(
+        sample_identity(np.random.default_rng(seed)), **{**plain, **attributes}
+    )
 
 
 def test_shapes_and_determinism():
@@ -41,7 +53,9 @@ def test_the_mask_covers_pixels_of_the_garment_s_colour(colour, part):
     assert np.abs(np.median(image[mask], axis=0) - COLOURS[colour]).max() < 45
 
 
-@pytest.mark.parametrize(("view", "sees_backpack", "sees_glasses"), [("front", False, True), ("back", True, False)])
+@pytest.mark.parametrize(
+    ("view", "sees_backpack", "sees_glasses"), [("front", False, True), ("back", True, False)]
+)
 def test_views_hide_what_they_should(view, sees_backpack, sees_glasses):
     who = person(bag="backpack", eyewear="sunglasses", headwear="none")
     _, labels = render(who, Scene(view, 0, 3), CLEAN)
@@ -55,8 +69,9 @@ def test_an_occluder_hides_pixels_and_the_mask_knows():
     clear = [render(person(s), Scene("front", 0, s), CLEAN)[1] for s in range(6)]
     hidden = [render(person(s), Scene("front", 0, s), behind)[1] for s in range(6)]
     assert all((labels == PART["occluder"]).any() for labels in hidden)
-    assert sum((labels == PART["shoes"]).sum() for labels in hidden) < sum((labels == PART["shoes"]).sum()
-                                                                           for labels in clear)
+    assert sum((labels == PART["shoes"]).sum() for labels in hidden) < sum(
+        (labels == PART["shoes"]).sum() for labels in clear
+    )
 
 
 def test_domains_keep_colours_apart():
@@ -65,7 +80,9 @@ def test_domains_keep_colours_apart():
         for camera in range(5):
             means = {}
             for colour in ("red", "blue"):
-                image, labels = render(person(upper_colour=colour), Scene("back", camera, camera), style)
+                image, labels = render(
+                    person(upper_colour=colour), Scene("back", camera, camera), style
+                )
                 means[colour] = image[labels == PART["upper"]].mean(axis=0)
             assert means["red"][0] > means["red"][2] + 20, (domain, camera)
             assert means["blue"][2] > means["blue"][0] + 20, (domain, camera)
@@ -94,13 +111,19 @@ def test_a_tilted_camera_turns_the_person():
 def test_dyed_cloth():
     assert dyed() == COLOURS
     pale, turned = dyed(paleness=0.5), dyed(hue=120.0)
-    assert pale["black"] == tuple(round(255 * (0.5 + 0.5 * channel / 255)) for channel in COLOURS["black"])
+    assert pale["black"] == tuple(
+        round(255 * (0.5 + 0.5 * channel / 255)) for channel in COLOURS["black"]
+    )
     assert turned["red"][1] == max(turned["red"])  # red turned by a third of the circle is green
 
 
 def test_days_are_bright():
     """No domain is kept hard by darkness: the mean of its pictures is that of a photograph in daylight."""
     for domain, style in DOMAINS.items():
-        pictures = [render(sample_identity(np.random.default_rng(seed)), Scene("front", seed, seed), style)[0]
-                    for seed in range(5)]
+        pictures = [
+            render(sample_identity(np.random.default_rng(seed)), Scene("front", seed, seed), style)[
+                0
+            ]
+            for seed in range(5)
+        ]
         assert 110 < np.mean(pictures) < 190, domain

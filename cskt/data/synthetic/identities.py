@@ -11,13 +11,27 @@ import numpy as np
 Colour = tuple[int, int, int]
 
 COLOURS: dict[str, Colour] = {
-    "black": (32, 32, 36), "white": (236, 236, 232), "grey": (134, 136, 140), "red": (196, 38, 40),
-    "orange": (232, 122, 32), "yellow": (236, 204, 56), "green": (44, 132, 66), "blue": (46, 96, 190),
-    "navy": (28, 40, 88), "purple": (118, 62, 152), "pink": (234, 148, 176), "brown": (112, 74, 46),
+    "black": (32, 32, 36),
+    "white": (236, 236, 232),
+    "grey": (134, 136, 140),
+    "red": (196, 38, 40),
+    "orange": (232, 122, 32),
+    "yellow": (236, 204, 56),
+    "green": (44, 132, 66),
+    "blue": (46, 96, 190),
+    "navy": (28, 40, 88),
+    "purple": (118, 62, 152),
+    "pink": (234, 148, 176),
+    "brown": (112, 74, 46),
     "beige": (214, 194, 158),
 }
-HAIR_COLOURS: dict[str, Colour] = {"black": (26, 22, 22), "brown": (88, 56, 34), "blond": (214, 178, 104),
-                                   "grey": (158, 156, 154), "red": (158, 68, 30)}
+HAIR_COLOURS: dict[str, Colour] = {
+    "black": (26, 22, 22),
+    "brown": (88, 56, 34),
+    "blond": (214, 178, 104),
+    "grey": (158, 156, 154),
+    "red": (158, 68, 30),
+}
 SKIN = ((246, 214, 188), (226, 182, 146), (186, 132, 94), (122, 80, 54))
 
 
@@ -37,10 +51,23 @@ def dyed(hue: float = 0.0, paleness: float = 0.0) -> dict[str, Colour]:
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "blue", "beige", "pink", "green")
 # How often each value is drawn: as in a city street, roughly.
 _ODDS: dict[str, dict[str, float]] = {
-    "upper": {"t-shirt": 0.24, "shirt": 0.16, "hoodie": 0.14, "jacket": 0.18, "coat": 0.10, "sweater": 0.12,
-              "vest": 0.06},
+    "upper": {
+        "t-shirt": 0.24,
+        "shirt": 0.16,
+        "hoodie": 0.14,
+        "jacket": 0.18,
+        "coat": 0.10,
+        "sweater": 0.12,
+        "vest": 0.06,
+    },
     "pattern": {"plain": 0.58, "striped": 0.18, "checked": 0.12, "logo": 0.12},
-    "woman's lower": {"trousers": 0.36, "jeans": 0.26, "shorts": 0.16, "skirt": 0.12, "leggings": 0.10},
+    "woman's lower": {
+        "trousers": 0.36,
+        "jeans": 0.26,
+        "shorts": 0.16,
+        "skirt": 0.12,
+        "leggings": 0.10,
+    },
     "man's lower": {"trousers": 0.46, "jeans": 0.32, "shorts": 0.22},
     "woman's hair": {"short": 0.22, "long": 0.42, "ponytail": 0.22, "bun": 0.14},
     "man's hair": {"short": 0.80, "long": 0.05, "ponytail": 0.02, "bun": 0.01, "bald": 0.12},
@@ -86,6 +113,7 @@ class Identity:
 
 def sample_identity(rng: np.random.Generator) -> Identity:
     """Draw one person."""
+
     def draw(attribute: str) -> str:
         return str(rng.choice(list(_ODDS[attribute]), p=list(_ODDS[attribute].values())))
 
@@ -104,12 +132,25 @@ def sample_identity(rng: np.random.Generator) -> Identity:
     lower = draw(f"{whose} lower")
     lower_colour = colour(["blue", "navy", "black", "grey"] if lower == "jeans" else COLOURS)
     return Identity(
-        gender="woman" if woman else "man", upper=upper, upper_colour=upper_colour, pattern=pattern,
-        lower="none" if upper == "dress" else lower, lower_colour=lower_colour,
-        hair=draw(f"{whose} hair"), build=draw("build"), skin=int(rng.integers(len(SKIN))),
-        hair_colour=draw("hair_colour"), pattern_colour=colour(other_than=upper_colour),
+        gender="woman" if woman else "man",
+        upper=upper,
+        upper_colour=upper_colour,
+        pattern=pattern,
+        lower="none" if upper == "dress" else lower,
+        lower_colour=lower_colour,
+        hair=draw(f"{whose} hair"),
+        build=draw("build"),
+        skin=int(rng.integers(len(SKIN))),
+        hair_colour=draw("hair_colour"),
+        pattern_colour=colour(other_than=upper_colour),
         inner_colour=colour(other_than=upper_colour),
-        shoes=draw("shoes"), shoe_colour=colour(_SHOE_COLOURS),
-        bag=draw("bag"), bag_colour=colour(), headwear=draw("headwear"), headwear_colour=colour(),
-        eyewear=draw("eyewear"), scarf_colour=colour() if rng.random() < 0.12 else "none",
-        umbrella_colour=colour() if rng.random() < 0.09 else "none")
+        shoes=draw("shoes"),
+        shoe_colour=colour(_SHOE_COLOURS),
+        bag=draw("bag"),
+        bag_colour=colour(),
+        headwear=draw("headwear"),
+        headwear_colour=colour(),
+        eyewear=draw("eyewear"),
+        scarf_colour=colour() if rng.random() < 0.12 else "none",
+        umbrella_colour=colour() if rng.random() < 0.09 else "none",
+    )

@@ -18,8 +18,21 @@ from .figure import PART
 from .identities import COLOURS
 
 _HAIR = ("hair", "ponytail")
-_DESCRIBING = {word for key in COLOURS for phrase in LEXICON.get(key, (key,)) for word in phrase.split()}
-_DESCRIBING |= {"striped", "checked", "plaid", "checkered", "long", "short", "blond", "blonde", "fair", "golden"}
+_DESCRIBING = {
+    word for key in COLOURS for phrase in LEXICON.get(key, (key,)) for word in phrase.split()
+}
+_DESCRIBING |= {
+    "striped",
+    "checked",
+    "plaid",
+    "checkered",
+    "long",
+    "short",
+    "blond",
+    "blonde",
+    "fair",
+    "golden",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,9 @@ def find_mentions(caption: str, shown: Mapping[str, str]) -> dict[str, tuple[int
     for group, kind in shown.items():
         if group == "inner":  # a t-shirt under something: its noun may be another garment's
             continue
-        nouns = [phrase.split() for phrase in (_HAIR if group == "hair" else LEXICON.get(kind, (kind,)))]
+        nouns = [
+            phrase.split() for phrase in (_HAIR if group == "hair" else LEXICON.get(kind, (kind,)))
+        ]
         for noun in sorted(nouns, key=len, reverse=True):
             starts = [i for i in range(len(words)) if words[i : i + len(noun)] == noun]
             if starts:
@@ -57,7 +72,9 @@ def _first_word(words: list[str], noun: int) -> int:
     first = noun
     while first and words[first - 1] in _DESCRIBING:
         first -= 1
-        if first > 1 and words[first - 1] == "and" and words[first - 2] in _DESCRIBING:  # red and white
+        if (
+            first > 1 and words[first - 1] == "and" and words[first - 2] in _DESCRIBING
+        ):  # red and white
             first -= 1
     return first
 
@@ -79,6 +96,11 @@ def mentions_of(data: PersonRetrievalDataset, images: Sequence[int]) -> list[Men
 def attribute_rows(data: PersonRetrievalDataset, images: Sequence[int]) -> list[dict[str, Any]]:
     """The rows of ``attributes.json`` of some test images of a SynthPEDES domain; else a :class:`CSKTError`."""
     if not data.synthetic:
-        raise CSKTError(f"{data.name} has no attribute table; only SynthPEDES knows what its pictures show.")
+        raise CSKTError(
+            f"{data.name} has no attribute table; only SynthPEDES knows what its pictures show."
+        )
     table = {row["path"]: row for row in json.loads((data.root / "attributes.json").read_text())}
-    return [table[data.test.image_paths[image].relative_to(data.root / "imgs").as_posix()] for image in images]
+    return [
+        table[data.test.image_paths[image].relative_to(data.root / "imgs").as_posix()]
+        for image in images
+    ]

@@ -17,12 +17,27 @@ from .identities import Colour, Identity, dyed
 
 HEIGHT, WIDTH = 256, 128  # of a SynthPEDES picture
 _BILINEAR = Image.Resampling.BILINEAR
-_CLOTH = [PART[name] for name in ("upper", "inner", "lower", "bag", "scarf", "headwear", "umbrella")]
-_WALLS: tuple[Colour, ...] = ((226, 209, 184), (196, 138, 116), (178, 192, 200), (212, 214, 206), (166, 176, 158),
-                              (206, 186, 196), (236, 228, 210))
+_CLOTH = [
+    PART[name] for name in ("upper", "inner", "lower", "bag", "scarf", "headwear", "umbrella")
+]
+_WALLS: tuple[Colour, ...] = (
+    (226, 209, 184),
+    (196, 138, 116),
+    (178, 192, 200),
+    (212, 214, 206),
+    (166, 176, 158),
+    (206, 186, 196),
+    (236, 228, 210),
+)
 _GROUNDS: tuple[Colour, ...] = ((176, 172, 166), (158, 160, 164), (190, 178, 160), (146, 150, 150))
 _LEAVES: tuple[Colour, ...] = ((112, 148, 92), (92, 132, 98), (150, 158, 90))
-_CARS: tuple[Colour, ...] = ((178, 60, 56), (70, 96, 140), (224, 224, 222), (70, 74, 80), (196, 170, 92))
+_CARS: tuple[Colour, ...] = (
+    (178, 60, 56),
+    (70, 96, 140),
+    (224, 224, 222),
+    (70, 74, 80),
+    (196, 170, 92),
+)
 
 
 @dataclass(frozen=True)
@@ -88,11 +103,23 @@ def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np
     if style.backdrop == "plain":
         backdrop = _plain_ground(rng, height, width)
     else:
-        backdrop = _street(style, scene.camera, rng, height // 4, width // 4).resize((width, height), _BILINEAR)
+        backdrop = _street(style, scene.camera, rng, height // 4, width // 4).resize(
+            (width, height), _BILINEAR
+        )
     backdrop = _shadow(backdrop, viewpoint)
     cloth_colours = dyed(style.hue, style.paleness)
-    canvas = Figure(backdrop, viewpoint, person, scene.view, rng, style.palette_shift, style.head,
-                    style.raise_arm, style.stride, cloth_colours)
+    canvas = Figure(
+        backdrop,
+        viewpoint,
+        person,
+        scene.view,
+        rng,
+        style.palette_shift,
+        style.head,
+        style.raise_arm,
+        style.stride,
+        cloth_colours,
+    )
     canvas.draw()
     if rng.random() < style.occlusion:
         _occlude(canvas, rng)
@@ -100,20 +127,26 @@ def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np
     if person.pattern in ("striped", "checked"):
         pixels = np.array(canvas.colour)
         second = np.array(cloth_colours[person.pattern_colour], dtype=np.uint8)
-        _pattern(pixels, labels, person.pattern, second, 0.042 * viewpoint.height, float(rng.random()))
+        _pattern(
+            pixels, labels, person.pattern, second, 0.042 * viewpoint.height, float(rng.random())
+        )
         canvas.colour = Image.fromarray(pixels)
     small = np.asarray(canvas.colour.reduce(scale), dtype=np.float32)
     labels = labels[scale // 2 :: scale, scale // 2 :: scale].copy()
     return _photograph(small, labels, style, scene.camera, rng), labels
 
 
-def _viewpoint(person: Identity, style: Style, rng: np.random.Generator, height: int, width: int) -> Viewpoint:
+def _viewpoint(
+    person: Identity, style: Style, rng: np.random.Generator, height: int, width: int
+) -> Viewpoint:
     body = height * rng.uniform(*style.zoom)
     if person.umbrella_colour != "none":
         body *= 0.88
     pitch = rng.uniform(*style.pitch)
     roll = style.roll * rng.uniform(-1, 1)
-    margin = 0.03 + 0.4 * max(0.0, 0.85 - body / height)  # a person farther away stands higher in the picture
+    margin = 0.03 + 0.4 * max(
+        0.0, 0.85 - body / height
+    )  # a person farther away stands higher in the picture
     base = height * (1 - margin + style.crop * rng.uniform(-0.6, 1.6))
     centre = width * (0.5 + style.drift * rng.uniform(-1, 1))
     return Viewpoint(centre, base, body, pitch, roll)
@@ -127,7 +160,9 @@ def _plain_ground(rng: np.random.Generator, height: int, width: int) -> Image.Im
     return Image.fromarray(page.astype(np.uint8))
 
 
-def _street(style: Style, camera: int, rng: np.random.Generator, height: int, width: int) -> Image.Image:
+def _street(
+    style: Style, camera: int, rng: np.random.Generator, height: int, width: int
+) -> Image.Image:
     """A street, small because it is out of focus: its place follows from the camera, the rest from the shot."""
     place = np.random.default_rng((len(style.backdrop), camera))
     wall = np.array(_WALLS[int(place.integers(len(_WALLS)))]) + place.normal(0, 8, 3)
@@ -141,7 +176,9 @@ def _street(style: Style, camera: int, rng: np.random.Generator, height: int, wi
     pen.rectangle([0, horizon, width, height], fill=to_colour(ground))
     kerb = horizon + (height - horizon) * place.uniform(0.15, 0.4)
     pen.rectangle([0, kerb, width, kerb + 0.012 * height], fill=to_colour(ground * 1.14))
-    pen.rectangle([0, kerb + 0.012 * height, width, height], fill=to_colour(ground * place.uniform(0.85, 1.0)))
+    pen.rectangle(
+        [0, kerb + 0.012 * height, width, height], fill=to_colour(ground * place.uniform(0.85, 1.0))
+    )
     for slant in np.linspace(-1.6, 1.6, 7):  # paving, towards a vanishing point
         middle = width / 2 + shift * 0.3
         line = [(middle + slant * width * 0.3, kerb), (middle + slant * width * 1.2, height)]
@@ -153,8 +190,14 @@ def _street(style: Style, camera: int, rng: np.random.Generator, height: int, wi
     return image.filter(ImageFilter.GaussianBlur(0.6))
 
 
-def _windows(pen: ImageDraw.ImageDraw, wall: np.ndarray, place: np.random.Generator, shift: float, horizon: float,
-             width: int) -> None:
+def _windows(
+    pen: ImageDraw.ImageDraw,
+    wall: np.ndarray,
+    place: np.random.Generator,
+    shift: float,
+    horizon: float,
+    width: int,
+) -> None:
     """Three storeys of windows in a wall that ends at ``horizon``."""
     glass = np.array((120, 142, 160)) + place.normal(0, 16, 3)
     step = width * place.uniform(0.32, 0.55)
@@ -170,7 +213,9 @@ def _windows(pen: ImageDraw.ImageDraw, wall: np.ndarray, place: np.random.Genera
             pen.rectangle(box, fill=tone, outline=frame, width=max(1, width // 60))
 
 
-def _tree(pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int) -> None:
+def _tree(
+    pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int
+) -> None:
     """A trunk that stands at the kerb, and seven balls of leaves."""
     middle = width * rng.uniform(-0.05, 1.05)
     leaf = np.array(_LEAVES[int(rng.integers(len(_LEAVES)))])
@@ -184,7 +229,9 @@ def _tree(pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width
         pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=tone)
 
 
-def _parked_car(pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int) -> None:
+def _parked_car(
+    pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int
+) -> None:
     """Body, cabin and two wheels, seen from the side at the kerb."""
     rear = width * rng.uniform(-0.6, 0.9)
     paint = _CARS[int(rng.integers(len(_CARS)))]
@@ -212,12 +259,20 @@ def _shadow(backdrop: Image.Image, viewpoint: Viewpoint) -> Image.Image:
     x, y = (side / 4 for side in viewpoint.place(0, 0))
     wide, tall = 0.05 * viewpoint.height, 0.0065 * viewpoint.height
     ImageDraw.Draw(mask).ellipse([x - wide, y - tall, x + wide, y + tall], fill=130)
-    mask = mask.filter(ImageFilter.GaussianBlur(0.003 * viewpoint.height)).resize(backdrop.size, _BILINEAR)
+    mask = mask.filter(ImageFilter.GaussianBlur(0.003 * viewpoint.height)).resize(
+        backdrop.size, _BILINEAR
+    )
     return Image.composite(Image.new("RGB", backdrop.size, (38, 38, 42)), backdrop, mask)
 
 
-def _pattern(pixels: np.ndarray, labels: np.ndarray, pattern: str, second: np.ndarray, period: float, phase: float
-             ) -> None:
+def _pattern(
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    pattern: str,
+    second: np.ndarray,
+    period: float,
+    phase: float,
+) -> None:
     """Stripes or checks in a ``second`` colour over the upper garment, in place; ``period`` in pixels."""
     mask = labels == PART["upper"]
     rows, columns = ((np.arange(size) / period + phase) % 1.0 < 0.42 for size in labels.shape)
@@ -245,8 +300,9 @@ def _occlude(canvas: Canvas, rng: np.random.Generator) -> None:
             canvas.ellipse(float(x), top, 0.06, 0.04, "occluder", float(rng.uniform(0.85, 1.15)))
 
 
-def _photograph(pixels: np.ndarray, labels: np.ndarray, style: Style, camera: int, rng: np.random.Generator
-                ) -> np.ndarray:
+def _photograph(
+    pixels: np.ndarray, labels: np.ndarray, style: Style, camera: int, rng: np.random.Generator
+) -> np.ndarray:
     """Light, cloth, outlines and the camera's own faults."""
     pixels = pixels * _light_on_person(labels, style, rng)[..., None]
     tint = np.array(style.tints[camera % len(style.tints)], dtype=np.float32) / 255
