@@ -1,8 +1,9 @@
 """Speed, size and recall of a gallery: ``python benchmarks/gallery.py --output gallery.json``.
 
-Vectors are drawn: people as directions, images scattered around them, so that a query has true neighbours. Each case
-runs in a process and a folder of its own; recall is against exact cosines, computed with numpy, whose time for a query
-over an array in memory is the plain baseline. Linux only.
+Vectors are drawn: people as directions, images scattered around them, so that a query has true
+neighbours. Each case runs in a process and a folder of its own; recall is against exact cosines,
+computed with numpy, whose time for a query over an array in memory is the plain baseline. Linux
+only.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ from cskt.gallery import INDEXES, Gallery
 from cskt.model import CSKT, load_model
 
 SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 50, 10
-LATENT = 64  # directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance
+# directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance
+LATENT = 64
 SCATTER = 0.8  # of an image around its person
 FILTER = "camera == 'c1'"  # a fifth of the images
 
 
 def drawn(count: int, dimension: int, first: int) -> np.ndarray:
-    """Vectors (count, dimension) from number ``first`` on of unit length, the same in whatever parts they come."""
+    """Vectors (count, dimension) from number ``first`` on of unit length, the same in whatever
+    parts they come."""
     spread, blocks = (
         np.random.default_rng(SEED).standard_normal((LATENT, dimension), np.float32),
         [],
@@ -55,8 +58,8 @@ def drawn(count: int, dimension: int, first: int) -> np.ndarray:
 
 
 def exact(queries: np.ndarray, count: int) -> tuple[np.ndarray, list[float]]:
-    """Rows (Q, K) of the nearest of all vectors, best first, and the seconds that each query takes numpy: one product
-    with all vectors in memory, then a partial sort."""
+    """Rows (Q, K) of the nearest of all vectors, best first, and the seconds that each query takes
+    numpy: one product with all vectors in memory, then a partial sort."""
     vectors = np.concatenate(
         [
             drawn(min(CHUNK, count - first), queries.shape[1], first)
@@ -85,7 +88,8 @@ def folder_mb(folder: Path) -> float:
 
 
 def wait_for_index(gallery: Gallery) -> None:
-    """Until a server has written out and indexed what it was given; it goes on to merge what it wrote."""
+    """Until a server has written out and indexed what it was given; it goes on to merge what it
+    wrote."""
     client = gallery._client
     client.flush(gallery.name)
     while (state := client.describe_index(gallery.name, "vector"))["indexed_rows"] < state[
@@ -180,7 +184,8 @@ def main(
         str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
     ] = None,
 ) -> None:
-    """Measure every index at every size, each case in a process and a folder, or collection, of its own."""
+    """Measure every index at every size, each case in a process and a folder, or collection, of its
+    own."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     if output:
         make_folder(output.parent)

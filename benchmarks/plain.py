@@ -1,8 +1,10 @@
-"""CSKT written the naive way, with the weights of a :class:`cskt.CSKT`: what the benchmark and the tests compare with.
+"""CSKT written the naive way, with the weights of a :class:`cskt.CSKT`: what the benchmark and the
+tests compare with.
 
-Nothing is left out and nothing is shared between samples: start token and prompts run through every layer for every
-sample, text is always as wide as its positions, token ids are spliced caption by caption, the causal mask exists for
-every sample and head, and the last block computes rows that nobody reads.
+Nothing is left out and nothing is shared between samples: start token and prompts run through every
+layer for every sample, text is always as wide as its positions, token ids are spliced caption by
+caption, the causal mask exists for every sample and head, and the last block computes rows that
+nobody reads.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from cskt.model import CSKT
 
 
 def splice(ids: Tensor, end_token: int, prompts: int, context: int) -> Tensor:
-    """Token ids (B, L) -> (B, context): room for the prompts after the start token, the end token kept inside."""
+    """Token ids (B, L) -> (B, context): room for the prompts after the start token, the end token
+    kept inside."""
     rows = []
     for caption in ids.tolist():
         caption += [0] * (context - len(caption))
@@ -29,7 +32,8 @@ def splice(ids: Tensor, end_token: int, prompts: int, context: int) -> Tensor:
 
 
 def put_prompts(x: Tensor, prompts: Tensor, at: int) -> Tensor:
-    """x (B, L, W) with the rows from ``at`` on replaced by the same prompts (P, W) in every sample."""
+    """x (B, L, W) with the rows from ``at`` on replaced by the same prompts (P, W) in every
+    sample."""
     return torch.cat([x[:, :at], prompts.expand(len(x), -1, -1), x[:, at + len(prompts) :]], dim=1)
 
 
@@ -41,7 +45,8 @@ def run_blocks(
     at: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Every row through every block; adapters beside the MLP, prompts put anew before each block that has its own."""
+    """Every row through every block; adapters beside the MLP, prompts put anew before each block
+    that has its own."""
     for i, block in enumerate(blocks):
         if 1 <= i < len(prompts):
             x = put_prompts(x, prompts[i], at)

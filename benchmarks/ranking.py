@@ -1,7 +1,8 @@
-"""Time and memory of ranking random features: the usual full argsort with Python loops beside ``cskt.metrics``.
+"""Time and memory of ranking random features: the usual full argsort with Python loops beside
+``cskt.metrics``.
 
-``python benchmarks/ranking.py --output ranking.json`` measures at the size of CUHK-PEDES. Memory is read from /proc:
-Linux only.
+``python benchmarks/ranking.py --output ranking.json`` measures at the size of CUHK-PEDES. Memory is
+read from /proc: Linux only.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ SEED, IDENTITIES, WIDTH, ICFG = 0, 1000, 512, 19_848
 
 
 def full_argsort(similarity: Tensor, query_ids: Tensor, gallery_ids: Tensor) -> dict[str, float]:
-    """R@k, mAP and mINP as released evaluators compute them: whole matrices, Python lists; every query has a match.
+    """R@k, mAP and mINP as released evaluators compute them: whole matrices, Python lists; every
+    query has a match.
 
-    Two things differ, so that figures can be compared to 1e-6: the sort is stable, and means are taken in float64.
+    Two things differ, so that figures can be compared to 1e-6: the sort is stable, and means are
+    taken in float64.
     """
     order = torch.argsort(similarity, dim=1, descending=True, stable=True)
     matches = gallery_ids[order].eq(query_ids.view(-1, 1))
@@ -50,7 +53,8 @@ def full_argsort(similarity: Tensor, query_ids: Tensor, gallery_ids: Tensor) -> 
 
 
 def data(queries: int, gallery: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """L2-normalised features (Q, WIDTH) and (G, WIDTH) with the identities (Q,) and (G,); every query has a match."""
+    """L2-normalised features (Q, WIDTH) and (G, WIDTH) with the identities (Q,) and (G,); every
+    query has a match."""
     random = torch.Generator().manual_seed(SEED)
     identities = min(IDENTITIES, gallery)
     centres = torch.randn(identities, WIDTH, generator=random)
@@ -64,7 +68,8 @@ def data(queries: int, gallery: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return features[0], features[1], ids[0], ids[1]
 
 
-# What is measured, and whether it starts from the similarity matrix or, with the matrix product, from the features.
+# What is measured, and whether it starts from the similarity matrix or, with the matrix product,
+# from the features.
 METHODS: dict[str, tuple[Callable[..., Any], bool]] = {
     "full argsort, Python loops": (full_argsort, True),
     "retrieval_metrics": (retrieval_metrics, True),
@@ -83,7 +88,8 @@ def arguments(from_matrix: bool, queries: int, gallery: int) -> tuple[Tensor, ..
 
 
 def resident(field: str) -> int:
-    """``VmRSS`` (memory held now) or ``VmHWM`` (at most, since the last reset) of this process, in KiB."""
+    """``VmRSS`` (memory held now) or ``VmHWM`` (at most, since the last reset) of this process, in
+    KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
@@ -91,7 +97,8 @@ def resident(field: str) -> int:
 def measure(
     what: str, queries: int, gallery: int, repeats: int
 ) -> tuple[list[float], float, dict[str, float] | None]:
-    """Seconds of each repetition, MiB needed at most over the arguments, and the metrics; in a process of its own."""
+    """Seconds of each repetition, MiB needed at most over the arguments, and the metrics; in a
+    process of its own."""
     method, from_matrix = METHODS[what]
     method(
         *arguments(from_matrix, 64, 64)
@@ -119,7 +126,8 @@ def main(
         bool, Option("--icfg", help="Also rank_features at the size of ICFG-PEDES.")
     ] = False,
 ) -> None:
-    """Measure ranking on the CPU, each method in a process of its own, and check that all give the same metrics."""
+    """Measure ranking on the CPU, each method in a process of its own, and check that all give the
+    same metrics."""
     if output:
         make_folder(output.parent)
     started, start = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()

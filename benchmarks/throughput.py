@@ -1,9 +1,11 @@
-"""How long training steps, encoding and loading take, and in how much memory: CSKT, plain CSKT, full fine-tuning.
+"""How long training steps, encoding and loading take, and in how much memory: CSKT, plain CSKT,
+full fine-tuning.
 
-``python benchmarks/throughput.py`` on a quiet machine; ``--backbone cskt-mini --height 128 --width 64 --minutes 1`` for
-a trial. bf16 is measured beside fp32 on a GPU that computes it natively, and with ``--precision bf16`` on such a CPU,
-into a file of its own. Cases take turns, so that a drifting machine hits all of them alike; ratios are of medians
-within one run. Weights and inputs are random: no figure here depends on their values.
+``python benchmarks/throughput.py`` on a quiet machine; ``--backbone cskt-mini --height 128 --width
+64 --minutes 1`` for a trial. bf16 is measured beside fp32 on a GPU that computes it natively, and
+with ``--precision bf16`` on such a CPU, into a file of its own. Cases take turns, so that a
+drifting machine hits all of them alike; ratios are of medians within one run. Weights and inputs
+are random: no figure here depends on their values.
 """
 
 from __future__ import annotations
@@ -131,7 +133,8 @@ class Setup:
         return np.resize(LENGTHS, self.batch)
 
     def token_ids(self, model: CSKT, lengths: Sequence[int], method: str) -> Tensor:
-        """Captions of so many tokens; for CSKT on the CPU, from where training and evaluation pass them too."""
+        """Captions of so many tokens; for CSKT on the CPU, from where training and evaluation pass
+        them too."""
         start, rng = int(model.tokenize("a")[0, 0]), np.random.default_rng(self.seed)
         ids = np.zeros((len(lengths), model.backbone.context_length), dtype=np.int64)
         for row, length in zip(ids, lengths, strict=True):
@@ -152,8 +155,8 @@ def encoders(
 
 
 def trainee(setup: Setup, method: str, precision: str) -> tuple[CSKT, torch.optim.Optimizer]:
-    """A model and its optimiser, made ready as :mod:`cskt.training` does; frozen matrices of plain in bf16 too, since
-    the release runs in half precision."""
+    """A model and its optimiser, made ready as :mod:`cskt.training` does; frozen matrices of plain
+    in bf16 too, since the release runs in half precision."""
     model = setup.model(method)
     if precision == "bf16":
         model.cast_frozen(torch.bfloat16)
@@ -165,7 +168,8 @@ def trainee(setup: Setup, method: str, precision: str) -> tuple[CSKT, torch.opti
 def training_step(
     setup: Setup, model: CSKT, optimizer: torch.optim.Optimizer, method: str, precision: str
 ) -> Callable[..., None]:
-    """A function that makes one step, forward, backward and optimiser, on images of its own or on those it is given."""
+    """A function that makes one step, forward, backward and optimiser, on images of its own or on
+    those it is given."""
     own_images, ids = setup.images(setup.batch), setup.token_ids(model, setup.lengths(), method)
     identities = torch.arange(setup.batch, device=setup.device) // 2
     encode_image, encode_text = encoders(model, method)
@@ -182,7 +186,8 @@ def training_step(
 
 
 def extra_memory(setup: Setup, method: str, precision: str) -> float | None:
-    """MB by which one step's peak exceeds model and inputs; for a process of its own. None where it cannot be told."""
+    """MB by which one step's peak exceeds model and inputs; for a process of its own. None where it
+    cannot be told."""
     step = training_step(setup, *trainee(setup, method, precision), method, precision)
     if setup.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -214,13 +219,16 @@ def cost(
     training: bool,
     towers: str = "image text",
 ) -> tuple[float, float]:
-    """(FLOPs, bytes) of the matrix products of one training step, or of encoding; ``ends``: places of the end tokens.
+    """(FLOPs, bytes) of the matrix products of one training step, or of encoding; ``ends``: places
+    of the end tokens.
 
-    Counted are patch embedding, linear maps, attention and adapters, two FLOPs per multiply-add. In training a map is
-    paid for again for its input's gradient and, if it is trained, for its weight's; attention twice again. Of ``cskt``
-    only what its identities leave to do counts (no rows of prompts, start token and padding, no hidden keys, one row
-    in the last block, no gradient of the first block's input): utilisation takes no credit for work that was saved.
-    Bytes: operands read and results written once. Left out, under one percent: pointwise work, prompts, projections.
+    Counted are patch embedding, linear maps, attention and adapters, two FLOPs per multiply-add. In
+    training a map is paid for again for its input's gradient and, if it is trained, for its
+    weight's; attention twice again. Of ``cskt`` only what its identities leave to do counts (no
+    rows of prompts, start token and padding, no hidden keys, one row in the last block, no gradient
+    of the first block's input): utilisation takes no credit for work that was saved. Bytes:
+    operands read and results written once. Left out, under one percent: pointwise work, prompts,
+    projections.
     """
     ours, frozen = method in OURS, method in (*OURS, "plain")
     batch, prompts, columns = len(ends), model.num_prompts * frozen, model.backbone.context_length
@@ -276,8 +284,8 @@ def cost(
 
 
 def interleaved(cases: Cases, device: str, rounds: int, until: float) -> dict[tuple, list[float]]:
-    """Seconds of each call: a warm-up of every case, then at least ``rounds`` rounds over all of them, and more while
-    another one ends before ``until`` (of ``time.monotonic``)."""
+    """Seconds of each call: a warm-up of every case, then at least ``rounds`` rounds over all of
+    them, and more while another one ends before ``until`` (of ``time.monotonic``)."""
     calls = 10 if device == "cuda" else 1  # a GPU is kept as busy as training keeps it
     wait, repeats = (
         torch.cuda.synchronize if device == "cuda" else bool,
@@ -299,7 +307,8 @@ def interleaved(cases: Cases, device: str, rounds: int, until: float) -> dict[tu
 
 
 def loader(setup: Setup, folder: Path) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """Functions that load one augmented batch from a memory-mapped file, and that decode JPEG files on all cores."""
+    """Functions that load one augmented batch from a memory-mapped file, and that decode JPEG files
+    on all cores."""
     rng, (height, width), config = (
         np.random.default_rng(setup.seed),
         setup.image_size,
@@ -328,7 +337,8 @@ def loader(setup: Setup, folder: Path) -> tuple[Callable[[], Tensor], Callable[[
 
 
 def training_cases(setup: Setup, steps: Sequence[tuple[str, str]], folder: Path) -> Cases:
-    """Training steps, what feeds them, and what the machine can do at best (a matrix product, a copy)."""
+    """Training steps, what feeds them, and what the machine can do at best (a matrix product, a
+    copy)."""
     cases: Cases = {}
     full = trainee(setup, "full", "fp32")  # the largest, and the same in both precisions
     for method, precision in steps:
@@ -349,11 +359,13 @@ def training_cases(setup: Setup, steps: Sequence[tuple[str, str]], folder: Path)
 
 
 def encoding_cases(setup: Setup, precisions: Sequence[str]) -> Cases:
-    """Encoding one batch; in the last precision also over batch sizes and caption lengths; ranking over galleries."""
+    """Encoding one batch; in the last precision also over batch sizes and caption lengths; ranking
+    over galleries."""
     model, cases = setup.model("cskt"), {}
     for precision, method in itertools.product(precisions, ("cskt", "open_clip")):
         ours, dtype, series = method == "cskt", DTYPES[precision], precision == precisions[-1]
-        # Each at its best in bf16: CSKT fused, open_clip with its weights in bf16, as its own loader offers.
+        # Each at its best in bf16: CSKT fused, open_clip with its weights in bf16, as its own
+        # loader offers.
         owner = (
             copy.deepcopy(model).fuse(dtype)
             if ours
@@ -401,7 +413,8 @@ def ratios_of(values: dict[tuple, float], batch: int) -> dict[str, float]:
 
 
 def precisions_of(precision: str, device: str) -> list[str]:
-    """What is measured: fp32 and, where it is the device's choice or asked for and computed natively, bf16."""
+    """What is measured: fp32 and, where it is the device's choice or asked for and computed
+    natively, bf16."""
     if precision == "bf16" and not computes_bf16(device):
         raise CSKTError(
             f"this {device} does not compute bf16 natively, so its speed here means nothing; measure with "
@@ -423,7 +436,8 @@ def main(
     compile: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Measure for about MINUTES, every case at least ROUNDS times after a warm-up; write OUTPUT, print a table."""
+    """Measure for about MINUTES, every case at least ROUNDS times after a warm-up; write OUTPUT,
+    print a table."""
     started, begin, device = datetime.now(UTC), time.monotonic(), resolve_device(device)
     setup = Setup(
         backbone, (height, width), batch or (128 if device == "cuda" else 16), device, seed

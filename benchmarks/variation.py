@@ -1,8 +1,9 @@
-"""What another machine would change: one seed of CSKT and of full fine-tuning, trained under several numerics.
+"""What another machine would change: one seed of CSKT and of full fine-tuning, trained under
+several numerics.
 
-``python benchmarks/variation.py`` trains each row in a process of its own, since the instruction sets are chosen when
-torch is loaded; ``--jobs 2`` trains the one-thread rows side by side, ``--epochs 1`` is a quick try. Rows are written
-as they finish, and a later call goes on from there.
+``python benchmarks/variation.py`` trains each row in a process of its own, since the instruction
+sets are chosen when torch is loaded; ``--jobs 2`` trains the one-thread rows side by side,
+``--epochs 1`` is a quick try. Rows are written as they finish, and a later call goes on from there.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ VARIABLES = (
 
 @dataclass(frozen=True)
 class Numerics:
-    """How a training computes: variables of its process, threads, and the precision of its activations."""
+    """How a training computes: variables of its process, threads, and the precision of its
+    activations."""
 
     environment: dict[str, str] = field(default_factory=dict)
     threads: int = 1
@@ -118,7 +120,8 @@ def measures(metrics: dict[str, Any]) -> dict[str, float]:
 def train_row(
     method: str, name: str, dataset: str, seed: int, epochs: int | None
 ) -> dict[str, Any]:
-    """Train one row in this process, which was started with the row's variables; returns the row."""
+    """Train one row in this process, which was started with the row's variables; returns the
+    row."""
     numerics, start = NUMERICS[name], time.monotonic()
     torch.set_num_threads(numerics.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +197,8 @@ def finished(
 
 
 def read_held(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The file of an earlier call whose rows still count: one with the same ``facts``; else nothing."""
+    """The file of an earlier call whose rows still count: one with the same ``facts``; else
+    nothing."""
     if not path.is_file():
         return {}
     try:
@@ -223,7 +227,8 @@ def _comparable(value: Any) -> Any:
 
 
 def spread(rows: list[dict[str, Any]]) -> list[str]:
-    """A line a method: the standard deviation over its fp32 rows, of the last epoch and of the one chosen on val."""
+    """A line a method: the standard deviation over its fp32 rows, of the last epoch and of the one
+    chosen on val."""
     lines = []
     for method in METHODS:
         held = [row for row in rows if row["method"] == method and row["precision"] == "fp32"]
@@ -250,7 +255,8 @@ def main(
         tuple[str, str] | None, Option(hidden=True, help="Train METHOD under NUMERICS here.")
     ] = None,
 ) -> None:
-    """Train one seed of CSKT and of full fine-tuning under numerics that stand for other machines."""
+    """Train one seed of CSKT and of full fine-tuning under numerics that stand for other
+    machines."""
     if not dataset.startswith("SynthPEDES-"):
         raise CSKTError(
             f"{dataset} is not a SynthPEDES domain, which {MINI} is for; give one with --dataset."

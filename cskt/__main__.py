@@ -1,4 +1,5 @@
-"""The command line: ``python -m cskt train | evaluate | reproduce | export | ...`` (``--help`` lists all)."""
+"""The command line: ``python -m cskt train | evaluate | reproduce | export | ...`` (``--help``
+lists all)."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ OF_METHOD = {"learning_rate", *(switch for switches in METHODS.values() for swit
 def train_config(
     values: dict[str, Any], options: dict[str, Any], settings: list[str] | None = None
 ) -> TrainConfig:
-    """The backbone's and method's defaults; on top a file's ``values``, ``settings`` and not-None ``options``."""
+    """The backbone's and method's defaults; on top a file's ``values``, ``settings`` and not-None
+    ``options``."""
     given = {}
     for name, equals, value in (setting.partition("=") for setting in settings or ()):
         if not equals:
@@ -135,7 +137,8 @@ def train(
     ] = False,
     settings: Settings = None,
 ) -> None:
-    """Train, or continue an interrupted run; keep the epoch that selection chooses; evaluate it on test."""
+    """Train, or continue an interrupted run; keep the epoch that selection chooses; evaluate it on
+    test."""
     options = {
         k: v for k, v in context.params.items() if k not in ("config", "overwrite", "settings")
     }
@@ -170,12 +173,14 @@ def reproduce(
         int, Option(min=1, help="Runs at a time; more than one: in processes of one thread each.")
     ] = 1,
 ) -> None:
-    """Train every row of a grid on every data set; finished runs are kept, interrupted ones continue.
+    """Train every row of a grid on every data set; finished runs are kept, interrupted ones
+    continue.
 
-    All rows of one seed come before the next seed, so that an interrupted call leaves whole seeds. Each run's record
-    is written as it finishes, and how each query ranked beside it (.npz). A run that fails does not stop the others.
-    The benchmark on real data is run twice, the epoch chosen on val and, as the release does it, on test. ``transfer``
-    trains the benchmark's rows and tests each model on the other data sets.
+    All rows of one seed come before the next seed, so that an interrupted call leaves whole seeds.
+    Each run's record is written as it finishes, and how each query ranked beside it (.npz). A run
+    that fails does not stop the others. The benchmark on real data is run twice, the epoch chosen
+    on val and, as the release does it, on test. ``transfer`` trains the benchmark's rows and tests
+    each model on the other data sets.
     """
     names = datasets.split(",") if datasets else REAL if data_root else SYNTHETIC
     backbone = backbone or (MINI if set(names) <= set(SYNTHETIC) else TrainConfig().backbone)
@@ -244,8 +249,8 @@ def reproduce(
 def _reproduce_run(
     config: TrainConfig, others: list[benchmarks.PersonRetrievalDataset] | None, beside: bool
 ) -> tuple[evaluation.Run, dict[str, dict[str, Any]] | None]:
-    """Train; the run, and the records on ``others`` by name (None: no transfer is asked for). ``beside``: in a process
-    beside others."""
+    """Train; the run, and the records on ``others`` by name (None: no transfer is asked for).
+    ``beside``: in a process beside others."""
     if beside:
         _log_to_stderr()
     prefix = f"{training.run_name(config)}: " if beside else ""
@@ -271,7 +276,8 @@ def _write_records(
     transfers: dict[str, dict[str, Any]] | None,
     place: dict[str, str],
 ) -> None:
-    """The run's record and its queries into ``target``, or the records of its transfers in their place."""
+    """The run's record and its queries into ``target``, or the records of its transfers in their
+    place."""
     if transfers is None:
         transfers = {run.folder.name: run.metrics}
         queries = (run.folder / evaluation.QUERIES).read_bytes()
@@ -290,7 +296,8 @@ def verify_runs(
         "runs/verify"
     ),
 ) -> None:
-    """Train CSKT anew, seed 0, and say whether its R@1 is within the committed runs'; exit code 1 where it is not.
+    """Train CSKT anew, seed 0, and say whether its R@1 is within the committed runs'; exit code 1
+    where it is not.
 
     Two minutes on two CPU cores. Exit code 2: the run files hold nothing to compare with.
     """
@@ -353,7 +360,8 @@ def export(
     ] = False,
     onnx: Annotated[bool, Option("--onnx", help="The text encoder alone, as ONNX.")] = False,
 ) -> None:
-    """Write a run's model as a folder for the Hugging Face hub: weights, configuration, run file, model card."""
+    """Write a run's model as a folder for the Hugging Face hub: weights, configuration, run file,
+    model card."""
     if bf16 + reference + onnx > 1:
         raise CSKTError("--bf16, --reference and --onnx exclude each other; give one of them.")
     held = evaluation.Run.load(run)
@@ -385,7 +393,8 @@ def import_checkpoint(
     height: int = 384,
     width: int = 128,
 ) -> None:
-    """Turn a checkpoint of the authors' code into a saved model: for evaluate, or CSKT.from_pretrained."""
+    """Turn a checkpoint of the authors' code into a saved model: for evaluate, or
+    CSKT.from_pretrained."""
     state = backbones.read_checkpoint(checkpoint)
     config, own = reference_config(state), None if backbone == MINI else "openai"
     model = load_model(backbone, pretrained or own, (height, width), config)
@@ -429,7 +438,8 @@ def index(
     name: GalleryName = "gallery",
     token: Token = "",
 ) -> None:
-    """Add a folder of images to a gallery; calling it again goes on where it stopped and adds what is new."""
+    """Add a folder of images to a gallery; calling it again goes on where it stopped and adds what
+    is new."""
     from cskt.gallery import Gallery  # Milvus' client takes a second, which other commands save
     from cskt.pictures import read_metadata
 
@@ -470,7 +480,8 @@ def search(
     name: GalleryName = "gallery",
     token: Token = "",
 ) -> None:
-    """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet with --html."""
+    """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet
+    with --html."""
     from cskt.gallery import MAX_HITS, Gallery
     from cskt.widgets import contact_sheet
 
@@ -538,7 +549,8 @@ def verify_data(
         ),
     ] = False,
 ) -> None:
-    """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on a fault."""
+    """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on
+    a fault."""
     # disable=None: a bar on a terminal only
     report = verification.verify(
         name, root, deep, functools.partial(tqdm, leave=False, disable=None)
@@ -565,7 +577,8 @@ def pretrain_mini(
 
 
 def _printable(text: str) -> str:
-    """A name as a terminal may have it: what is no letter or mark, or no text at all, as an escape."""
+    """A name as a terminal may have it: what is no letter or mark, or no text at all, as an
+    escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

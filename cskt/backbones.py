@@ -1,4 +1,5 @@
-"""The frozen CLIP: open_clip's models at a rectangular image size, and the embedded ``cskt-mini``."""
+"""The frozen CLIP: open_clip's models at a rectangular image size, and the embedded
+``cskt-mini``."""
 
 from __future__ import annotations
 
@@ -49,11 +50,13 @@ def create_backbone(
     pretrained: str | os.PathLike | None = None,
     image_size: tuple[int, int] | int | None = None,
 ) -> open_clip.CLIP:
-    """An open_clip CLIP ViT in float32 and eval mode, for images of ``image_size`` = (height, width) pixels.
+    """An open_clip CLIP ViT in float32 and eval mode, for images of ``image_size`` = (height,
+    width) pixels.
 
-    ``pretrained``: None (random weights; for ``cskt-mini`` the embedded ones), ``"random"``, an open_clip tag such as
-    ``"openai"``, or the path of a checkpoint file of open_clip or OpenAI. Position embeddings are resized to the image
-    size (default: the model's own). :class:`CSKTError` for an unknown name or tag, an unfit file, a failed download.
+    ``pretrained``: None (random weights; for ``cskt-mini`` the embedded ones), ``"random"``, an
+    open_clip tag such as ``"openai"``, or the path of a checkpoint file of open_clip or OpenAI.
+    Position embeddings are resized to the image size (default: the model's own). :class:`CSKTError`
+    for an unknown name or tag, an unfit file, a failed download.
     """
     config = model_config(name)
     vision = config["vision_cfg"]
@@ -74,7 +77,8 @@ def create_backbone(
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """A fresh copy of the open_clip model config of ``name``; :class:`CSKTError` unless it is a ViT CLIP we know."""
+    """A fresh copy of the open_clip model config of ``name``; :class:`CSKTError` unless it is a ViT
+    CLIP we know."""
     if name != MINI and name not in open_clip.list_models():
         raise CSKTError(
             f"backbone {name!r} is unknown; use {MINI!r} or a ViT of open_clip.list_models()."
@@ -103,7 +107,8 @@ def _asset(kind: str) -> Path:
 
 
 def tokenizer_for(name: str) -> Callable[[list[str]], Tensor]:
-    """The tokenizer of a backbone: list of str -> LongTensor (B, 77), start and end tokens kept, padded with 0."""
+    """The tokenizer of a backbone: list of str -> LongTensor (B, 77), start and end tokens kept,
+    padded with 0."""
     text = model_config(name)["text_cfg"]
     if "hf_tokenizer_name" in text:
         return open_clip.get_tokenizer(name)
@@ -111,14 +116,16 @@ def tokenizer_for(name: str) -> Callable[[list[str]], Tensor]:
 
 
 def known_token_ids(name: str) -> set[int] | None:
-    """Tokens that the backbone has learned: those shipped with ``cskt-mini``; None (all) for any other backbone."""
+    """Tokens that the backbone has learned: those shipped with ``cskt-mini``; None (all) for any
+    other backbone."""
     return set(load_file(_asset("safetensors"))[_IDS].tolist()) if name == MINI else None
 
 
 def load_clip_state(
     backbone: nn.Module, state: Mapping[str, Tensor], grid: tuple[int, int], source: str
 ) -> None:
-    """Copies a CLIP state dict into ``backbone``, image positions resized from ``grid``; errors name ``source``."""
+    """Copies a CLIP state dict into ``backbone``, image positions resized from ``grid``; errors
+    name ``source``."""
     state = {name: tensor for name, tensor in state.items() if name not in _NOT_WEIGHTS}
     own = backbone.state_dict()
     for name in set(UNUSED) & set(own):
@@ -131,8 +138,9 @@ def load_clip_state(
 def resize_positions(
     positions: Tensor, native_grid: tuple[int, int], grid: tuple[int, int]
 ) -> Tensor:
-    """Image positions (1 + rows * columns, W) moved to another grid as released: class row kept, bilinear.
-    Their own grid is ``native_grid`` where the row count fits it, else the target's, else square."""
+    """Image positions (1 + rows * columns, W) moved to another grid as released: class row kept,
+    bilinear. Their own grid is ``native_grid`` where the row count fits it, else the target's, else
+    square."""
     count = len(positions) - 1
     side = math.isqrt(max(count, 0))
     source = next((g for g in (native_grid, grid, (side, side)) if g[0] * g[1] == count), grid)
@@ -146,7 +154,8 @@ def resize_positions(
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, unpickling nothing else: .safetensors, torch.save or TorchScript (OpenAI)."""
+    """The tensors of a checkpoint file, unpickling nothing else: .safetensors, torch.save or
+    TorchScript (OpenAI)."""
     path = Path(path)
     if not path.is_file():
         raise CSKTError(
@@ -171,7 +180,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def unwrap_state(content: Any, source: str) -> dict[str, Tensor]:
-    """A state dict, whole or under ``state_dict`` or ``model``, without the prefix of a data-parallel wrapper."""
+    """A state dict, whole or under ``state_dict`` or ``model``, without the prefix of a
+    data-parallel wrapper."""
     if isinstance(content, Mapping):
         content = next(
             (content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)),
@@ -187,8 +197,8 @@ def unwrap_state(content: Any, source: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
-    """Copies ``state`` into the tensors ``own`` by name; a :class:`CSKTError` lists what is missing, surplus or of the
-    wrong shape, and nothing is copied."""
+    """Copies ``state`` into the tensors ``own`` by name; a :class:`CSKTError` lists what is
+    missing, surplus or of the wrong shape, and nothing is copied."""
     shapes = {name: tuple(getattr(value, "shape", ("no tensor",))) for name, value in state.items()}
     wrong = [
         f"{name} (expected {tuple(tensor.shape)}, got {shapes[name]})"
@@ -210,11 +220,13 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str)
 
 
 def fingerprint(backbone: nn.Module, weights: bool = True) -> str:
-    """16 hex digits over the names, shapes and (with ``weights``) values of a backbone but CLIP's temperature.
+    """16 hex digits over the names, shapes and (with ``weights``) values of a backbone but CLIP's
+    temperature.
 
-    What counts are numbers as they were shipped. Of the token table the rows that are all zeros are left out and the
-    others counted with their ids: of ``cskt-mini`` that is exactly what is shipped. Of the image positions only the
-    class token's counts: the others are resized to the image size, and each chip rounds them in its own way.
+    What counts are numbers as they were shipped. Of the token table the rows that are all zeros are
+    left out and the others counted with their ids: of ``cskt-mini`` that is exactly what is
+    shipped. Of the image positions only the class token's counts: the others are resized to the
+    image size, and each chip rounds them in its own way.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(backbone.state_dict().items()):
@@ -234,7 +246,8 @@ def fingerprint(backbone: nn.Module, weights: bool = True) -> str:
 
 
 def save_mini(backbone: nn.Module, token_ids: Collection[int], path: str | os.PathLike) -> None:
-    """Writes ``cskt-mini``'s weights in fp16: the token rows named, and every other tensor whole."""
+    """Writes ``cskt-mini``'s weights in fp16: the token rows named, and every other tensor
+    whole."""
     ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int32)
     state = {name: tensor.detach().cpu().half() for name, tensor in backbone.state_dict().items()}
     rows = state.pop(_TOKENS)[ids.long()]
@@ -242,7 +255,8 @@ def save_mini(backbone: nn.Module, token_ids: Collection[int], path: str | os.Pa
 
 
 def check_supported(backbone: nn.Module) -> None:
-    """Raises a :class:`CSKTError` unless ``backbone`` is a CLIP whose blocks :mod:`cskt.model.towers` can run."""
+    """Raises a :class:`CSKTError` unless ``backbone`` is a CLIP whose blocks
+    :mod:`cskt.model.towers` can run."""
     visual = getattr(backbone, "visual", None)
     if not (
         isinstance(backbone, open_clip.CLIP)
@@ -264,10 +278,11 @@ def check_supported(backbone: nn.Module) -> None:
 
 
 def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | str | None:
-    """Where the weights of backbone ``name`` come from: a file, a tag that open_clip knows, or None (random).
+    """Where the weights of backbone ``name`` come from: a file, a tag that open_clip knows, or None
+    (random).
 
-    A tag wins over a local file of the same name; ``~`` stands for the home folder. :class:`CSKTError` for neither,
-    and for an unknown backbone.
+    A tag wins over a local file of the same name; ``~`` stands for the home folder.
+    :class:`CSKTError` for neither, and for an unknown backbone.
     """
     model_config(name)
     if pretrained is None and name == MINI:
@@ -287,7 +302,8 @@ def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | st
 
 
 def public_name(pretrained: str | os.PathLike | None) -> str | None:
-    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a tag as it is."""
+    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a
+    tag as it is."""
     return None if pretrained is None else PureWindowsPath(os.fspath(pretrained)).name
 
 
@@ -313,7 +329,8 @@ def _weights(
 
 
 def _download(name: str, tag: str, known: dict[str, Any]) -> str:
-    """The file of an open_clip tag: put into ~/.cache/clip by hand, in the hub's cache, or downloaded now."""
+    """The file of an open_clip tag: put into ~/.cache/clip by hand, in the hub's cache, or
+    downloaded now."""
     url, repository = known.get("url", ""), known["hf_hub"].rstrip("/")
     by_hand = (
         Path.home() / ".cache" / "clip" / (os.path.basename(url) or f"{name}-{tag}.safetensors")
@@ -343,8 +360,9 @@ def _download(name: str, tag: str, known: dict[str, Any]) -> str:
 
 
 def _mini_state(config: dict[str, Any]) -> dict[str, Tensor]:
-    """The embedded weights; token rows that are not shipped are zeros: they carry no meaning, and no number that a
-    version of torch happens to draw may decide whether a saved model is accepted."""
+    """The embedded weights; token rows that are not shipped are zeros: they carry no meaning, and
+    no number that a version of torch happens to draw may decide whether a saved model is
+    accepted."""
     state = load_file(_asset("safetensors"))
     rows, ids = state.pop(_ROWS), state.pop(_IDS)
     shape = config["text_cfg"]["vocab_size"], rows.shape[1]

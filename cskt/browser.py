@@ -1,4 +1,5 @@
-"""The text encoder where there is no Python: as an ONNX file, and on a page that searches in the reader's browser."""
+"""The text encoder where there is no Python: as an ONNX file, and on a page that searches in the
+reader's browser."""
 
 from __future__ import annotations
 
@@ -43,10 +44,11 @@ USE = (
 
 
 class _TextEncoder(nn.Module):
-    """Token ids (1, L), start to end, L at most 77 - P -> the L2-normalised feature (1, D) of a fused ``model``.
+    """Token ids (1, L), start to end, L at most 77 - P -> the L2-normalised feature (1, D) of a
+    fused ``model``.
 
-    All that captions share, start token and prompts, is a constant. Tokens that the backbone never learned share one
-    row of zeros: theirs are zeros anyway and would be most of the file."""
+    All that captions share, start token and prompts, is a constant. Tokens that the backbone never
+    learned share one row of zeros: theirs are zeros anyway and would be most of the file."""
 
     def __init__(self, model: CSKT) -> None:
         super().__init__()
@@ -82,9 +84,9 @@ class _TextEncoder(nn.Module):
 def export_text_encoder(model: CSKT, path: str | os.PathLike) -> Path:
     """Write the text encoder as ONNX, prompts, adapters and LoRA folded in; returns ``path``.
 
-    Input ``token_ids`` int64 (1, L), one caption from :meth:`CSKT.tokenize` cut by :func:`fit_captions`, from its start
-    to its end token, L from 2 to 77 - P; output ``feature`` float32 (1, D), L2-normalised. Equal models give equal
-    files.
+    Input ``token_ids`` int64 (1, L), one caption from :meth:`CSKT.tokenize` cut by
+    :func:`fit_captions`, from its start to its end token, L from 2 to 77 - P; output ``feature``
+    float32 (1, D), L2-normalised. Equal models give equal files.
 
     Raises:
         CSKTError: a model that is not float32 on the CPU.
@@ -156,7 +158,8 @@ def _strip(content: onnx.ModelProto) -> None:
 
 
 def encode_with_onnx(path: str | os.PathLike, model: CSKT, captions: Sequence[str]) -> Tensor:
-    """Features (M, D) of captions by the file of :func:`export_text_encoder`; ``model`` only tokenises them."""
+    """Features (M, D) of captions by the file of :func:`export_text_encoder`; ``model`` only
+    tokenises them."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # captions are short
     session = onnxruntime.InferenceSession(
@@ -195,7 +198,8 @@ def obstacle(model: CSKT, data: PersonRetrievalDataset) -> str | None:
 
 
 def tokenizer_tables(model: CSKT) -> dict[str, Any]:
-    """What ``assets/tokenizer.js`` needs to give the ids of ``model.tokenize``, and to name unknown words."""
+    """What ``assets/tokenizer.js`` needs to give the ids of ``model.tokenize``, and to name unknown
+    words."""
     tokenizer = model.tokenizer
     return {
         "merges": [" ".join(pair) for pair in tokenizer.bpe_ranks],
@@ -208,7 +212,8 @@ def tokenizer_tables(model: CSKT) -> dict[str, Any]:
 
 
 def packed(name: str, content: bytes) -> str:
-    """``content``, compressed, as a script that a page opened from disk can load: ``csktFiles[name]``."""
+    """``content``, compressed, as a script that a page opened from disk can load:
+    ``csktFiles[name]``."""
     text = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
     return f'(globalThis.csktFiles ??= {{}})["{name}"] = "{text}";\n'
 
@@ -234,17 +239,17 @@ def write_page(
 ) -> str:
     """Write what a page needs to search ``loaded`` without Python, and return that page's html.
 
-    Args:
-        folder: for the data and scripts; :data:`RUNTIME` lies beside it, in ``vendor``. The page finds both in
-            ``static``.
-        encoder: the file of :func:`export_text_encoder`.
-        image_features, text_features: (N, D) and (M, D), L2-normalised float32, of Python: what the browser ranks by,
+    Args: folder: for the data and scripts; :data:`RUNTIME` lies beside it, in ``vendor``. The page
+        finds both in
+            ``static``. encoder: the file of :func:`export_text_encoder`. image_features,
+        text_features: (N, D) and (M, D), L2-normalised float32, of Python: what the browser ranks
+        by,
             and what its rankings are checked against.
         examples: captions to offer, by index; the first one's hits are in the html itself.
         title: what the images are, shown above them.
 
-    Raises:
-        CSKTError: features that do not fit the split, no example, or more than :data:`LIMIT` bytes; nothing is written.
+    Raises: CSKTError: features that do not fit the split, no example, or more than :data:`LIMIT`
+        bytes; nothing is written.
     """
     split, images = loaded.split, loaded.images.permute(0, 2, 3, 1).numpy()
     if (len(image_features), len(text_features)) != (len(images), len(split)) or not len(examples):
@@ -266,7 +271,8 @@ def write_page(
         "order": order.tolist(),
         "scores": [[round(score, 5) for score in row] for row in scores.tolist()],
     }
-    # What shows the precomputed rankings needs nothing but a script tag; the rest needs DecompressionStream.
+    # What shows the precomputed rankings needs nothing but a script tag; the rest needs
+    # DecompressionStream.
     files = {
         "gallery": _plain("gallery", gallery),
         "queries": _plain("queries", queries),

@@ -1,7 +1,7 @@
 """Configuration as plain data: the method (:class:`CSKTConfig`) and the run (:class:`TrainConfig`).
 
-The dataclass defaults are the paper's setting, as released; :meth:`TrainConfig.mini` is the embedded default that
-runs on two CPU cores without downloads.
+The dataclass defaults are the paper's setting, as released; :meth:`TrainConfig.mini` is the
+embedded default that runs on two CPU cores without downloads.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ def _from_dict(cls, values: dict[str, Any]):
 class CSKTConfig:
     """The method (Sections 2.2 and 2.3 of the paper). Defaults are the paper's.
 
-    ``prompt_depth`` None means every block of the shallower tower. With one prompt direction off, the prompts that
-    fed it are gone from both towers; with both off there are no prompts. ``adapter_init="zero"`` starts every
-    adapter's up-projection at zero, so that training starts from the backbone's own features. ``lora``, not of the
-    paper, adds a trained update of rank ``lora_rank`` to every attention's query, key and value maps.
+    ``prompt_depth`` None means every block of the shallower tower. With one prompt direction off,
+    the prompts that fed it are gone from both towers; with both off there are no prompts.
+    ``adapter_init="zero"`` starts every adapter's up-projection at zero, so that training starts
+    from the backbone's own features. ``lora``, not of the paper, adds a trained update of rank
+    ``lora_rank`` to every attention's query, key and value maps.
     """
 
     prompt_length: int = 4
@@ -154,21 +155,24 @@ METHODS: dict[str, dict[str, bool]] = {
     "lora": {**_NO_PROMPTS, **_NO_ADAPTERS, "lora": True},
     "cskt": {},
 }
-# Of the embedded default. CSKT's and full fine-tuning's are the best on val of the committed grid "learning rate"; the
-# others start from CSKT's or a third of it until they are searched, and stand in no committed table before that.
+# Of the embedded default. CSKT's and full fine-tuning's are the best on val of the committed grid
+# "learning rate"; the others start from CSKT's or a third of it until they are searched, and stand
+# in no committed table before that.
 MINI_LEARNING_RATES: dict[str, float] = {**dict.fromkeys(METHODS, 1e-2), "full": 3e-4, "lora": 3e-3}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Defaults are the paper's, as released; learning rates are per parameter group (see training).
+    """One training run. Defaults are the paper's, as released; learning rates are per parameter
+    group (see training).
 
-    ``selection`` says which epoch's model is kept: the best on ``"val"`` (default), the best on ``"test"``, which
-    reproduces the release, or the ``"last"``.
-    ``train_fraction`` is the share of the training identities that is used (see ``data.benchmarks.subset``).
-    ``erasing`` is the probability of random erasing, ``pad`` the border of the random crop in pixels.
-    ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory. ``compile`` hands the
-    vision layers to torch.compile: minutes at the start, for long runs on a GPU (on a CPU it does not pay).
+    ``selection`` says which epoch's model is kept: the best on ``"val"`` (default), the best on
+    ``"test"``, which reproduces the release, or the ``"last"``. ``train_fraction`` is the share of
+    the training identities that is used (see ``data.benchmarks.subset``). ``erasing`` is the
+    probability of random erasing, ``pad`` the border of the random crop in pixels.
+    ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory.
+    ``compile`` hands the vision layers to torch.compile: minutes at the start, for long runs on a
+    GPU (on a CPU it does not pay).
     """
 
     dataset: str = "CUHK-PEDES"
@@ -235,14 +239,15 @@ class TrainConfig:
     def paper(
         cls, dataset: str = "CUHK-PEDES", data_root: str | None = None, **overrides: Any
     ) -> TrainConfig:
-        """The paper's setting as released: CLIP ViT-B/16 at 384x128, 60 epochs of Adam. Full fine-tuning, which the
-        release does not have, takes IRRA's learning rate."""
+        """The paper's setting as released: CLIP ViT-B/16 at 384x128, 60 epochs of Adam. Full
+        fine-tuning, which the release does not have, takes IRRA's learning rate."""
         rate = {"learning_rate": 1e-5} if overrides.get("method") == "full" else {}
         return cls(**{"dataset": dataset, "data_root": data_root, **rate, **overrides})
 
     @classmethod
     def mini(cls, dataset: str = "SynthPEDES-A", **overrides: Any) -> TrainConfig:
-        """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen on val."""
+        """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen
+        on val."""
         values: dict[str, Any] = dict(
             dataset=dataset,
             backbone=MINI,
@@ -263,7 +268,8 @@ class TrainConfig:
 
     @classmethod
     def for_backbone(cls, backbone: str = MINI, **overrides: Any) -> TrainConfig:
-        """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; None means default."""
+        """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; None
+        means default."""
         overrides = {name: value for name, value in overrides.items() if value is not None}
         return (
             cls.mini(**overrides) if backbone == MINI else cls.paper(backbone=backbone, **overrides)

@@ -1,4 +1,5 @@
-"""Search to touch: describe a person, see who is found, ask why. Hits as html; the demo of a run and of a gallery."""
+"""Search to touch: describe a person, see who is found, ask why. Hits as html; the demo of a run
+and of a gallery."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ SCALE = (
     f'linear-gradient(to right,transparent,rgba({HEAT},{STRONGEST}))"></span>'
 )
 MOST, KEPT, LISTED = 50, 20, 10  # hits shown; queries in the history; skipped files that are named
-# Only the demo's own elements: a notebook has others. The book's theme pads and rounds images in dark mode.
+# Only the demo's own elements: a notebook has others. The book's theme pads and rounds images in
+# dark mode.
 STYLE = """<style>
 .cskt-demo button:focus-visible, .cskt-demo input:focus-visible, .cskt-demo select:focus-visible
 { outline: 2px solid currentColor !important; outline-offset: 1px }
@@ -55,7 +57,8 @@ STYLE = """<style>
 
 
 def image_uri(image: np.ndarray | Path, quality: int = 88) -> str:
-    """An (H, W, 3) uint8 image, or a JPEG file, as a data address that a page can show without a server."""
+    """An (H, W, 3) uint8 image, or a JPEG file, as a data address that a page can show without a
+    server."""
     if isinstance(image, Path):
         return "data:image/jpeg;base64," + base64.b64encode(image.read_bytes()).decode()
     buffer = io.BytesIO()
@@ -71,7 +74,8 @@ def small_uri(picture: Image.Image, size: tuple[int, int] = THUMBNAIL) -> str:
 
 
 def hit_picture(hit: Hit) -> str:
-    """A hit's picture as a data address; an empty grey one where both file and thumbnail are gone."""
+    """A hit's picture as a data address; an empty grey one where both file and thumbnail are
+    gone."""
     with contextlib.suppress(OSError):  # another process may delete it
         if hit.thumbnail is not None:
             return image_uri(hit.thumbnail)
@@ -82,7 +86,8 @@ def hit_picture(hit: Hit) -> str:
 
 
 def hit_figure(uri: str, rank: int, score: float, label: str, right: bool | None = None) -> str:
-    """A hit as html: framed green if it is right, orange if wrong, grey if unknown. The label is escaped."""
+    """A hit as html: framed green if it is right, orange if wrong, grey if unknown. The label is
+    escaped."""
     colour, mark = {
         True: ("#009e73", "✓ right"),
         False: ("#d55e00", "✗ wrong"),
@@ -103,7 +108,8 @@ def hit_strip(
     labels: Sequence[str],
     correct: Sequence[bool | None] | None = None,
 ) -> str:
-    """Ranked hits as html: right ones framed green, wrong ones orange, unknown ones grey. All text is escaped."""
+    """Ranked hits as html: right ones framed green, wrong ones orange, unknown ones grey. All text
+    is escaped."""
     figures = [
         hit_figure(
             image_uri(image), rank + 1, score, label, None if correct is None else correct[rank]
@@ -114,7 +120,8 @@ def hit_strip(
 
 
 def contact_sheet(query: str, hits: Sequence[Hit], remarks: Sequence[str] = ()) -> str:
-    """A page of its own that shows what was asked and found, pictures included. All text is escaped."""
+    """A page of its own that shows what was asked and found, pictures included. All text is
+    escaped."""
     figures = "".join(
         f'<figure><img src="{hit_picture(hit)}" alt="{html.escape(hit.label())}"><figcaption>{rank} · {hit.score:.3f}'
         f"<br>{html.escape(hit.label())}<br><small>{html.escape(hit.source)}</small></figcaption></figure>"
@@ -135,7 +142,8 @@ def opacities(shares: np.ndarray) -> np.ndarray:
 
 
 def shaded(uri: str, shares: np.ndarray | None, label: str, height: int = 320) -> str:
-    """A picture as html, under a grid of heat (rows, columns) that covers it (None: bare). The label is escaped."""
+    """A picture as html, under a grid of heat (rows, columns) that covers it (None: bare). The
+    label is escaped."""
     cells = grid = ""
     if shares is not None:
         rows, columns = shares.shape
@@ -157,7 +165,8 @@ def shaded(uri: str, shares: np.ndarray | None, label: str, height: int = 320) -
 
 
 def word_bars(effects: Sequence[tuple[str, float]]) -> str:
-    """Words and what each adds, as html: bars to the right for what raises, to the left for what lowers."""
+    """Words and what each adds, as html: bars to the right for what raises, to the left for what
+    lowers."""
     most, rows = max((abs(value) for _, value in effects), default=0) or 1, []
     for word, value in effects:
         width, colour = 50 * abs(value) / most, f"rgb({HEAT})" if value >= 0 else "#7a8794"
@@ -171,9 +180,10 @@ def word_bars(effects: Sequence[tuple[str, float]]) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """A query that could be understood: its name in the history, its vector for each gallery, the description if it
-    is one, the identities that are right if they are known, the picture (a data address) if it is one; ``words`` keeps
-    what its words add, by gallery, once that has been computed."""
+    """A query that could be understood: its name in the history, its vector for each gallery, the
+    description if it is one, the identities that are right if they are known, the picture (a data
+    address) if it is one; ``words`` keeps what its words add, by gallery, once that has been
+    computed."""
 
     label: str
     vectors: Mapping[str, np.ndarray]
@@ -200,13 +210,15 @@ def _plainly(act: Callable[..., None]) -> Callable[..., None]:
 
 
 class RetrievalDemo:
-    """Search by description or picture in one gallery, or in several over the same images side by side.
+    """Search by description or picture in one gallery, or in several over the same images side by
+    side.
 
-    ``truth``: the identities that are right for a description, where known. ``note`` stands above the results.
-    ``growing``: whether folders can be added.
+    ``truth``: the identities that are right for a description, where known. ``note`` stands above
+    the results. ``growing``: whether folders can be added.
 
-    Every action is a method: :meth:`ask`, :meth:`ask_picture`, :meth:`explain`, :meth:`add` and :meth:`show`. None of
-    them raises :class:`CSKTError`: ``message`` says what is wrong, and what was shown stays.
+    Every action is a method: :meth:`ask`, :meth:`ask_picture`, :meth:`explain`, :meth:`add` and
+    :meth:`show`. None of them raises :class:`CSKTError`: ``message`` says what is wrong, and what
+    was shown stays.
     """
 
     def __init__(
@@ -231,7 +243,8 @@ class RetrievalDemo:
             description="Example",
             layout=wide,
         )
-        # Changes when Enter is pressed or the box is left: what is typed is never cut short by a search.
+        # Changes when Enter is pressed or the box is left: what is typed is never cut short by a
+        # search.
         self.query = widgets.Text(
             placeholder="a woman in a red coat with a black backpack",
             description="Describe",
@@ -309,7 +322,8 @@ class RetrievalDemo:
 
     @_plainly
     def ask(self, query: str | Hit | Image.Image, name: str = "picture") -> None:
-        """Search for a description, for more like a hit, or for a picture (``name``: what to call it)."""
+        """Search for a description, for more like a hit, or for a picture (``name``: what to call
+        it)."""
         text = check_description(query) if isinstance(query, str) else ""
         vectors = {side: gallery.encode(query) for side, gallery in self.galleries.items()}
         if text:
@@ -368,8 +382,8 @@ class RetrievalDemo:
 
     @_plainly
     def explain(self, chosen: Hit | None = None) -> None:
-        """What each word adds to the similarity of a hit, in each gallery, and where in its picture the similarity
-        comes from; without one, only the words, for each gallery's best hit."""
+        """What each word adds to the similarity of a hit, in each gallery, and where in its picture
+        the similarity comes from; without one, only the words, for each gallery's best hit."""
         for name, hits in self.found.items():
             try:
                 hit = chosen or next(iter(hits), None)
@@ -381,7 +395,8 @@ class RetrievalDemo:
 
     @_plainly
     def add(self, folder: str) -> None:
-        """Add the images of a folder to every gallery, saying how far it is and what was skipped."""
+        """Add the images of a folder to every gallery, saying how far it is and what was
+        skipped."""
         if not folder.strip():
             raise CSKTError("name a folder with images first.")
         self.adder.disabled, done = True, {}
@@ -406,15 +421,16 @@ class RetrievalDemo:
         self.message.value = f'<div class="cskt-said" role="status">{lines}</div>'
 
     def relevance(self, name: str, hit: Hit) -> np.ndarray:
-        """(rows, columns): where in a hit's picture its similarity to the present query comes from, in a gallery."""
+        """(rows, columns): where in a hit's picture its similarity to the present query comes from,
+        in a gallery."""
         model = self.galleries[name].model
         pixels = torch.tensor(resize(hit.image(), model.image_size))[None]
         direction = torch.from_numpy(self.asked.vectors[name])[None].to(model.device)
         return image_relevance(model, normalize(pixels), direction)[0].cpu().numpy()
 
     def word_effects(self, name: str, hit: Hit) -> list[tuple[str, float]]:
-        """Each word of the present description with the similarity to a hit that is lost without it; [] if it is a
-        picture."""
+        """Each word of the present description with the similarity to a hit that is lost without
+        it; [] if it is a picture."""
         gallery, asked = self.galleries[name], self.asked
         if asked.text and name not in asked.words:
             asked.words[name] = word_differences(gallery.model, asked.text).cpu().numpy()
@@ -541,7 +557,8 @@ class _Side:
         )
 
     def fill(self, hits: Sequence[Hit], right: Collection[int] | None) -> None:
-        """Show hits; cards are kept from one search to the next, as new ones take the browser longer."""
+        """Show hits; cards are kept from one search to the next, as new ones take the browser
+        longer."""
         self.cards += [_Card(self.demo) for _ in range(len(hits) - len(self.cards))]
         for rank, (card, hit) in enumerate(zip(self.cards, hits, strict=False), start=1):
             card.fill(
@@ -583,7 +600,8 @@ def _report(added: Added) -> list[str]:
 
 
 def _by_side(said: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each sentence once, with the names of the galleries that it holds for unless it holds for all."""
+    """Each sentence once, with the names of the galleries that it holds for unless it holds for
+    all."""
     sentences = dict.fromkeys(sentence for each in said.values() for sentence in each)
     names = {
         sentence: [name for name, each in said.items() if sentence in each]
@@ -598,7 +616,8 @@ def _by_side(said: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def example_browser(queries: Sequence[str], pages: Sequence[str]) -> widgets.VBox:
-    """Precomputed results behind a drop-down; alive on a static page too, as the link runs in the browser."""
+    """Precomputed results behind a drop-down; alive on a static page too, as the link runs in the
+    browser."""
     if len(queries) != len(pages) or not queries:
         raise CSKTError(
             f"the browser needs one page per query, got {len(queries)} queries and {len(pages)} pages."
@@ -617,11 +636,11 @@ def example_browser(queries: Sequence[str], pages: Sequence[str]) -> widgets.VBo
 def run_demo(
     run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8, growing: bool = False
 ) -> RetrievalDemo:
-    """The demo of a run: its model and the one before training, side by side over the test images of a data set (None:
-    the run's own), with so many captions as examples and all of them as truth.
+    """The demo of a run: its model and the one before training, side by side over the test images
+    of a data set (None: the run's own), with so many captions as examples and all of them as truth.
 
-    The galleries are kept in the run's folder, so that images are encoded only once. Those to which folders can be
-    added (``growing``) are others than those that the book's page shows.
+    The galleries are kept in the run's folder, so that images are encoded only once. Those to which
+    folders can be added (``growing``) are others than those that the book's page shows.
     """
     data = data or load_dataset(run.config.dataset, run.config.data_root)
     models: dict[str, CSKT] = {
@@ -656,6 +675,7 @@ def run_demo(
 
 
 def gallery_demo(uri: str) -> RetrievalDemo:
-    """The demo of a gallery that ``python -m cskt index`` has made; :class:`CSKTError` where there is none."""
+    """The demo of a gallery that ``python -m cskt index`` has made; :class:`CSKTError` where there
+    is none."""
     gallery = Gallery(uri, create=False)
     return RetrievalDemo({Path(uri).name: gallery}, note=f"{len(gallery):,} images of {uri}")

@@ -65,7 +65,8 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class LoadedSplit:
-    """A split in memory: ``images`` uint8 (N, 3, H, W), possibly memory-mapped, and ``tokens`` int64 (M, 77)."""
+    """A split in memory: ``images`` uint8 (N, 3, H, W), possibly memory-mapped, and ``tokens``
+    int64 (M, 77)."""
 
     split: Split
     images: Tensor
@@ -115,7 +116,8 @@ def embed_texts(
 
 @contextlib.contextmanager
 def ready(model: CSKT, precision: str = "auto") -> Iterator[CSKT]:
-    """Within the block, the model fused for inference in ``precision`` (see :func:`resolve_precision`)."""
+    """Within the block, the model fused for inference in ``precision`` (see
+    :func:`resolve_precision`)."""
     bf16, was_training = resolve_precision(precision, model.device.type) == "bf16", model.training
     try:
         with model.fused(torch.bfloat16 if bf16 else None):
@@ -128,7 +130,8 @@ def _encode(
     model: CSKT, encoder: Callable[[Tensor], Tensor], rows: Tensor, precision: str, batch_size: int
 ) -> Tensor:
     with ready(model, precision):
-        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of cosines.
+        # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of
+        # cosines.
         return torch.cat([encoder(batch) for batch in rows.split(batch_size)]).float()
 
 
@@ -149,8 +152,8 @@ def evaluate(
     batch_size: int = 256,
     resamples: int = RESAMPLES,
 ) -> dict[str, Metrics]:
-    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and ``image_to_text``, with
-    95 % intervals from ``resamples`` bootstrap samples (0: without)."""
+    """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and
+    ``image_to_text``, with 95 % intervals from ``resamples`` bootstrap samples (0: without)."""
     image_features, text_features = embed(model, split, precision, batch_size)
     return _rank(image_features, text_features, split, resamples)
 
@@ -158,7 +161,8 @@ def evaluate(
 def evaluate_queries(
     model: CSKT, loaded: LoadedSplit, precision: str
 ) -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
-    """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption ranked the images."""
+    """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption
+    ranked the images."""
     image_features, text_features = embed(model, loaded, precision)
     metrics = _rank(image_features, text_features, loaded, RESAMPLES)
     return metrics, _queries(image_features, text_features, loaded.split)
@@ -192,7 +196,8 @@ def _queries(image_features: Tensor, text_features: Tensor, split: Split) -> dic
 def precision_effect(run: Run, split: Split | LoadedSplit) -> pd.DataFrame:
     """Text-to-image measures of a run's model in fp32 and in bf16, and the difference, in points.
 
-    Where the device has no bf16 of its own, torch computes it in software: the same rounding, only slower.
+    Where the device has no bf16 of its own, torch computes it in software: the same rounding, only
+    slower.
     """
     model, measured = run.load_model().to(resolve_device(run.config.device)), {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
@@ -207,7 +212,8 @@ def precision_effect(run: Run, split: Split | LoadedSplit) -> pd.DataFrame:
 
 
 def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
-    """The record of a run's model on the test split of another data set, of which it has seen nothing."""
+    """The record of a run's model on the test split of another data set, of which it has seen
+    nothing."""
     start, held = time.monotonic(), run.metrics
     model = run.load_model().to(resolve_device(run.config.device))
     measured = evaluate(model, dataset.test, held["precision"])
@@ -233,14 +239,16 @@ def transfer(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
 
 
 def build_model(config: TrainConfig) -> CSKT:
-    """The model of a run before training, on the CPU: new (and random backbone) weights follow from the run's seed."""
+    """The model of a run before training, on the CPU: new (and random backbone) weights follow from
+    the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return load_model(config.backbone, config.pretrained, config.image_size, config.cskt)
 
 
 def weights_fingerprint(config: TrainConfig) -> str:
-    """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else ``"random"``."""
+    """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else
+    ``"random"``."""
     source = weights_source(config.backbone, config.pretrained)
     if source is None:
         return RANDOM
@@ -250,10 +258,11 @@ def weights_fingerprint(config: TrainConfig) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None: not known).
+    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None:
+    not known).
 
-    ``dirty``: whether a file in git was changed, other than results, which runs and notebooks write.
-    ``hardware["capability"]``: the vector instructions that torch's own kernels use.
+    ``dirty``: whether a file in git was changed, other than results, which runs and notebooks
+    write. ``hardware["capability"]``: the vector instructions that torch's own kernels use.
     """
 
     def git(*arguments: str) -> str:
@@ -320,7 +329,8 @@ def make_folder(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a function that writes."""
+    """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
+    function that writes."""
     temporary = path.with_name(f".{path.name}.tmp")
     if isinstance(content, str):
         content = content.encode()
@@ -348,7 +358,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The :class:`TrainConfig` in a yaml file; an unreadable or malformed one is a :class:`CSKTError`."""
+    """The :class:`TrainConfig` in a yaml file; an unreadable or malformed one is a
+    :class:`CSKTError`."""
     values = read_yaml(path)
     try:
         return TrainConfig.from_dict(values)
@@ -358,14 +369,16 @@ def read_config(path: Path) -> TrainConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what was asked (``config``), what happened (``history``), what came out (``metrics``).
+    """A finished run: what was asked (``config``), what happened (``history``), what came out
+    (``metrics``).
 
-    The model that is kept is that of one epoch, as ``config.selection`` says: of the epoch with the best text-to-image
-    R@1 on val (``"val"``) or on test (``"test"``; mAP decides between equal R@1, then the earlier epoch), or of the
-    last one (``"last"``). ``metrics["metrics"]`` are its figures on test. ``metrics["selected"]`` holds for each of
-    the three rules the ``epoch`` it chooses and that epoch's ``metrics`` on test, so that the gap between them is
-    known: a figure that was chosen on test is too good by it. An untrained run has epoch 0 in all three.
-    ``queries.npz`` in the folder says how each caption of test ranked the images (see :meth:`queries`).
+    The model that is kept is that of one epoch, as ``config.selection`` says: of the epoch with the
+    best text-to-image R@1 on val (``"val"``) or on test (``"test"``; mAP decides between equal R@1,
+    then the earlier epoch), or of the last one (``"last"``). ``metrics["metrics"]`` are its figures
+    on test. ``metrics["selected"]`` holds for each of the three rules the ``epoch`` it chooses and
+    that epoch's ``metrics`` on test, so that the gap between them is known: a figure that was
+    chosen on test is too good by it. An untrained run has epoch 0 in all three. ``queries.npz`` in
+    the folder says how each caption of test ranked the images (see :meth:`queries`).
     """
 
     folder: Path
@@ -399,8 +412,9 @@ class Run:
         return cls(folder, read_config(folder / CONFIG), history, metrics)
 
     def queries(self) -> dict[str, np.ndarray]:
-        """The kept model's ranking of the test images for each of Q captions, arrays (Q,): ``query_identities``,
-        ``first_rank`` (from 1; 0: no match in the gallery), ``average_precision``, ``inverse_negative_penalty``."""
+        """The kept model's ranking of the test images for each of Q captions, arrays (Q,):
+        ``query_identities``, ``first_rank`` (from 1; 0: no match in the gallery),
+        ``average_precision``, ``inverse_negative_penalty``."""
         path = self.folder / QUERIES
         try:
             with np.load(path) as arrays:
@@ -411,8 +425,8 @@ class Run:
             ) from error
 
     def load_model(self) -> CSKT:
-        """The model at its kept epoch, on the CPU, in eval mode; :class:`CSKTError` if the backbone's weights are no
-        longer the run's."""
+        """The model at its kept epoch, on the CPU, in eval mode; :class:`CSKTError` if the
+        backbone's weights are no longer the run's."""
         held, found = self.metrics["weights_fingerprint"], weights_fingerprint(self.config)
         if held != found:
             raise CSKTError(
@@ -430,8 +444,9 @@ class Run:
 
 
 def open_model(source: str | Path, pretrained: str | None = None) -> CSKT:
-    """The model of a run's folder or of a saved model's, or ``"cskt-mini"`` as it comes, without training; in eval mode
-    on the best device. ``pretrained``: where a saved model's backbone has its weights now."""
+    """The model of a run's folder or of a saved model's, or ``"cskt-mini"`` as it comes, without
+    training; in eval mode on the best device. ``pretrained``: where a saved model's backbone has
+    its weights now."""
     folder = Path(source)
     if (folder / CONFIG_FILE).is_file() and not (folder / METRICS).is_file():
         model = CSKT.from_pretrained(folder, pretrained=pretrained)

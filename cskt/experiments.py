@@ -37,8 +37,8 @@ def grid_rows(grid: str, backbone: str = MINI) -> Rows:
 
 
 def _learning_rates() -> Rows:
-    """Every trained method at three rates, and full fine-tuning with a longer warm-up: the search on val that the
-    embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
+    """Every trained method at three rates, and full fine-tuning with a longer warm-up: the search
+    on val that the embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
     labels = {
         changes.get("method", "cskt"): label for label, changes in GRIDS["components"].items()
     }

@@ -1,4 +1,5 @@
-"""What failed queries have in common: which of the things that a SynthPEDES caption names the wrong person lacks."""
+"""What failed queries have in common: which of the things that a SynthPEDES caption names the wrong
+person lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from .data.synthetic.mentions import attribute_rows, find_mentions
 from .metrics import first_match_ranks
 from .probes import interval
 
-# What a caption can name -> the attribute that says which kind it is, and those that say how it looks.
+# What a caption can name -> the attribute that says which kind it is, and those that say how it
+# looks.
 PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "gender": ("gender", ()),
     "hair": ("hair", ("hair_colour",)),
@@ -29,7 +31,8 @@ PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
-    """Whether each test caption (a row) names each of :data:`PARTS` (a column) of the person in its picture.
+    """Whether each test caption (a row) names each of :data:`PARTS` (a column) of the person in its
+    picture.
 
     :class:`cskt.config.CSKTError` for a data set that is not SynthPEDES.
     """
@@ -43,9 +46,9 @@ def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
 
 
 def missed_parts(data: PersonRetrievalDataset, images: Sequence[int]) -> pd.DataFrame:
-    """What the person in test image ``images[m]`` lacks of the one whom caption m describes: a column for each of
-    :data:`PARTS`, ``""`` where they are alike, ``"kind"`` (another garment, or none), ``"look"`` (another colour or
-    pattern)."""
+    """What the person in test image ``images[m]`` lacks of the one whom caption m describes: a
+    column for each of :data:`PARTS`, ``""`` where they are alike, ``"kind"`` (another garment, or
+    none), ``"look"`` (another colour or pattern)."""
     split, rows = data.test, attribute_rows(data, range(len(data.test.image_paths)))
     table = pd.DataFrame([row["attributes"] for row in rows])
     table["pattern_colour"] = table["pattern_colour"].where(
@@ -64,13 +67,15 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int]) -> pd.Data
 
 
 def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> pd.DataFrame:
-    """What the first hits of failed queries have wrong, a row per part, in percent. ``similarity`` (M, N) of test.
+    """What the first hits of failed queries have wrong, a row per part, in percent. ``similarity``
+    (M, N) of test.
 
-    A caption fails when somebody else is first; captions of people who have no image in the gallery are left out.
-    ``named``: of all captions; ``R@1 named``, ``R@1 not``: of captions that name it or not; ``failed``: how many failed
-    captions name it; in how many of these the first hit is somebody without it (``missed``), as another ``kind`` or
-    another ``look``; ``by chance``: the same of a random image of somebody else; ``low``, ``high``: the 95 % interval,
-    over people, of ``missed`` less ``by chance``.
+    A caption fails when somebody else is first; captions of people who have no image in the gallery
+    are left out. ``named``: of all captions; ``R@1 named``, ``R@1 not``: of captions that name it
+    or not; ``failed``: how many failed captions name it; in how many of these the first hit is
+    somebody without it (``missed``), as another ``kind`` or another ``look``; ``by chance``: the
+    same of a random image of somebody else; ``low``, ``high``: the 95 % interval, over people, of
+    ``missed`` less ``by chance``.
     """
     split = data.test
     matched, failed = _outcomes(data, similarity)
@@ -108,7 +113,8 @@ def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 
 
 
 def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
-    """The same in sentences: how much is named, how much of it the wrong first hits have, which parts decided."""
+    """The same in sentences: how much is named, how much of it the wrong first hits have, which
+    parts decided."""
     split = data.test
     matched, failed = _outcomes(data, similarity)
     left_out = np.count_nonzero(~matched)
@@ -153,8 +159,8 @@ def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int
 
 
 def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.DataFrame:
-    """``R@1`` in percent and the number of ``captions`` by how many ``parts`` they name, without those of people who
-    have no image in the gallery."""
+    """``R@1`` in percent and the number of ``captions`` by how many ``parts`` they name, without
+    those of people who have no image in the gallery."""
     matched, failed = _outcomes(data, similarity)
     counts = named_parts(data)[matched].sum(axis=1)
     grouped = pd.DataFrame({"parts": counts, "R@1": 100.0 * ~failed}).groupby("parts")["R@1"]
@@ -166,8 +172,8 @@ def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.Data
 
 
 def _outcomes(data: PersonRetrievalDataset, similarity: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) bool: whether the person whom each test caption describes is in the gallery; and, of those captions alone,
-    whether somebody else is first."""
+    """(M,) bool: whether the person whom each test caption describes is in the gallery; and, of
+    those captions alone, whether somebody else is first."""
     ranks = first_match_ranks(similarity, data.test.caption_identities, data.test.image_identities)
     matched = ranks > 0
     return matched, ranks[matched] != 1

@@ -1,4 +1,5 @@
-"""Every plot of the book, in one house style: colour-blind safe, on a light ground that also reads in dark mode."""
+"""Every plot of the book, in one house style: colour-blind safe, on a light ground that also reads
+in dark mode."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def set_style() -> None:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure (svg or png by its suffix) without a date, so that equal figures are equal files."""
+    """Write a figure (svg or png by its suffix) without a date, so that equal figures are equal
+    files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
@@ -116,7 +118,8 @@ def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
 
 
 def attribute_shares(shares: pd.DataFrame) -> Figure:
-    """How often each attribute group is visible in an image: index attribute group, one column per domain, percent."""
+    """How often each attribute group is visible in an image: index attribute group, one column per
+    domain, percent."""
     figure, axes = plt.subplots(figsize=(6.4, 0.32 * len(shares) + 0.9))
     sns.heatmap(
         shares,
@@ -136,8 +139,8 @@ def attribute_shares(shares: pd.DataFrame) -> Figure:
 def training_curves(
     history: Sequence[dict[str, Any]], best_epoch: int, zero_shot: float | None = None
 ) -> Figure:
-    """Loss and learning rate, and R@1 and mAP on val (solid) and on test (dashed), over the epochs of one run; the
-    kept epoch is marked. ``zero_shot``: R@1 on val before training."""
+    """Loss and learning rate, and R@1 and mAP on val (solid) and on test (dashed), over the epochs
+    of one run; the kept epoch is marked. ``zero_shot``: R@1 on val before training."""
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
     left.plot(epochs, [row["loss"] for row in history], marker="o", color=BLUE)
@@ -167,7 +170,8 @@ def training_curves(
 
 
 def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
-    """Bars per data set and method, one dot per seed; ``runs`` with columns dataset, method name and the measure."""
+    """Bars per data set and method, one dot per seed; ``runs`` with columns dataset, method name
+    and the measure."""
     figure, axes = plt.subplots(figsize=(7.6, 3.0))
     order = [name for name in METHOD_COLOURS if name in set(runs["method name"])]
     sns.barplot(
@@ -206,8 +210,8 @@ def retrieval_strip(
     correct: Sequence[bool],
     scores: Sequence[float],
 ) -> Figure:
-    """A caption, the image it describes, and the gallery's best matches: right ones framed green and ticked, wrong ones
-    orange and crossed."""
+    """A caption, the image it describes, and the gallery's best matches: right ones framed green
+    and ticked, wrong ones orange and crossed."""
     count = len(images)
     figure, grid = plt.subplots(
         1,
@@ -279,7 +283,8 @@ PRECISION_COLOURS = {"fp32": MUTED, "bf16": BLUE}
 
 
 def step_times(steps: pd.DataFrame) -> Figure:
-    """Time and extra memory of a training step; columns method, precision, seconds, extra_memory_mb (NaN: unknown)."""
+    """Time and extra memory of a training step; columns method, precision, seconds, extra_memory_mb
+    (NaN: unknown)."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.6), sharey=True)
     for axes, column, label in zip(
         panels,
@@ -308,10 +313,11 @@ def step_times(steps: pd.DataFrame) -> Figure:
 
 
 def roofline(rows: pd.DataFrame, rates: dict[str, float]) -> Figure:
-    """What was computed per second over how much is computed per byte moved, below what the machine can do.
+    """What was computed per second over how much is computed per byte moved, below what the machine
+    can do.
 
-    ``rows`` with columns what, method, precision, seconds, flops and bytes; ``rates``, per second: ``copy`` in bytes,
-    ``matmul_fp32`` and where it was measured ``matmul_bf16`` in FLOPs.
+    ``rows`` with columns what, method, precision, seconds, flops and bytes; ``rates``, per second:
+    ``copy`` in bytes, ``matmul_fp32`` and where it was measured ``matmul_bf16`` in FLOPs.
     """
     figure, axes = plt.subplots(figsize=(7.6, 3.8))
     rows = rows.dropna(subset=["flops"]).assign(
@@ -361,7 +367,8 @@ def roofline(rows: pd.DataFrame, rates: dict[str, float]) -> Figure:
 
 
 def scaling(points: pd.DataFrame) -> Figure:
-    """Time over batch size, caption length and gallery size; columns what, method, size, seconds."""
+    """Time over batch size, caption length and gallery size; columns what, method, size,
+    seconds."""
     panels = {
         "encode_image": "images in a batch",
         "encode_text": "tokens per caption",
@@ -404,7 +411,8 @@ def grid_dots(runs: pd.DataFrame, reference: str) -> Figure:
 
 
 def grid_lines(grids: dict[str, pd.DataFrame]) -> Figure:
-    """R@1 over the settings of several grids, 95 % intervals over people; frames with columns row, R@1, interval."""
+    """R@1 over the settings of several grids, 95 % intervals over people; frames with columns row,
+    R@1, interval."""
     figure, panels = plt.subplots(
         1, len(grids), figsize=(2.5 * len(grids), 2.7), sharey=True, squeeze=False
     )
@@ -428,7 +436,8 @@ def grid_lines(grids: dict[str, pd.DataFrame]) -> Figure:
 
 
 def less_data(runs: pd.DataFrame) -> Figure:
-    """R@1 over the share of the training identities, a line per method; ``row`` reads ``method, share``."""
+    """R@1 over the share of the training identities, a line per method; ``row`` reads ``method,
+    share``."""
     parts = runs["row"].str.rsplit(", ", n=1, expand=True)
     table = runs.assign(method=parts[0], share=parts[1].str.rstrip("%").astype(float))
     figure, axes = plt.subplots(figsize=(6.2, 3.2))
@@ -519,8 +528,9 @@ HEAT, DIVERGING = "rocket_r", "vlag"
 
 
 def traffic_maps(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[str]) -> Figure:
-    """Attention to prompts against an even share, layers x heads: a column per tower and kind of prompt, above before
-    training and below after; frames of :func:`cskt.probes.traffic`. Zero is an even share, 1 twice that, -1 half."""
+    """Attention to prompts against an even share, layers x heads: a column per tower and kind of
+    prompt, above before training and below after; frames of :func:`cskt.probes.traffic`. Zero is an
+    even share, 1 twice that, -1 half."""
     kinds = [
         (tower, kind)
         for tower, kind in itertools.product(("vision", "text"), ("own", "projected"))
@@ -578,8 +588,8 @@ def _overlay(axes: Axes, image: np.ndarray, heat: np.ndarray, high: float) -> No
 def prompt_overlays(
     image: np.ndarray, maps: np.ndarray, names: Sequence[str], layers: Sequence[int]
 ) -> Figure:
-    """Where each prompt's key is read in a picture (H, W, 3): maps (layers, P, rows, columns), a row per layer. One
-    colour scale for all."""
+    """Where each prompt's key is read in a picture (H, W, 3): maps (layers, P, rows, columns), a
+    row per layer. One colour scale for all."""
     shape = maps.shape[:2]
     figure, grid = plt.subplots(
         *shape, figsize=(0.82 * shape[1] + 0.5, 1.42 * shape[0] + 0.4), squeeze=False
@@ -592,7 +602,8 @@ def prompt_overlays(
 
 
 def word_heat(words: Sequence[str], maps: dict[str, np.ndarray], layers: Sequence[int]) -> Figure:
-    """How much each word of a caption reads the prompts: shares of attention, layers x words, per kind of prompt."""
+    """How much each word of a caption reads the prompts: shares of attention, layers x words, per
+    kind of prompt."""
     figure, grid = plt.subplots(
         len(maps), 1, figsize=(0.3 * len(words) + 1.2, 1.75 * len(maps) + 0.7), squeeze=False
     )
@@ -618,7 +629,8 @@ def word_heat(words: Sequence[str], maps: dict[str, np.ndarray], layers: Sequenc
 def relevance_row(
     image: np.ndarray, maps: dict[str, np.ndarray], mask: np.ndarray | None = None
 ) -> Figure:
-    """A picture (H, W, 3), and relevance maps (rows, columns) over it, each in its own scale, a ``mask`` outlined."""
+    """A picture (H, W, 3), and relevance maps (rows, columns) over it, each in its own scale, a
+    ``mask`` outlined."""
     figure, grid = plt.subplots(1, len(maps) + 1, figsize=(1.15 * (len(maps) + 1), 2.25))
     _picture(grid[0], image, title="picture")
     for axes, (name, heat) in zip(grid[1:], maps.items(), strict=True):
@@ -634,7 +646,8 @@ def relevance_row(
 
 
 def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figure:
-    """Relevance of each word for the similarity to the picture, a bar per model, each model's sum being one."""
+    """Relevance of each word for the similarity to the picture, a bar per model, each model's sum
+    being one."""
     frame = pd.DataFrame(
         [
             (f"{i} {word}", name, share)
@@ -663,7 +676,8 @@ def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figur
 
 
 def knock_out_curves(lost: pd.DataFrame) -> Figure:
-    """R@1 lost without each part, layer by layer; a panel per tower; rows of :func:`cskt.probes.knock_out`."""
+    """R@1 lost without each part, layer by layer; a panel per tower; rows of
+    :func:`cskt.probes.knock_out`."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.9), sharey=True)
     layers = lost[lost["layer"] >= 0].assign(layer=lambda rows: rows["layer"] + 1)
     colours = dict(zip(dict.fromkeys(lost["part"]), (BLUE, ORANGE, GREEN), strict=False))
@@ -684,7 +698,8 @@ def knock_out_curves(lost: pd.DataFrame) -> Figure:
 
 
 def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -> Figure:
-    """Likeness of own and projected prompts over layers; norm and effective rank of the maps over epochs."""
+    """Likeness of own and projected prompts over layers; norm and effective rank of the maps over
+    epochs."""
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 2.7))
     styles = {"cosine": "-", "CKA": "--"}
     for (tower, part), measure in itertools.product(coupling.groupby("tower"), styles):
@@ -713,7 +728,8 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
 def space(
     points: dict[str, np.ndarray], is_image: np.ndarray, labels: dict[str, Sequence[Any]]
 ) -> Figure:
-    """Images (dots) and captions (crosses) in the plane: a column per plane (N, 2), a row per labelling."""
+    """Images (dots) and captions (crosses) in the plane: a column per plane (N, 2), a row per
+    labelling."""
     size = 3.1 * len(points), 2.9 * len(labels)
     figure, grid = plt.subplots(len(labels), len(points), figsize=size, squeeze=False)
     for row, (label, values) in zip(grid, labels.items(), strict=True):

@@ -1,8 +1,10 @@
-"""A persistent gallery that is searched by description, image or vector: Milvus holds vectors and metadata.
+"""A persistent gallery that is searched by description, image or vector: Milvus holds vectors and
+metadata.
 
-Without a server the gallery is a folder such as ``g.db`` (milvus-lite); with the address of a Milvus server or cluster
-in its place the same code runs there. One process at a time can have such a folder open: it serves the others, on the
-loopback interface only, and when it ends another one takes over.
+Without a server the gallery is a folder such as ``g.db`` (milvus-lite); with the address of a
+Milvus server or cluster in its place the same code runs there. One process at a time can have such
+a folder open: it serves the others, on the loopback interface only, and when it ends another one
+takes over.
 """
 
 from __future__ import annotations
@@ -86,7 +88,8 @@ Query = str | Path | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Hit:
-    """An image found: cosine similarity ``score``, where it came from, and what is known of it (None: unknown)."""
+    """An image found: cosine similarity ``score``, where it came from, and what is known of it
+    (None: unknown)."""
 
     id: str
     score: float
@@ -108,7 +111,8 @@ class Hit:
         )
 
     def image(self) -> Image.Image:
-        """The picture itself, or its thumbnail where that is gone or another by now; :class:`CSKTError` if both are."""
+        """The picture itself, or its thumbnail where that is gone or another by now;
+        :class:`CSKTError` if both are."""
         for path in filter(None, (Path(self.source), self.thumbnail)):
             with contextlib.suppress(CSKTError, OSError):
                 if path == self.thumbnail or digest_of(path) == self.id:
@@ -120,7 +124,8 @@ class Hit:
 
 @dataclass
 class Added:
-    """What :meth:`Gallery.add` did: images ``added``, ``known`` already (by content), and ``skipped``: file -> why."""
+    """What :meth:`Gallery.add` did: images ``added``, ``known`` already (by content), and
+    ``skipped``: file -> why."""
 
     added: int = 0
     known: int = 0
@@ -128,19 +133,22 @@ class Added:
 
 
 class Gallery:
-    """Images that can be searched, kept at ``uri``: a folder (made if missing), or ``http://host:19530`` of a server.
+    """Images that can be searched, kept at ``uri``: a folder (made if missing), or
+    ``http://host:19530`` of a server.
 
-    ``model`` encodes: a :class:`CSKT`, the folder of a run or of a saved model, or ``"cskt-mini"``. A gallery knows its
-    model and refuses another; without ``model`` the one noted in it is loaded when needed, and a new one takes
-    :func:`default_model`. ``create=False`` makes none. ``index`` is one of :data:`INDEXES` and, like ``shards`` and
-    ``precision``, counts when the gallery is made. One place holds several galleries by ``name``. ``token`` is a
-    server's. ``thumbnails``: their folder, by default in the gallery's own, for a server in the cache.
+    ``model`` encodes: a :class:`CSKT`, the folder of a run or of a saved model, or ``"cskt-mini"``.
+    A gallery knows its model and refuses another; without ``model`` the one noted in it is loaded
+    when needed, and a new one takes :func:`default_model`. ``create=False`` makes none. ``index``
+    is one of :data:`INDEXES` and, like ``shards`` and ``precision``, counts when the gallery is
+    made. One place holds several galleries by ``name``. ``token`` is a server's. ``thumbnails``:
+    their folder, by default in the gallery's own, for a server in the cache.
 
-    ``precision`` (:func:`cskt.numerics.resolve_precision`) is resolved once, for the device on which the gallery is
-    made, and noted. Images and queries are encoded in it from then on, also where it is emulated, since a cosine of
-    two precisions is neither's.
+    ``precision`` (:func:`cskt.numerics.resolve_precision`) is resolved once, for the device on
+    which the gallery is made, and noted. Images and queries are encoded in it from then on, also
+    where it is emulated, since a cosine of two precisions is neither's.
 
-    :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that does not answer.
+    :class:`CSKTError` for a place that holds no gallery, or one of another format or model, or that
+    does not answer.
     """
 
     def __init__(
@@ -195,7 +203,8 @@ class Gallery:
             raise
 
     def _open(self, create: bool, index: str, shards: int, precision: str) -> None:
-        """Read the gallery's record and compare it with the model that was given, if one was, or make the gallery."""
+        """Read the gallery's record and compare it with the model that was given, if one was, or
+        make the gallery."""
         if self._call("has_collection"):
             self.record = self._read_record()
             if (self._model or self._given) and (found := self.model.fingerprint()) != self.record[
@@ -255,13 +264,16 @@ class Gallery:
         batch_size: int = 64,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> Added:
-        """Add a folder (with all below it), a split, files, PIL images or an (N, H, W, 3) uint8 array.
+        """Add a folder (with all below it), a split, files, PIL images or an (N, H, W, 3) uint8
+        array.
 
-        ``metadata``: for a folder a mapping from the path below it to facts, else one mapping per image. ``identity``,
-        ``camera``, ``time`` and ``source`` have fields of their own; other facts can be filtered by as well. What the
-        gallery holds already, by content, is left alone, its facts too: an interrupted call is continued by the same
-        call. Files that are no images, are damaged or have too many pixels are skipped and listed. ``on_batch(done,
-        of)`` is called after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server fails.
+        ``metadata``: for a folder a mapping from the path below it to facts, else one mapping per
+        image. ``identity``, ``camera``, ``time`` and ``source`` have fields of their own; other
+        facts can be filtered by as well. What the gallery holds already, by content, is left alone,
+        its facts too: an interrupted call is continued by the same call. Files that are no images,
+        are damaged or have too many pixels are skipped and listed. ``on_batch(done, of)`` is called
+        after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server
+        fails.
         """
         if batch_size < 1:
             raise CSKTError(f"batch_size must be at least 1, got {batch_size}.")
@@ -335,8 +347,9 @@ class Gallery:
     def add_vectors(
         self, vectors: np.ndarray | Tensor, metadata: Sequence[Mapping[str, Any]]
     ) -> int:
-        """Add features (N, D) that the gallery's model computed elsewhere, one mapping of facts each (see :meth:`add`);
-        returns how many are new. There is no thumbnail: ``source`` should name the file."""
+        """Add features (N, D) that the gallery's model computed elsewhere, one mapping of facts
+        each (see :meth:`add`); returns how many are new. There is no thumbnail: ``source`` should
+        name the file."""
         vectors, size = np.asarray(vectors, np.float32), int(self.record["dimension"])
         if (
             vectors.ndim != 2
@@ -362,11 +375,13 @@ class Gallery:
         return len(self) - before
 
     def search(self, query: Query | Hit, k: int = 10, where: str = "") -> list[Hit]:
-        """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H, W, 3) uint8 array), a
-        vector (D,) or another hit; best first, fewer where fewer fit, and never more than 16,384.
+        """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H,
+        W, 3) uint8 array), a vector (D,) or another hit; best first, fewer where fewer fit, and
+        never more than 16,384.
 
-        ``where`` filters by facts: ``"camera == 'c3' and identity in [1, 2]"``. :class:`CSKTError` for an empty or
-        over-long description, an unreadable picture, a vector of another size or a filter that is not understood.
+        ``where`` filters by facts: ``"camera == 'c3' and identity in [1, 2]"``. :class:`CSKTError`
+        for an empty or over-long description, an unreadable picture, a vector of another size or a
+        filter that is not understood.
         """
         if k < 1:
             raise CSKTError(f"k must be at least 1, got {k}.")
@@ -416,8 +431,8 @@ class Gallery:
     def _encoding(self, once: bool = False) -> Iterator[CSKT]:
         """Within the block, the model encodes in the gallery's precision, native here or not.
 
-        It is fused for inference, unless that takes longer than it saves: for one query (``once``) in fp32. A model
-        that its owner has fused in another precision is unfused."""
+        It is fused for inference, unless that takes longer than it saves: for one query (``once``)
+        in fp32. A model that its owner has fused in another precision is unfused."""
         model = self.model
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[self.record["precision"]]
         was_training = model.training
@@ -442,7 +457,8 @@ class Gallery:
         return np.concatenate(features)
 
     def remarks(self, text: str) -> list[str]:
-        """What to know of a description: words that the backbone has never seen, or that are too many for it."""
+        """What to know of a description: words that the backbone has never seen, or that are too
+        many for it."""
         said, model = [], self.model
         if unknown := model.unknown_words(text):
             said.append(f"This backbone has never seen: {', '.join(unknown)}.")
@@ -453,10 +469,12 @@ class Gallery:
         return said
 
     def delete(self, where: str) -> int:
-        """Remove the images that a filter names, with their thumbnails; returns how many there were.
+        """Remove the images that a filter names, with their thumbnails; returns how many there
+        were.
 
-        They are found no more, but Milvus marks rows before it drops them: in a folder their bytes may stay until it
-        is deleted. To erase, index what may stay into a new gallery and delete the old one."""
+        They are found no more, but Milvus marks rows before it drops them: in a folder their bytes
+        may stay until it is deleted. To erase, index what may stay into a new gallery and delete
+        the old one."""
         if not where.strip():
             raise CSKTError(
                 "delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery."
@@ -610,7 +628,8 @@ class Gallery:
             )
 
     def _connect(self) -> None:
-        """To the server, or to the process that has the folder open, which may be this one from now on."""
+        """To the server, or to the process that has the folder open, which may be this one from now
+        on."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -637,7 +656,8 @@ class Gallery:
             time.sleep(0.1)
 
     def _serve(self) -> str:
-        """The address of the folder's server, started here unless another process has the folder open."""
+        """The address of the folder's server, started here unless another process has the folder
+        open."""
         from milvus_lite.adapter.grpc.server import (
             start_server_in_thread,
         )  # seconds, and not needed with a server
@@ -658,7 +678,8 @@ class Gallery:
             raise _BusyError("another process has it open and does not answer") from error
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        """A method of the client; the second attempt is for a server that ended since the last call."""
+        """A method of the client; the second attempt is for a server that ended since the last
+        call."""
         for again in range(2):
             try:
                 return getattr(self._client, method)(self.name, **arguments)
@@ -740,7 +761,8 @@ class _BusyError(Exception):
 
 
 def default_model() -> str:
-    """The folder of the default run where it has been trained, else ``"cskt-mini"``, the backbone as it comes."""
+    """The folder of the default run where it has been trained, else ``"cskt-mini"``, the backbone
+    as it comes."""
     from .training import run_name  # whose imports take a second
 
     trained = Path("runs", run_name(TrainConfig.mini()))

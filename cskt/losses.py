@@ -1,4 +1,5 @@
-"""Losses between a batch of image and text features: SDM, the one CSKT is trained with, and CLIP's own (ITC)."""
+"""Losses between a batch of image and text features: SDM, the one CSKT is trained with, and CLIP's
+own (ITC)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ EPS = 1e-8  # inside the logarithm of the label distribution, as released
 
 
 def _logits(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
-    """Cosine similarities / temperature, rows = images; at least float32, whatever autocast says."""
+    """Cosine similarities / temperature, rows = images; at least float32, whatever autocast
+    says."""
     if images.ndim != 2 or images.shape != texts.shape or len(images) == 0:
         raise CSKTError(
             f"image_features and text_features must both be (B, D) with B >= 1, got {tuple(images.shape)} "
@@ -30,10 +32,12 @@ def _logits(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
 def sdm_loss(
     image_features: Tensor, text_features: Tensor, identities: Tensor, temperature: float = 0.02
 ) -> Tensor:
-    """Similarity distribution matching (Jiang & Ye, CVPR 2023): KL(p || q), both directions added, mean over the batch.
+    """Similarity distribution matching (Jiang & Ye, CVPR 2023): KL(p || q), both directions added,
+    mean over the batch.
 
-    Features (B, D), unnormalised, row i of both is one pair; ``identities`` (B,) int -> scalar. p is the softmax of
-    cosine / temperature, q spreads evenly over the pairs of the same identity. :class:`CSKTError` on other shapes.
+    Features (B, D), unnormalised, row i of both is one pair; ``identities`` (B,) int -> scalar. p
+    is the softmax of cosine / temperature, q spreads evenly over the pairs of the same identity.
+    :class:`CSKTError` on other shapes.
     """
     if identities.shape != image_features.shape[:1]:
         raise CSKTError(
@@ -49,7 +53,8 @@ def sdm_loss(
 
 
 def itc_loss(image_features: Tensor, text_features: Tensor, temperature: float = 0.02) -> Tensor:
-    """CLIP's contrastive loss (Radford et al., 2021): cross-entropy to the own pair, mean of both directions."""
+    """CLIP's contrastive loss (Radford et al., 2021): cross-entropy to the own pair, mean of both
+    directions."""
     logits = _logits(image_features, text_features, temperature)
     own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.t(), own)) / 2

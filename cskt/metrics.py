@@ -27,9 +27,10 @@ _COUNTED = (
 class PerQuery:
     """How each of Q queries ranks; what R@k, mAP and mINP are means of.
 
-    ``query_identities`` (Q,) int64. ``first_rank`` (Q,) int32: the rank, from 1, of the first relevant item; 0 for a
-    query that has none in the gallery. ``average_precision`` and ``inverse_negative_penalty`` (Q,) float64: between 0
-    and 1; NaN for such a query, since it has to be left out of every mean.
+    ``query_identities`` (Q,) int64. ``first_rank`` (Q,) int32: the rank, from 1, of the first
+    relevant item; 0 for a query that has none in the gallery. ``average_precision`` and
+    ``inverse_negative_penalty`` (Q,) float64: between 0 and 1; NaN for such a query, since it has
+    to be left out of every mean.
     """
 
     query_identities: np.ndarray
@@ -47,15 +48,18 @@ def retrieval_metrics(
 ) -> Metrics:
     """R@k, mAP and mINP of queries (rows) against a gallery (columns), in percent.
 
-    With r_1 < ... < r_n the ranks of a query's n relevant items (same identity; equal scores rank by gallery index):
-    R@k is the share of queries with r_1 <= k, mAP the mean of (1/n) sum_i i/r_i, mINP the mean of n/r_n (Ye et al.,
-    TPAMI 2021). Queries without any relevant item are left out of all three and counted as ``unmatched_queries``;
-    ``queries`` counts all of them. With ``resamples`` > 0, ``intervals`` holds [low, high] of each measure: the 95 %
-    percentile bootstrap over query identities, whose queries are drawn together (the same draws at every call).
+    With r_1 < ... < r_n the ranks of a query's n relevant items (same identity; equal scores rank
+    by gallery index): R@k is the share of queries with r_1 <= k, mAP the mean of (1/n) sum_i i/r_i,
+    mINP the mean of n/r_n (Ye et al., TPAMI 2021). Queries without any relevant item are left out
+    of all three and counted as ``unmatched_queries``; ``queries`` counts all of them. With
+    ``resamples`` > 0, ``intervals`` holds [low, high] of each measure: the 95 % percentile
+    bootstrap over query identities, whose queries are drawn together (the same draws at every
+    call).
 
-    ``similarity`` (Q, G), larger is closer, is ranked on the device it lies on, in chunks of rows; ``query_ids`` (Q,)
-    and ``gallery_ids`` (G,) are integers; ``ranks`` holds the k. Raises :class:`CSKTError` on shapes or types that do
-    not fit, NaN scores, and where no query has a relevant item.
+    ``similarity`` (Q, G), larger is closer, is ranked on the device it lies on, in chunks of rows;
+    ``query_ids`` (Q,) and ``gallery_ids`` (G,) are integers; ``ranks`` holds the k. Raises
+    :class:`CSKTError` on shapes or types that do not fit, NaN scores, and where no query has a
+    relevant item.
     """
     similarity = _matrix("similarity", similarity)
     return _metrics(
@@ -71,9 +75,11 @@ def rank_features(
     ranks: Sequence[int] = (1, 5, 10),
     resamples: int = 0,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of ``query_features @ gallery_features.T``, of which only some rows exist at a time.
+    """:func:`retrieval_metrics` of ``query_features @ gallery_features.T``, of which only some rows
+    exist at a time.
 
-    The features, (Q, D) and (G, D), L2-normalised for cosines, share type and device; else a :class:`CSKTError`.
+    The features, (Q, D) and (G, D), L2-normalised for cosines, share type and device; else a
+    :class:`CSKTError`.
     """
     queries, gallery = _features(query_features, gallery_features)
     return _metrics(
@@ -95,7 +101,8 @@ def both_directions(
     ranks: Sequence[int] = (1, 5, 10),
     resamples: int = 0,
 ) -> dict[str, Metrics]:
-    """:func:`rank_features` of captions (M, D) against images (N, D), and of images against captions."""
+    """:func:`rank_features` of captions (M, D) against images (N, D), and of images against
+    captions."""
     return {
         "text_to_image": rank_features(
             text_features, image_features, text_ids, image_ids, ranks, resamples
@@ -109,9 +116,11 @@ def both_directions(
 def per_query(
     query_features: Matrix, gallery_features: Matrix, query_ids: Identities, gallery_ids: Identities
 ) -> PerQuery:
-    """How each query ranks by ``query_features @ gallery_features.T``, of which only some rows exist at a time.
+    """How each query ranks by ``query_features @ gallery_features.T``, of which only some rows
+    exist at a time.
 
-    What :func:`rank_features` averages; the arguments are the same. Equal scores rank by gallery index.
+    What :func:`rank_features` averages; the arguments are the same. Equal scores rank by gallery
+    index.
     """
     queries, gallery = _features(query_features, gallery_features)
     return _per_query(queries, lambda rows: rows @ gallery.T, len(gallery), query_ids, gallery_ids)
@@ -120,10 +129,11 @@ def per_query(
 def first_match_ranks(
     similarity: Matrix, query_ids: Identities, gallery_ids: Identities
 ) -> np.ndarray:
-    """(Q,) int32: the rank from 1 of each query's best placed relevant item in ``similarity`` (Q, G); 0 without any.
+    """(Q,) int32: the rank from 1 of each query's best placed relevant item in ``similarity`` (Q,
+    G); 0 without any.
 
-    Equal scores rank by gallery index, as in :func:`retrieval_metrics`. A success is a rank of 1; a query of rank 0 is
-    neither success nor failure and has to be left out.
+    Equal scores rank by gallery index, as in :func:`retrieval_metrics`. A success is a rank of 1; a
+    query of rank 0 is neither success nor failure and has to be left out.
     """
     similarity = _matrix("similarity", similarity)
     return _per_query(
@@ -132,8 +142,8 @@ def first_match_ranks(
 
 
 def match_margins(similarity: Tensor, query_ids: np.ndarray, gallery_ids: np.ndarray) -> np.ndarray:
-    """(Q,) float: each query's worst relevant score less its best other one; positive where it ranks perfectly, NaN
-    without any relevant item."""
+    """(Q,) float: each query's worst relevant score less its best other one; positive where it
+    ranks perfectly, NaN without any relevant item."""
     match = torch.from_numpy(query_ids[:, None] == gallery_ids[None]).to(similarity.device)
     worst = similarity.masked_fill(~match, torch.inf).amin(1)
     margins = worst - similarity.masked_fill(match, -torch.inf).amax(1)
@@ -149,7 +159,8 @@ def _metrics(
     ranks: Sequence[int],
     resamples: int,
 ) -> Metrics:
-    """The metrics of queries, one a row, where ``score`` turns some rows into scores of ``size`` gallery items."""
+    """The metrics of queries, one a row, where ``score`` turns some rows into scores of ``size``
+    gallery items."""
     if not len(ranks) or any(
         isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1 for k in ranks
     ):
@@ -180,7 +191,8 @@ def _per_query(
     query_ids: Identities,
     gallery_ids: Identities,
 ) -> PerQuery:
-    """How queries rank, one a row, where ``score`` turns some rows into scores of ``size`` gallery items."""
+    """How queries rank, one a row, where ``score`` turns some rows into scores of ``size`` gallery
+    items."""
     queries = _identities("query_ids", query_ids, len(rows), rows.device)
     gallery = _identities("gallery_ids", gallery_ids, size, rows.device)
     grouped, items = gallery.sort()  # a query's relevant items: items[start : start + count]
@@ -224,7 +236,8 @@ def _per_query(
 
 
 def bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int = 1000) -> np.ndarray:
-    """(M, 2): the 2.5th and 97.5th percentile of the mean of values (Q, M) over resampled identities (Q,)."""
+    """(M, 2): the 2.5th and 97.5th percentile of the mean of values (Q, M) over resampled
+    identities (Q,)."""
     groups = np.unique(identities, return_inverse=True)[1]
     totals = np.stack(
         [np.bincount(groups, column) for column in (*values.T, np.ones(len(groups)))], 1
@@ -237,7 +250,8 @@ def bootstrap(values: np.ndarray, identities: np.ndarray, resamples: int = 1000)
 
 
 def _counted_ranks(scores: Tensor, items: Tensor, start: Tensor, count: Tensor) -> Tensor:
-    """Ranks of ``items[start : start + count]`` of each row, ascending, row after row; ``count`` never grows."""
+    """Ranks of ``items[start : start + count]`` of each row, ascending, row after row; ``count``
+    never grows."""
     size, device = scores.shape[1], scores.device
     held = torch.arange(int(count[0]) if len(count) else 0, device=device) < count[:, None]
     places = torch.full(held.shape, size + 1, device=device)

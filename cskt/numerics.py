@@ -1,15 +1,16 @@
 """The numerics policy: on which device, and in which precision, anything is computed.
 
-- *fp32* is the rule: every CPU computes in it unless somebody asks for something else, and so every result that comes
-  with the package was made in it.
-- *bf16* is what ``"auto"`` means on a CUDA device that computes it natively (the paper's setting), and what ``"bf16"``
-  means where the processor computes it natively. Weights that train, features, cosines and losses stay fp32.
+- *fp32* is the rule: every CPU computes in it unless somebody asks for something else, and so every
+  result that comes with the package was made in it.
+- *bf16* is what ``"auto"`` means on a CUDA device that computes it natively (the paper's setting),
+  and what ``"bf16"`` means where the processor computes it natively. Weights that train, features,
+  cosines and losses stay fp32.
 - A gallery encodes its images and every query in one precision, and its record names it.
-- The record of a run names precision, device, data version and package versions; no table and no mean joins records
-  that differ in one of them.
+- The record of a run names precision, device, data version and package versions; no table and no
+  mean joins records that differ in one of them.
 
-bf16 is no faster way to the same numbers: it keeps eight bits of every product, so a training run in it is another
-experiment. That is why the choice never follows from the chip alone on a CPU.
+bf16 is no faster way to the same numbers: it keeps eight bits of every product, so a training run
+in it is another experiment. That is why the choice never follows from the chip alone on a CPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ PRECISIONS = ("fp32", "bf16")  # what is computed in; "auto" is resolved to one 
 
 
 def resolve_device(device: str) -> str:
-    """``"auto"`` -> ``"cuda"`` where there is one, else ``"cpu"``; asking for a missing GPU is a :class:`CSKTError`."""
+    """``"auto"`` -> ``"cuda"`` where there is one, else ``"cpu"``; asking for a missing GPU is a
+    :class:`CSKTError`."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
@@ -36,7 +38,8 @@ def resolve_device(device: str) -> str:
 
 
 def computes_bf16(device: str) -> bool:
-    """Whether ``"cuda"`` or ``"cpu"`` has bf16 arithmetic of its own; torch emulates it elsewhere, slowly."""
+    """Whether ``"cuda"`` or ``"cpu"`` has bf16 arithmetic of its own; torch emulates it elsewhere,
+    slowly."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
@@ -48,8 +51,9 @@ def computes_bf16(device: str) -> bool:
 def resolve_precision(precision: str, device: str) -> str:
     """``"auto"``, ``"fp32"`` or ``"bf16"`` on a resolved device -> one of :data:`PRECISIONS`.
 
-    ``"auto"`` is bf16 only on a CUDA device that computes it natively, fp32 on every CPU. ``"bf16"`` where the device
-    does not compute it natively is fp32, with a line in the log. :class:`CSKTError` for any other word.
+    ``"auto"`` is bf16 only on a CUDA device that computes it natively, fp32 on every CPU.
+    ``"bf16"`` where the device does not compute it natively is fp32, with a line in the log.
+    :class:`CSKTError` for any other word.
     """
     if precision not in ("auto", *PRECISIONS):
         raise CSKTError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}.")

@@ -17,11 +17,13 @@ import torch
 def completed(
     function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int = 1
 ) -> Iterator[tuple[int, Any]]:
-    """Call ``function(*arguments[i])`` for every i; yield (i, what it returned or the exception it raised).
+    """Call ``function(*arguments[i])`` for every i; yield (i, what it returned or the exception it
+    raised).
 
-    With ``jobs`` 1 in this process, in order; else in ``jobs`` processes of one thread each, begun in order, yielded
-    as they finish. ``function``, ``arguments`` and results must then be picklable. The processes end with the
-    iterator, with an exception such as KeyboardInterrupt, and with this process however it ends.
+    With ``jobs`` 1 in this process, in order; else in ``jobs`` processes of one thread each, begun
+    in order, yielded as they finish. ``function``, ``arguments`` and results must then be
+    picklable. The processes end with the iterator, with an exception such as KeyboardInterrupt, and
+    with this process however it ends.
     """
     if jobs == 1:
         for index, values in enumerate(arguments):

@@ -1,4 +1,5 @@
-"""Images on their way into a gallery: files and arrays, what is known of them, and why some cannot be used."""
+"""Images on their way into a gallery: files and arrays, what is known of them, and why some cannot
+be used."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from .data.images import eight_bits, opened, read_image, reason
 
 @dataclass
 class Item:
-    """An image on its way in: ``make`` gives what identifies its content, and the way to the picture."""
+    """An image on its way in: ``make`` gives what identifies its content, and the way to the
+    picture."""
 
     source: str
     facts: Mapping[str, Any]
@@ -30,7 +32,8 @@ class Item:
 
 
 def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
-    """A csv file with a column ``file`` and others such as identity, camera, time -> file -> facts."""
+    """A csv file with a column ``file`` and others such as identity, camera, time -> file ->
+    facts."""
     try:
         with Path(path).open(encoding="utf-8-sig") as file, warnings.catch_warnings(action="error"):
             table = pd.read_csv(
@@ -54,7 +57,8 @@ def read_metadata(path: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def files_below(folder: Path, skipped: dict[str, str]) -> list[Path]:
-    """Every file in a folder and below, but hidden ones and galleries; what cannot be entered is ``skipped``."""
+    """Every file in a folder and below, but hidden ones and galleries; what cannot be entered is
+    ``skipped``."""
     found = []
 
     def unread(error: OSError) -> None:

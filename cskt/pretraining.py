@@ -1,7 +1,9 @@
-"""How the embedded backbone cskt-mini is made: plain CLIP training in fp32 on the generic corpus, in one run.
+"""How the embedded backbone cskt-mini is made: plain CLIP training in fp32 on the generic corpus,
+in one run.
 
-In three steps of four a few random prompt rows stand in both towers, drawn anew each time, so that the backbone learns
-to tolerate rows that mean nothing yet; so few tokens (33 image rows) would otherwise drown in untrained prompts.
+In three steps of four a few random prompt rows stand in both towers, drawn anew each time, so that
+the backbone learns to tolerate rows that mean nothing yet; so few tokens (33 image rows) would
+otherwise drown in untrained prompts.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def _batch(
 
 
 def _wrapped(backbone, rng: np.random.Generator) -> CSKT:
-    """The backbone as it stands, or with 1 to 4 fresh random prompts per tower in three steps of four."""
+    """The backbone as it stands, or with 1 to 4 fresh random prompts per tower in three steps of
+    four."""
     config = CSKTConfig(
         prompt_length=int(rng.integers(1, 3)),
         vision_adapter=False,
@@ -78,7 +81,8 @@ def _export(backbone, seen: Tensor, folder: Path, record: dict) -> None:
 
 
 def _optimizer(backbone) -> torch.optim.Optimizer:
-    """AdamW; no decay on vectors, nor on token rows, so that rows never seen stay as they were drawn."""
+    """AdamW; no decay on vectors, nor on token rows, so that rows never seen stay as they were
+    drawn."""
     table = backbone.token_embedding.weight
     decayed = [p for p in backbone.parameters() if p.ndim >= 2 and p is not table]
     others = [p for p in backbone.parameters() if p.ndim < 2 or p is table]
@@ -96,7 +100,8 @@ def _step(
     scale: float,
     tokenize,
 ) -> tuple[float, Tensor]:
-    """One optimiser step; all its random numbers follow from (seed, step). Returns the loss and the tokens seen."""
+    """One optimiser step; all its random numbers follow from (seed, step). Returns the loss and the
+    tokens seen."""
     rng = np.random.default_rng((seed, step))
     torch.manual_seed(seed * 1_000_003 + step)
     epoch, start = divmod(step * BATCH_SIZE, len(facts))
@@ -123,11 +128,10 @@ def pretrain_mini(
 ) -> Path:
     """Pre-train cskt-mini on the CPU; calling it again with the same arguments resumes.
 
-    Args:
-        samples: image-caption pairs seen in all; each epoch over ``images`` draws new captions.
-        output: folder for ``state.pt`` (to resume) and, when done, ``cskt-mini.safetensors`` and its run file.
-        stop_after: seconds after which to stop at the next checkpoint, to go on in a later call.
-        environment: facts about machine and commit to put in the run file.
+    Args: samples: image-caption pairs seen in all; each epoch over ``images`` draws new captions.
+        output: folder for ``state.pt`` (to resume) and, when done, ``cskt-mini.safetensors`` and
+        its run file. stop_after: seconds after which to stop at the next checkpoint, to go on in a
+        later call. environment: facts about machine and commit to put in the run file.
     """
     if samples < BATCH_SIZE or images < BATCH_SIZE:
         raise CSKTError(

@@ -1,6 +1,7 @@
 """What the prompts do in a model: who reads them, where, and what is lost without them.
 
-Attention is read from the towers that train (:class:`cskt.model.towers.Record`), never from a second implementation.
+Attention is read from the towers that train (:class:`cskt.model.towers.Record`), never from a
+second implementation.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ KINDS = {
 def traffic(
     model: CSKT, images: Tensor, token_ids: Tensor, layers: Layers = None, batch_size: int = 16
 ) -> pd.DataFrame:
-    """How much attention is paid to the prompts: a row per tower, layer, head, reader and kind of prompt.
+    """How much attention is paid to the prompts: a row per tower, layer, head, reader and kind of
+    prompt.
 
-    ``share`` is the mean over all images, or captions, of the part of a reader's attention that goes to prompts of that
-    kind, and ``uniform`` what it would be if each reader looked at all that it can see alike.
+    ``share`` is the mean over all images, or captions, of the part of a reader's attention that
+    goes to prompts of that kind, and ``uniform`` what it would be if each reader looked at all that
+    it can see alike.
     """
     index, totals = (
         ["tower", "layer", "head", "reader", "prompts"],
@@ -80,7 +83,8 @@ def traffic(
 
 
 def prompt_names(model: CSKT, tower: str) -> list[str]:
-    """Names of the P prompts in the ``"vision"`` or ``"text"`` tower, row by row, such as "own 1" or "projected 4"."""
+    """Names of the P prompts in the ``"vision"`` or ``"text"`` tower, row by row, such as "own 1"
+    or "projected 4"."""
     counts = {True: itertools.count(1), False: itertools.count(1)}
     return [
         f"{'own' if own else 'projected'} {next(counts[own])}"
@@ -89,7 +93,8 @@ def prompt_names(model: CSKT, tower: str) -> list[str]:
 
 
 def prompt_maps(model: CSKT, images: Tensor, layers: Layers = None) -> Tensor:
-    """(B, layers, heads, P, rows, columns): the attention that each patch of each image pays to each prompt."""
+    """(B, layers, heads, P, rows, columns): the attention that each patch of each image pays to
+    each prompt."""
     (record,) = _record(model, images, None, layers)
     grid = model.backbone.visual.grid_size
     behind = 1 + grid[0] * grid[1]
@@ -100,8 +105,8 @@ def prompt_maps(model: CSKT, images: Tensor, layers: Layers = None) -> Tensor:
 
 
 def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
-    """(B, layers, heads, P, 77 - P): the attention that each token behind the prompts pays to each prompt: words, then
-    the end token, then padding, which means nothing."""
+    """(B, layers, heads, P, 77 - P): the attention that each token behind the prompts pays to each
+    prompt: words, then the end token, then padding, which means nothing."""
     (record,) = _record(model, None, token_ids, layers)
     first = 1 + model.num_prompts
     maps = torch.stack([weights[:, :, first:, 1:first] for weights in record.attention.values()], 1)
@@ -109,10 +114,11 @@ def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
 
 
 def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
-    """(B, rows, columns) >= 0: what each patch contributes to the cosine of each image with its direction (B, D).
+    """(B, rows, columns) >= 0: what each patch contributes to the cosine of each image with its
+    direction (B, D).
 
-    Gradient-weighted attention through all layers (Chefer, Gur and Wolf, ICCV 2021): a token's relevance grows by what
-    passes to it through heads whose weight would raise the cosine.
+    Gradient-weighted attention through all layers (Chefer, Gur and Wolf, ICCV 2021): a token's
+    relevance grows by what passes to it through heads whose weight would raise the cosine.
     """
     rolled = _rollout(
         lambda record: model.encode_image(images.to(model.device), record=record), directions
@@ -122,7 +128,8 @@ def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
 
 
 def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor:
-    """(B, 77 - P) >= 0: the same of each token behind the prompts for the cosine of a caption with its direction."""
+    """(B, 77 - P) >= 0: the same of each token behind the prompts for the cosine of a caption with
+    its direction."""
     rolled = _rollout(lambda record: model.encode_text(token_ids, record=record), directions)
     end = (
         _columns(model, "text", token_ids, rolled.shape[1])["end token"]
@@ -135,8 +142,8 @@ def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor
 
 @torch.no_grad()
 def word_differences(model: CSKT, caption: str) -> Tensor:
-    """(words, D): the L2-normalised feature of a caption less that of the caption without each of its words. Its
-    product with an image's feature is what the word adds to their cosine."""
+    """(words, D): the L2-normalised feature of a caption less that of the caption without each of
+    its words. Its product with an image's feature is what the word adds to their cosine."""
     words = caption.split()
     without = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
     features = model.encode_text(model.tokenize([caption, *without]), normalize=True).float()
@@ -150,10 +157,12 @@ def ground(
     spans: Sequence[tuple[int, int]],
     batch_size: int = 32,
 ) -> Tensor:
-    """(M, rows, columns): where image m of (M, 3, H, W) uint8 answers the words ``spans[m]`` of ``captions[m]``.
+    """(M, rows, columns): where image m of (M, 3, H, W) uint8 answers the words ``spans[m]`` of
+    ``captions[m]``.
 
-    A span is ``(first, behind last)`` in ``caption.split()``. What its words say is the caption's feature less that of
-    the caption without them; the map is the :func:`image_relevance` for that direction.
+    A span is ``(first, behind last)`` in ``caption.split()``. What its words say is the caption's
+    feature less that of the caption without them; the map is the :func:`image_relevance` for that
+    direction.
     """
     maps, was_training = [], model.training
     model.eval()
@@ -178,8 +187,8 @@ def ground(
 def grounding_scores(
     models: Mapping[str, CSKT], images: Tensor, mentions: Sequence[Mention]
 ) -> pd.DataFrame:
-    """How well each model grounds mentions in ``images`` (N, 3, H, W) uint8, a
-    split's pictures: :func:`pointing`, a row per model and mention, with ``model``, ``part`` and ``identity``."""
+    """How well each model grounds mentions in ``images`` (N, 3, H, W) uint8, a split's pictures:
+    :func:`pointing`, a row per model and mention, with ``model``, ``part`` and ``identity``."""
     shown, masks = (
         images[[each.image for each in mentions]],
         np.stack([each.mask for each in mentions]),
@@ -201,11 +210,13 @@ def grounding_scores(
 
 
 def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each, ``pointing``, ``IoU``, their chance.
+    """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each, ``pointing``,
+    ``IoU``, their chance.
 
-    Map and mask cover the same picture, whatever their sizes. A cell of the map is right if the mask touches it.
-    ``pointing``: whether the highest cell is right (Zhang et al., IJCV 2018). ``IoU``: of the right cells and as many
-    highest ones. ``... by chance``: expected of a random map. Empty masks are a :class:`CSKTError`.
+    Map and mask cover the same picture, whatever their sizes. A cell of the map is right if the
+    mask touches it. ``pointing``: whether the highest cell is right (Zhang et al., IJCV 2018).
+    ``IoU``: of the right cells and as many highest ones. ``... by chance``: expected of a random
+    map. Empty masks are a :class:`CSKTError`.
     """
     if len(maps) != len(masks):
         raise CSKTError(f"there must be one mask for each map, got {len(masks)} for {len(maps)}.")
@@ -239,7 +250,8 @@ def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
 
 
 def interval(values: Sequence[float], groups: Sequence[int]) -> tuple[float, float, float]:
-    """Mean of values and its 95 % interval: bootstrap over groups, whose values are drawn together."""
+    """Mean of values and its 95 % interval: bootstrap over groups, whose values are drawn
+    together."""
     low, high = bootstrap(np.asarray(values, float)[:, None], np.asarray(groups))[0]
     return float(np.mean(values)), float(low), float(high)
 
@@ -247,8 +259,9 @@ def interval(values: Sequence[float], groups: Sequence[int]) -> tuple[float, flo
 def knock_out(
     model: CSKT, split: LoadedSplit, precision: str = "auto", whole: bool = True
 ) -> pd.DataFrame:
-    """R@1 (text to image, percent) without each part at each layer, and with ``whole`` at all layers at once: a row per
-    tower, part and layer (-1: all), ``lost`` points against the whole model."""
+    """R@1 (text to image, percent) without each part at each layer, and with ``whole`` at all
+    layers at once: a row per tower, part and layer (-1: all), ``lost`` points against the whole
+    model."""
     encode = {"vision": embed_images, "text": embed_texts}
     features = {tower: encode[tower](model, split, precision) for tower in encode}
 
@@ -289,8 +302,9 @@ def knock_out(
 
 @torch.no_grad()
 def coupling(model: CSKT) -> pd.DataFrame:
-    """How alike own and projected prompts are where they meet: a row per tower and layer, mean ``cosine`` and linear
-    ``CKA`` (Kornblith et al., ICML 2019); with n prompts CKA compares two n x n matrices, so with few it is coarse."""
+    """How alike own and projected prompts are where they meet: a row per tower and layer, mean
+    ``cosine`` and linear ``CKA`` (Kornblith et al., ICML 2019); with n prompts CKA compares two n x
+    n matrices, so with few it is coarse."""
     rows = []
     for tower in ("vision", "text"):
         own = model.prompts.own(tower)
@@ -309,11 +323,12 @@ def coupling(model: CSKT) -> pd.DataFrame:
 
 @torch.no_grad()
 def nearest_words(model: CSKT, count: int = 3) -> pd.DataFrame:
-    """The tokens nearest to the prompts that the text tower reads at its first layer, by cosine: a row per prompt.
+    """The tokens nearest to the prompts that the text tower reads at its first layer, by cosine: a
+    row per prompt.
 
-    ``usual`` is how near, in the middle, a token that the backbone knows lies to its own nearest other one: a prompt
-    farther away than that lies between words rather than at one, and its words mean nothing. Prompts of later layers
-    stand among hidden states, where no table of words exists.
+    ``usual`` is how near, in the middle, a token that the backbone knows lies to its own nearest
+    other one: a prompt farther away than that lies between words rather than at one, and its words
+    mean nothing. Prompts of later layers stand among hidden states, where no table of words exists.
     """
     table = model.backbone.token_embedding.weight
     known = torch.tensor(
@@ -342,7 +357,8 @@ def nearest_words(model: CSKT, count: int = 3) -> pd.DataFrame:
 def traffic_findings(
     before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[str] = FEATURE_READERS
 ) -> list[str]:
-    """A sentence per tower and kind of prompt: what its reader gives to them on average, and where most."""
+    """A sentence per tower and kind of prompt: what its reader gives to them on average, and where
+    most."""
     lines = []
     for (tower, kind), part in after[after["reader"].isin(readers)].groupby(
         ["tower", "prompts"], sort=False
@@ -361,8 +377,8 @@ def traffic_findings(
 
 
 def grounding_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Pointing game and IoU by part and model with 95 % intervals over people, percent, beside chance; ``scores`` of
-    :func:`grounding_scores`."""
+    """Pointing game and IoU by part and model with 95 % intervals over people, percent, beside
+    chance; ``scores`` of :func:`grounding_scores`."""
     groups = [*scores.groupby("part"), ("all", scores)]
     rows = []
     for part, group in groups:
@@ -379,7 +395,8 @@ def grounding_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def grounding_findings(scores: pd.DataFrame, first: str, second: str) -> list[str]:
-    """Which of two models points better, mention by mention, with the 95 % interval of the difference over people."""
+    """Which of two models points better, mention by mention, with the 95 % interval of the
+    difference over people."""
     lines = []
     for measure in ("pointing", "IoU"):
         one, other = (scores[scores["model"] == model].reset_index() for model in (first, second))
@@ -408,12 +425,14 @@ def knock_out_findings(lost: pd.DataFrame) -> list[str]:
 
 
 def modality_gap(image_features: Tensor, text_features: Tensor) -> float:
-    """Distance of the mean image feature (N, D) from the mean text feature (Liang et al., NeurIPS 2022)."""
+    """Distance of the mean image feature (N, D) from the mean text feature (Liang et al., NeurIPS
+    2022)."""
     return (image_features.mean(0) - text_features.mean(0)).norm().item()
 
 
 def coupling_findings(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -> str:
-    """How much alike own and projected prompts are, and whether the maps between the towers collapsed."""
+    """How much alike own and projected prompts are, and whether the maps between the towers
+    collapsed."""
     parts = [
         f"{tower}: mean cosine {group['cosine'].mean():.2f}, CKA {group['CKA'].mean():.2f}"
         for tower, group in coupling.groupby("tower", sort=False)
@@ -428,9 +447,11 @@ def coupling_findings(coupling: pd.DataFrame, history: Sequence[dict[str, Any]])
 
 
 def plane(features: Tensor, method: str = "PCA", seed: int = 0) -> np.ndarray:
-    """(N, 2): features (N, D) in the plane of their two principal components, or by ``"t-SNE"`` with a fixed seed.
+    """(N, 2): features (N, D) in the plane of their two principal components, or by ``"t-SNE"``
+    with a fixed seed.
 
-    A principal component points to where its largest number is positive: its sign is any chip's choice otherwise."""
+    A principal component points to where its largest number is positive: its sign is any chip's
+    choice otherwise."""
     from sklearn.manifold import TSNE
 
     centred = (features - features.mean(0)).double().cpu()
@@ -461,7 +482,8 @@ def _record(
 
 
 def _columns(model: CSKT, tower: str, token_ids: Tensor, width: int) -> dict[str, Tensor]:
-    """(B or 1, width) bool: which columns of a recorded tower are prompts, and which are each kind of reader."""
+    """(B or 1, width) bool: which columns of a recorded tower are prompts, and which are each kind
+    of reader."""
     count = model.num_prompts
     if tower == "vision":
         grid = model.backbone.visual.grid_size

@@ -1,4 +1,5 @@
-"""A trained model as others get it: its run's record without private paths, and the model card made from it."""
+"""A trained model as others get it: its run's record without private paths, and the model card made
+from it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from cskt.results import MEASURES, METHOD_NAMES, describe_gain, describe_run, ga
 
 
 def public_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without the paths of the machine that made it: of the weights' file the name is left."""
+    """A run's record without the paths of the machine that made it: of the weights' file the name
+    is left."""
     config = record["config"]
     weights = public_name(config.get("pretrained"))
     return {
@@ -25,7 +27,8 @@ def _selection(rule: str) -> str:
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """The README.md of a published model, from its run's record: front matter that the hub reads, then the story."""
+    """The README.md of a published model, from its run's record: front matter that the hub reads,
+    then the story."""
     config, method = record["config"], METHOD_NAMES.get(record["method"], record["method"])
     title = f"{method} on {config['backbone']}, trained on {record['dataset']}"
     measured = [

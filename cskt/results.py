@@ -1,4 +1,5 @@
-"""From run files and published figures to the tables of the book: nothing in a table is typed by hand."""
+"""From run files and published figures to the tables of the book: nothing in a table is typed by
+hand."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ CHOSEN = {"val": "chosen on val", "test": "chosen on test", "last": "last epoch"
 
 
 def check_parameters(namespace: dict[str, Any], allowed: Iterable[str]) -> None:
-    """Refuse a notebook parameter that the notebook does not know; papermill alone would only log it.
+    """Refuse a notebook parameter that the notebook does not know; papermill alone would only log
+    it.
 
     Args:
         namespace: the notebook's ``globals()``, before it defines anything else of its own.
@@ -78,7 +80,8 @@ def check_parameters(namespace: dict[str, Any], allowed: Iterable[str]) -> None:
 
 
 def enter_project() -> Path:
-    """Make the folder that holds ``notebooks/`` the working directory, from it or anywhere below; returns it."""
+    """Make the folder that holds ``notebooks/`` the working directory, from it or anywhere below;
+    returns it."""
     here = Path.cwd()
     root = next(
         (folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here
@@ -226,7 +229,8 @@ def _summarise(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
-    """Published figures of a real benchmark, grouped as published, then our runs on it or "not run here".
+    """Published figures of a real benchmark, grouped as published, then our runs on it or "not run
+    here".
 
     Args:
         dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``.
@@ -278,7 +282,8 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
 
 
 def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """Our runs on the SynthPEDES domain written in the layout of ``dataset``; every row says that it is synthetic."""
+    """Our runs on the SynthPEDES domain written in the layout of ``dataset``; every row says that
+    it is synthetic."""
     domain = LAYOUT_OF[dataset]
     runs = runs[runs["dataset"] == domain]
     table = _summarise(runs)
@@ -327,7 +332,8 @@ def overview_markdown(runs: pd.DataFrame) -> str:
 
 
 def show_table(table: pd.DataFrame) -> Any:
-    """A table for a page: no index column, text to the left, a group named once, numbers in one line."""
+    """A table for a page: no index column, text to the left, a group named once, numbers in one
+    line."""
     if "group" in table:
         table = table.assign(
             group=table["group"].mask(table["group"].eq(table["group"].shift()), "")
@@ -405,7 +411,8 @@ def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def findings(runs: pd.DataFrame) -> list[str]:
-    """One sentence per SynthPEDES domain, with numbers from the runs: what CSKT and full fine-tuning gain."""
+    """One sentence per SynthPEDES domain, with numbers from the runs: what CSKT and full
+    fine-tuning gain."""
     lines, runs = [], _mini(runs)
     labels = runs["dataset"] + " (synthetic" + setting_suffix(runs) + ")"
     for label, part in runs.groupby(labels):
@@ -524,8 +531,9 @@ def _grid_row(run: dict[str, Any], file: str) -> dict[str, Any]:
 
 
 def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
-    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed, measures and cost.
-    ``data`` says which data set and backbone: rows of two kinds belong into two tables (see :func:`by_data`)."""
+    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed,
+    measures and cost. ``data`` says which data set and backbone: rows of two kinds belong into two
+    tables (see :func:`by_data`)."""
     paths = sorted((Path(folder) / grid.replace(" ", "-")).glob("*.json"))
     rows = [_grid_row(read_run_file(path), path.name) for path in paths]
     table = pd.DataFrame(rows, columns=_GRID_COLUMNS)
@@ -595,7 +603,8 @@ def grid_table(runs: pd.DataFrame, reference: str | None = None) -> pd.DataFrame
 
 
 def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
-    """Which rows can be told apart from ``reference`` over seeds, and which cannot: two sentences with numbers."""
+    """Which rows can be told apart from ``reference`` over seeds, and which cannot: two sentences
+    with numbers."""
     table = grid_table(runs, reference)
     lines = []
     for answer, said in (("yes", "Told apart"), ("no", "Not told apart")):
@@ -613,7 +622,8 @@ def grid_findings(runs: pd.DataFrame, reference: str) -> list[str]:
 
 
 def range_findings(runs: pd.DataFrame) -> str:
-    """The best row of a grid, and which others its 95 % interval over people leaves behind, with numbers."""
+    """The best row of a grid, and which others its 95 % interval over people leaves behind, with
+    numbers."""
     require_one_setting(runs)
     rows = runs.groupby("row", sort=False)
     means, ends = rows["R@1"].mean(), rows["interval"].agg(lambda each: np.mean(list(each), axis=0))
@@ -629,7 +639,8 @@ def range_findings(runs: pd.DataFrame) -> str:
 
 
 def scarce_findings(runs: pd.DataFrame) -> str:
-    """At which shares of the identities which of the two methods is ahead, with the difference over seeds."""
+    """At which shares of the identities which of the two methods is ahead, with the difference over
+    seeds."""
     parts, lines = runs["row"].str.rsplit(", ", n=1, expand=True), []
     for share in dict.fromkeys(parts[1]):
         ours = runs[(parts[0] == "CSKT") & (parts[1] == share)]
@@ -683,7 +694,8 @@ def _transfer_suffix(runs: pd.DataFrame) -> pd.Series:
 
 
 def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """From each source (rows) to each target, R@1 and mAP on the target's test split, without any training on it."""
+    """From each source (rows) to each target, R@1 and mAP on the target's test split, without any
+    training on it."""
     if runs.empty:
         return pd.DataFrame()
     keys = ["source", "source data", "dataset", "backbone", "row", *SETTING]
@@ -739,7 +751,8 @@ def grid_evidence(folder: str | Path) -> pd.DataFrame:
 
 
 def published_transfer(path: str | Path) -> pd.DataFrame:
-    """Published figures of domain transfer between the real benchmarks, with their sources; nothing here is ours."""
+    """Published figures of domain transfer between the real benchmarks, with their sources; nothing
+    here is ours."""
     names = {"source_dataset": "trained on", "target_dataset": "tested on"}
     table = pd.read_csv(path).rename(
         columns=names | dict(zip(("r1", "r5", "r10", "map"), MEASURES, strict=True))

@@ -1,4 +1,5 @@
-"""From the benchmarks' run files to the tables of the efficiency page: time, memory, and which aims were reached."""
+"""From the benchmarks' run files to the tables of the efficiency page: time, memory, and which aims
+were reached."""
 
 from __future__ import annotations
 
@@ -55,9 +56,10 @@ AIMS: dict[
 }
 GALLERIES = ("gallery-embedded", "gallery-server")  # run files of benchmarks/gallery.py
 GIB = 2**30
-# Bytes of memory per vector of D numbers: what an index keeps of the vector, and its links (HNSW: 2 M = 32 to
-# neighbours, of 4 bytes, the layers above add a sixteenth) or, for DISKANN, with Milvus' defaults, codes of an eighth
-# of the vectors' bytes and a cache of a tenth, with graph and vectors on disk (at most 64 links).
+# Bytes of memory per vector of D numbers: what an index keeps of the vector, and its links (HNSW: 2
+# M = 32 to neighbours, of 4 bytes, the layers above add a sixteenth) or, for DISKANN, with Milvus'
+# defaults, codes of an eighth of the vectors' bytes and a cache of a tenth, with graph and vectors
+# on disk (at most 64 links).
 INDEX_BYTES: dict[str, tuple[Callable[[int], float], Callable[[int], float]]] = {
     "FLAT": (lambda d: 4 * d, lambda d: 4 * d),
     "IVF_SQ8": (lambda d: d, lambda d: 5 * d),
@@ -71,7 +73,8 @@ _STEP = (
 
 
 def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row over the others.
+    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row
+    over the others.
 
     Those of benchmarks/variation.py measure no speed: they are left out.
     """
@@ -108,7 +111,8 @@ def read_benchmarks(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def benchmark_frame(record: dict[str, Any], part: str = "rows") -> pd.DataFrame:
-    """The ``rows`` of a benchmark's file, or the ``scaling`` of a throughput file, methods by their printed names."""
+    """The ``rows`` of a benchmark's file, or the ``scaling`` of a throughput file, methods by their
+    printed names."""
     frame = pd.DataFrame(record[part]).drop(columns="repeats", errors="ignore")
     return frame.assign(method=frame["method"].map(BENCHMARKED)) if "method" in frame else frame
 
@@ -122,7 +126,8 @@ def machine_of(record: dict[str, Any]) -> str:
 
 
 def step_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Time, memory and utilisation of every method's training step in a throughput file: one machine's."""
+    """Time, memory and utilisation of every method's training step in a throughput file: one
+    machine's."""
     steps = (
         benchmark_frame(record)
         .query("what == 'training step'")
@@ -147,7 +152,8 @@ def step_table(record: dict[str, Any]) -> pd.DataFrame:
 
 
 def encoding_table(record: dict[str, Any]) -> pd.DataFrame:
-    """Time per image, per caption and for a single query in a throughput file, and what feeding a step takes."""
+    """Time per image, per caption and for a single query in a throughput file, and what feeding a
+    step takes."""
     kinds = {
         "encode_image": "image, in a batch",
         "encode_text": "caption, in a batch",
@@ -208,7 +214,8 @@ def aims_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def describe_benchmarks(records: dict[str, dict[str, Any]]) -> list[str]:
-    """A line per expected run file: what was measured where, when, how long, at which commit; or that it was not."""
+    """A line per expected run file: what was measured where, when, how long, at which commit; or
+    that it was not."""
     lines = dict.fromkeys((*AIMS, *GALLERIES), NOT_RUN)
     for file, record in records.items():
         machine, made, commit = record["hardware"], record["settings"], str(record["commit"])[:12]
@@ -280,8 +287,9 @@ def gallery_table(records: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 
 def gallery_plan(counts: Sequence[int], dimension: int = 512, node_gib: int = 64) -> pd.DataFrame:
-    """On paper: memory and disk that ``counts`` vectors take with each index, and how many query nodes of ``node_gib``
-    GiB, three quarters of it for vectors, hold them once. Nothing in this table was measured."""
+    """On paper: memory and disk that ``counts`` vectors take with each index, and how many query
+    nodes of ``node_gib`` GiB, three quarters of it for vectors, hold them once. Nothing in this
+    table was measured."""
     rows = []
     for count in counts:
         for index, (memory, disk) in INDEX_BYTES.items():
@@ -300,7 +308,8 @@ def gallery_plan(counts: Sequence[int], dimension: int = 512, node_gib: int = 64
 
 
 def published_efficiency(path: str | Path) -> pd.DataFrame:
-    """Published figures of other code on other machines, with their sources; nothing of ours is in this table."""
+    """Published figures of other code on other machines, with their sources; nothing of ours is in
+    this table."""
     return pd.read_csv(path).rename(
         columns={
             "trainable_params_millions": "trained parameters, millions (published)",

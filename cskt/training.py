@@ -1,7 +1,9 @@
-"""The training loop on Lightning Fabric: schedule, evaluation after every epoch, the kept epoch, resume, the record.
+"""The training loop on Lightning Fabric: schedule, evaluation after every epoch, the kept epoch,
+resume, the record.
 
-A run folder is finished when it holds ``metrics.json``, which is written last. Until then ``state.pt`` holds all that
-is needed to continue after the last finished epoch. Every file is replaced atomically.
+A run folder is finished when it holds ``metrics.json``, which is written last. Until then
+``state.pt`` holds all that is needed to continue after the last finished epoch. Every file is
+replaced atomically.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ OnEpoch = Callable[[dict[str, Any]], None] | None
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig
 ) -> list[dict[str, Any]]:
-    """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at ``bias_factor``, no decay."""
+    """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at
+    ``bias_factor``, no decay."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     return [
         dict(
@@ -69,14 +72,16 @@ def parameter_groups(
 
 
 def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
-    """Factor on the learning rates during ``epoch`` (from 0): 0.1 -> 1 linearly over the warm-up, then cosine to 0."""
+    """Factor on the learning rates during ``epoch`` (from 0): 0.1 -> 1 linearly over the warm-up,
+    then cosine to 0."""
     if epoch < warmup_epochs:
         return 0.1 + 0.9 * epoch / warmup_epochs
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch schedule."""
+    """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch
+    schedule."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(
         parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps
@@ -87,7 +92,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.O
 
 
 def run_name(config: TrainConfig) -> str:
-    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the paper's."""
+    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the
+    paper's."""
     default, chosen = (
         TrainConfig().to_dict(),
         {**config.to_dict(), "output": None, "data_root": None},
@@ -107,13 +113,15 @@ def train(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> Run:
-    """Train as ``config`` says, keep the epoch that ``selection`` chooses, evaluate it on test; return the run.
+    """Train as ``config`` says, keep the epoch that ``selection`` chooses, evaluate it on test;
+    return the run.
 
-    The folder is ``config.output``, else ``runs/<run_name>``. A finished run of the same configuration is returned as
-    it is and an interrupted one continues after its last finished epoch, to the same result; ``overwrite`` starts
-    anew. ``on_epoch`` gets each epoch's row of the history once it is stored. ``progress`` shows a bar per epoch
-    (None: on a terminal only). Seeds the global generators of python, numpy and torch. Raises :class:`CSKTError` for
-    a folder with anything else in it, for data or weights that changed since, and for a loss that diverged.
+    The folder is ``config.output``, else ``runs/<run_name>``. A finished run of the same
+    configuration is returned as it is and an interrupted one continues after its last finished
+    epoch, to the same result; ``overwrite`` starts anew. ``on_epoch`` gets each epoch's row of the
+    history once it is stored. ``progress`` shows a bar per epoch (None: on a terminal only). Seeds
+    the global generators of python, numpy and torch. Raises :class:`CSKTError` for a folder with
+    anything else in it, for data or weights that changed since, and for a loss that diverged.
     """
     folder = Path(config.output or f"runs/{run_name(config)}")
     trainer = _Trainer(config, folder, load_dataset(config.dataset, config.data_root))
@@ -156,8 +164,9 @@ def _out_of_memory(error: RuntimeError) -> bool:
 class _Trainer:
     """One run in its folder.
 
-    ``state`` is what is stored after every epoch: ``chosen`` has what each rule of :data:`SELECTIONS` would keep so
-    far (epoch, score, metrics on test), ``kept_model`` the tensors of the epoch chosen by the configuration's rule.
+    ``state`` is what is stored after every epoch: ``chosen`` has what each rule of
+    :data:`SELECTIONS` would keep so far (epoch, score, metrics on test), ``kept_model`` the tensors
+    of the epoch chosen by the configuration's rule.
     """
 
     def __init__(self, config: TrainConfig, folder: Path, dataset: PersonRetrievalDataset) -> None:
@@ -215,7 +224,8 @@ class _Trainer:
             model.steps = dict.fromkeys(model.steps, checkpointed)
         elif config.compile:
             model.steps["vision"] = torch.compile(run_layer, dynamic=False)
-        # The wrapped module casts (and, in a distributed run, synchronises); evaluation uses the plain one.
+        # The wrapped module casts (and, in a distributed run, synchronises); evaluation uses the
+        # plain one.
         self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
         self._resume(schedule)
         train = dataset.train
@@ -281,7 +291,8 @@ class _Trainer:
         }
 
     def _choose(self, epoch: int, ranked: dict[str, dict[str, Metrics]]) -> list[str]:
-        """Note ``epoch`` under every rule of :data:`SELECTIONS` that prefers it to the ones before; those rules."""
+        """Note ``epoch`` under every rule of :data:`SELECTIONS` that prefers it to the ones before;
+        those rules."""
         chosen, preferring = self.state["chosen"], []
         for rule in SELECTIONS:
             score = (epoch,)
@@ -320,7 +331,8 @@ class _Trainer:
         self.start -= stored["elapsed"]
 
     def _epoch(self, augment: Augment, data: LoadedSplit, epoch: int, hidden: bool | None) -> float:
-        """One pass over the captions; the mean loss. All random numbers follow from seed and epoch, also resumed."""
+        """One pass over the captions; the mean loss. All random numbers follow from seed and epoch,
+        also resumed."""
         config = self.config
         seed_everything(
             int(np.random.SeedSequence((config.seed, epoch)).generate_state(1)[0]), verbose=False
@@ -380,13 +392,16 @@ class _Trainer:
         return loss.detach()
 
     def _memory_advice(self, augment: Augment, *batch: Tensor) -> str:
-        """What to do about a batch that does not fit: the largest half, quarter, ... of it that does, by trying."""
+        """What to do about a batch that does not fit: the largest half, quarter, ... of it that
+        does, by trying."""
         size, advice = len(batch[0]) // 2, ""
         while size >= 2 and not advice:
             self.optimizer.zero_grad()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            try:  # a whole step, since the optimiser's state counts too; the run ends here, so it may change weights
+            # a whole step, since the optimiser's state counts too; the run ends here, so it may
+            # change weights
+            try:
                 self._step(augment, *(part[:size] for part in batch))
                 advice = f"use batch_size {size}, which fits"
             except RuntimeError as error:
@@ -402,7 +417,8 @@ class _Trainer:
     def _measure(
         self, model: nn.Module
     ) -> tuple[dict[str, dict[str, Metrics]], dict[str, np.ndarray]]:
-        """Both directions on val and on test, with intervals; and how each caption of test ranked."""
+        """Both directions on val and on test, with intervals; and how each caption of test
+        ranked."""
         splits = self._splits
         test, queries = evaluation.evaluate_queries(model, splits["test"], self.precision)
         if splits["val"] is splits["test"]:
@@ -413,7 +429,8 @@ class _Trainer:
         }, queries
 
     def _finish(self) -> Run:
-        """Keep and evaluate the chosen epoch, evaluate the bare backbone, write the record: the run is finished."""
+        """Keep and evaluate the chosen epoch, evaluate the bare backbone, write the record: the run
+        is finished."""
         config, folder, state = self.config, self.folder, self.state
         self.model = model = evaluation.build_model(config).to(
             self.device

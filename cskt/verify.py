@@ -1,4 +1,5 @@
-"""Whether a training on this machine gives what the committed runs gave: their interval, and the sentence about it."""
+"""Whether a training on this machine gives what the committed runs gave: their interval, and the
+sentence about it."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from cskt.settings import device_kind
 
 MEASURE = "R@1"  # text to image, on test, of the model that the run kept
 WIDTH = 2  # standard deviations on either side of the mean
-# Fields that may differ between the runs: their seed, where things lie, and what the record itself says (precision and
-# hardware), since a configuration may leave these to the machine ("auto").
+# Fields that may differ between the runs: their seed, where things lie, and what the record itself
+# says (precision and hardware), since a configuration may leave these to the machine ("auto").
 FREE = ("seed", "data_root", "output", "precision", "device")
 
 
@@ -28,7 +29,8 @@ class Interval:
     seeds: int
 
     def holds(self, value: float) -> bool:
-        """Whether ``value`` is inside; to one decimal, as it is printed, so that the sentence is true as it stands."""
+        """Whether ``value`` is inside; to one decimal, as it is printed, so that the sentence is
+        true as it stands."""
         return round(self.low, 1) <= round(value, 1) <= round(self.high, 1)
 
     def sentence(self, value: float) -> str:
@@ -48,7 +50,8 @@ def committed_interval(
     data_version: int | None,
     weights_fingerprint: str,
 ) -> Interval:
-    """The interval of those ``records`` that were made with ``config``, seeds aside, in fp32 on a CPU.
+    """The interval of those ``records`` that were made with ``config``, seeds aside, in fp32 on a
+    CPU.
 
     Args:
         records: what the committed run files hold.
@@ -56,8 +59,8 @@ def committed_interval(
         data_version: of the data set that it uses.
         weights_fingerprint: of the backbone's weights that it starts from.
 
-    Raises:
-        CSKTError: fewer than two seeds are left, or those that are have other data or other weights.
+    Raises: CSKTError: fewer than two seeds are left, or those that are have other data or other
+        weights.
     """
     alike = [record for record in records if _same_settings(record, config)]
     current = [record for record in alike if record.get("data_version") == data_version]
@@ -89,7 +92,8 @@ def committed_interval(
 
 
 def _same_settings(record: dict[str, Any], config: TrainConfig) -> bool:
-    """Whether a run was made with ``config``, but for :data:`FREE`, in fp32 on a CPU and on its own data set."""
+    """Whether a run was made with ``config``, but for :data:`FREE`, in fp32 on a CPU and on its own
+    data set."""
     if record.get("kind", "train") != "train" or record["dataset"] != config.dataset:
         return False
     if record.get("precision") != "fp32" or device_kind(record) != "cpu":

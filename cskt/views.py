@@ -34,8 +34,9 @@ NO_MASKS = "Where the garments are is known for SynthPEDES only: grounding is no
 
 
 class View:
-    """What the prompts notebook looks at: a run's model, the same before training, and its backbone alone (``models``:
-    the last and the first by name); test image ``example`` with its first caption; ``layers`` from 1 (None: all).
+    """What the prompts notebook looks at: a run's model, the same before training, and its backbone
+    alone (``models``: the last and the first by name); test image ``example`` with its first
+    caption; ``layers`` from 1 (None: all).
 
     :class:`CSKTError` for an image or layer that does not exist.
     """
@@ -112,7 +113,8 @@ class View:
         return self.model.tokenize([self.caption])
 
     def word_heat(self) -> tuple[list[str], dict[str, np.ndarray]]:
-        """The words and, by kind of prompt, their attention to all prompts of it (layers, words), mean over heads."""
+        """The words and, by kind of prompt, their attention to all prompts of it (layers, words),
+        mean over heads."""
         words, own = self.words(), self.model.prompts.own("text").cpu()
         maps = word_maps(self.model, self._ids(), self.layers)[0].mean(1)[..., : len(words)]
         return words, {
@@ -142,8 +144,8 @@ class View:
         )
 
     def word_relevance(self) -> tuple[list[str], dict[str, np.ndarray]]:
-        """The words without the end token, which is where their relevance ends up, and by model the relevance (words,)
-        for the similarity to the picture."""
+        """The words without the end token, which is where their relevance ends up, and by model the
+        relevance (words,) for the similarity to the picture."""
         words, image, values = self.words()[:-1], normalize(self.loaded.images[self.shown[:1]]), {}
         for name, model in self.models.items():
             with torch.no_grad():
@@ -169,7 +171,8 @@ class View:
         )
 
     def image_relevance(self) -> dict[str, np.ndarray]:
-        """By model, the relevance of each patch (rows, columns) for the similarity to the caption."""
+        """By model, the relevance of each patch (rows, columns) for the similarity to the
+        caption."""
         image, maps = normalize(self.loaded.images[self.shown[:1]]), {}
         for name, model in self.models.items():
             with torch.no_grad():
@@ -178,8 +181,8 @@ class View:
         return maps
 
     def mentions(self, images: int | None = None) -> list[Mention]:
-        """The mentions of so many test images drawn by the run's seed, or of the example (None); none outside
-        SynthPEDES."""
+        """The mentions of so many test images drawn by the run's seed, or of the example (None);
+        none outside SynthPEDES."""
         if not self.data.synthetic:
             return []
         every = np.random.default_rng(self.run.config.seed).permutation(
@@ -190,8 +193,9 @@ class View:
         )
 
     def phrases(self) -> list[tuple[str, np.ndarray | None, dict[str, np.ndarray]]]:
-        """Of each mention of the example: its words, its mask and, by model, where the picture answers them. Outside
-        SynthPEDES every longer word of the caption stands for itself, and there are no masks."""
+        """Of each mention of the example: its words, its mask and, by model, where the picture
+        answers them. Outside SynthPEDES every longer word of the caption stands for itself, and
+        there are no masks."""
         found: list[tuple[tuple[int, int], np.ndarray | None]] = [
             (each.span, each.mask) for each in self.mentions()
         ]
@@ -238,8 +242,9 @@ class View:
     def space(
         self, people: int = 10
     ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, list], dict[str, float]]:
-        """Images and captions of the first people in the plane, by model and method; which are images; their person
-        and, on SynthPEDES, the colour of the upper garment; and each model's modality gap over the whole split."""
+        """Images and captions of the first people in the plane, by model and method; which are
+        images; their person and, on SynthPEDES, the colour of the upper garment; and each model's
+        modality gap over the whole split."""
         test, points, gaps = self.data.test, {}, {}
         chosen = np.unique(test.image_identities)[:people]
         images, texts = (

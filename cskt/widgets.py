@@ -1,4 +1,5 @@
-"""What a reader can touch: the attention to prompts, in a notebook and on a static page; retrieval is in ``demo``."""
+"""What a reader can touch: the attention to prompts, in a notebook and on a static page; retrieval
+is in ``demo``."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ __all__ = [
     "run_demo",
 ]
 CACHED_MAPS = 64  # of images and captions; an image's take about a megabyte in a ViT-B/16
-# The book's theme pads and rounds images in dark mode, which would move them from under the heat: hence !important.
+# The book's theme pads and rounds images in dark mode, which would move them from under the heat:
+# hence !important.
 VIEW_STYLE = """
 .cskt-view img { display: block; width: auto; max-width: none; padding: 0 !important; border-radius: 0 !important }
 .cskt-view label { display: inline-block; position: relative }
@@ -80,7 +82,8 @@ _views = itertools.count()
 
 
 class PromptExplorer:
-    """Who looks at a prompt: patches of an image and words of a caption, by layer, head and prompt, counted from 1.
+    """Who looks at a prompt: patches of an image and words of a caption, by layer, head and prompt,
+    counted from 1.
 
     Args:
         model: one without prompts shows a sentence that says so.
@@ -136,7 +139,8 @@ class PromptExplorer:
         self.show()
 
     def attention(self, tower: str) -> np.ndarray:
-        """The chosen shares: (rows, columns) of the patches (``"vision"``), (77 - P,) of the tokens (``"text"``).
+        """The chosen shares: (rows, columns) of the patches (``"vision"``), (77 - P,) of the tokens
+        (``"text"``).
 
         Raises:
             CSKTError: this tower has no such layer, head or prompt.
@@ -170,7 +174,8 @@ class PromptExplorer:
         return of_heads.mean(0) if head == "mean" else of_heads[int(head) - 1]
 
     def tokens(self) -> list[tuple[str, list[int]]]:
-        """Words of the chosen caption, then ⟨end⟩, each with the places of its tokens behind the prompts."""
+        """Words of the chosen caption, then ⟨end⟩, each with the places of its tokens behind the
+        prompts."""
         model, decode = self.model, self.model.tokenizer.decode
         ids, end = fit_captions(
             model.tokenize(self.captions[self.caption.value]),
@@ -240,12 +245,12 @@ class PromptExplorer:
 
 
 def prompt_view(images: np.ndarray, maps: np.ndarray, names: Sequence[str], title: str = "") -> str:
-    """The patches' attention to prompts on a page without Python: html with its style, script and data.
+    """The patches' attention to prompts on a page without Python: html with its style, script and
+    data.
 
-    Args:
-        images: (N, H, W, 3) uint8.
-        maps: (N, layers, P, rows, columns), shown to four decimals, such as ``prompt_maps(...).mean(2)``.
-        names: of the P prompts, such as :func:`cskt.probes.prompt_names`.
+    Args: images: (N, H, W, 3) uint8. maps: (N, layers, P, rows, columns), shown to four decimals,
+        such as ``prompt_maps(...).mean(2)``. names: of the P prompts, such as
+        :func:`cskt.probes.prompt_names`.
 
     Raises:
         CSKTError: shapes that do not fit, or maps that are not finite.

@@ -1,7 +1,7 @@
 """Serve the search demo on this machine: ``python notebooks/demo.py`` (``make demo``).
 
-Trains the run that it shows if there is none, and fills its galleries, in the terminal, where one sees how far it is;
-then hands over to Voila, which shows ``demo.ipynb`` without code.
+Trains the run that it shows if there is none, and fills its galleries, in the terminal, where one
+sees how far it is; then hands over to Voila, which shows ``demo.ipynb`` without code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def prepare(parameters: dict[str, Any], port: int) -> Path:
-    """Train and index what the demo shows, and write the notebook with these parameters; returns where."""
+    """Train and index what the demo shows, and write the notebook with these parameters; returns
+    where."""
     from cskt.demo import gallery_demo, run_demo
     from cskt.training import train
 

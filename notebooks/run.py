@@ -1,7 +1,8 @@
 """Execute the notebooks in order and write what the book shows: ``python notebooks/run.py``.
 
-``book/results/NAME.ipynb`` is the executed copy and ``NAME.run.json`` says what was run, on what and for how long. A
-notebook runs again only when something it depends on has changed since this machine last ran it (``runs/.stamps``).
+``book/results/NAME.ipynb`` is the executed copy and ``NAME.run.json`` says what was run, on what
+and for how long. A notebook runs again only when something it depends on has changed since this
+machine last ran it (``runs/.stamps``).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
 
 
 def digest(root: Path, name: str, parameters: dict[str, Any]) -> str:
-    """SHA-256 of everything the result depends on: source, parameters, package, what it reads, upstream executions."""
+    """SHA-256 of everything the result depends on: source, parameters, package, what it reads,
+    upstream executions."""
     files = [root / "notebooks" / f"{name}.ipynb"]
     patterns = INPUTS + READS.get(name, ())
     files += sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
@@ -96,7 +98,8 @@ def sha256(path: Path) -> str:
 
 
 def stamp_path(root: Path, name: str) -> Path:
-    """The note of this machine's last successful execution; it lives beside the runs, so it goes when they go."""
+    """The note of this machine's last successful execution; it lives beside the runs, so it goes
+    when they go."""
     return root / "runs" / ".stamps" / f"{name}.json"
 
 
@@ -115,7 +118,8 @@ def is_fresh(root: Path, name: str, parameters: dict[str, Any]) -> bool:
 
 
 def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
-    """Drop what differs between two equal executions: timings, random ids and this machine's folders."""
+    """Drop what differs between two equal executions: timings, random ids and this machine's
+    folders."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -147,7 +151,8 @@ def is_progress_bar(output: nbformat.NotebookNode) -> bool:
 
 
 def without_private_paths(text: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """An executed notebook's json and its parameters, with ``DIR`` for the folder where somebody's data lie."""
+    """An executed notebook's json and its parameters, with ``DIR`` for the folder where somebody's
+    data lie."""
     place = parameters.get("data_root")
     if place is None:
         return text, parameters
@@ -209,7 +214,8 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
 
 
 def run(root: Path, names: list[str], offered: dict[str, Any], force: bool = False) -> list[str]:
-    """Execute those of the named notebooks that are not fresh, in order; returns the names that were executed.
+    """Execute those of the named notebooks that are not fresh, in order; returns the names that
+    were executed.
 
     A notebook is given those of the offered parameters that its own ``parameters`` cell declares.
     """

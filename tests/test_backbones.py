@@ -1,4 +1,5 @@
-"""Backbones from open_clip, from files of several formats, and the embedded one (here a tiny stand-in)."""
+"""Backbones from open_clip, from files of several formats, and the embedded one (here a tiny
+stand-in)."""
 
 import json
 import urllib.error
@@ -57,7 +58,8 @@ def test_embedded_weights(mini, tmp_path):
 
 
 def test_the_fingerprint_of_the_embedded_weights_is_of_what_is_shipped(mini, tmp_path, monkeypatch):
-    """It does not depend on what torch draws, nor on the size of the table, but on every shipped id and value."""
+    """It does not depend on what torch draws, nor on the size of the table, but on every shipped id
+    and value."""
     first = backbones.fingerprint(backbones.create_backbone("cskt-mini"))
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -114,7 +116,8 @@ def test_missing_asset_is_named(mini, tmp_path, missing):
 
 
 class Scripted(torch.nn.Module):
-    """Stands for OpenAI's TorchScript archives: the same names, half precision, three extra integers."""
+    """Stands for OpenAI's TorchScript archives: the same names, half precision, three extra
+    integers."""
 
     def __init__(self, state):
         super().__init__()

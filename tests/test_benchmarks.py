@@ -1,4 +1,5 @@
-"""The official layouts, read from small hand-made copies, with every defect planted that users meet."""
+"""The official layouts, read from small hand-made copies, with every defect planted that users
+meet."""
 
 import json
 import sys
@@ -23,7 +24,8 @@ IDENTITIES = (40, 7, 40, 11500, 12500, 12501)
 
 
 def records(name="CUHK-PEDES", **changes):
-    """Six images, identities with gaps, one to two captions each; ``changes`` are written into every record."""
+    """Six images, identities with gaps, one to two captions each; ``changes`` are written into
+    every record."""
     return [
         {
             "split": split,

@@ -1,4 +1,5 @@
-"""How epochs and learning rates were chosen: what each choice gives, and which rates the search chose."""
+"""How epochs and learning rates were chosen: what each choice gives, and which rates the search
+chose."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def test_what_each_choice_of_the_epoch_gives(tmp_path):
 
 
 def test_a_training_recorded_twice_counts_once(tmp_path):
-    """On real data the same seed is run twice, kept by val and kept by test: one training, three figures."""
+    """On real data the same seed is run twice, kept by val and kept by test: one training, three
+    figures."""
     config = {"backbone": "ViT-B-16", "epochs": 60}
     files = [
         run_file(tmp_path, selection, dataset="CUHK-PEDES", selection=selection, config=config)

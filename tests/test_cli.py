@@ -1,4 +1,5 @@
-"""The command line: what it does with a tiny run, and one line instead of a traceback for bad input."""
+"""The command line: what it does with a tiny run, and one line instead of a traceback for bad
+input."""
 
 import json
 import os
@@ -58,7 +59,8 @@ def test_train_then_evaluate(cskt, settings, tmp_path):
 
 
 def test_export_then_evaluate_the_folder(cskt, settings, tmp_path):
-    """A published folder says what was done, hides this machine's folders, and gives the run's figures."""
+    """A published folder says what was done, hides this machine's folders, and gives the run's
+    figures."""
     assert cskt("train", "--config", settings, "--epochs", 1)[0] == 0
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     code, out, err = cskt("export", tmp_path / "run", tmp_path / "hub")
@@ -323,7 +325,8 @@ def test_reproduce_takes_the_real_data_where_they_are(
 
 
 def tiny_reproduction(tmp_path, name, *options):
-    """Arguments: two methods on tiny images with the embedded backbone, which a new process knows too."""
+    """Arguments: two methods on tiny images with the embedded backbone, which a new process knows
+    too."""
     write_dataset(tmp_path / "data" / "CUHK-PEDES")
     return (
         "reproduce",
@@ -349,7 +352,8 @@ def tiny_reproduction(tmp_path, name, *options):
 
 
 def from_a_shell(command):
-    """As a user calls it, where worker processes cannot import ``__main__``; exit code and stderr."""
+    """As a user calls it, where worker processes cannot import ``__main__``; exit code and
+    stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "cskt", *map(str, command)],
         capture_output=True,

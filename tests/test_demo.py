@@ -1,4 +1,5 @@
-"""The search demo without a browser: every action against the gallery and the probes, and every kind of bad input."""
+"""The search demo without a browser: every action against the gallery and the probes, and every
+kind of bad input."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def test_new_weights_follow_from_the_seed_alone(dataset):
 
 
 def test_figures_are_those_of_the_files_as_they_are(model, tmp_path, monkeypatch):
-    """Equal names and no fingerprint, and files replaced in place: nothing of what was there before."""
+    """Equal names and no fingerprint, and files replaced in place: nothing of what was there
+    before."""
     folders = [write_dataset(tmp_path / name, seed=seed) for name, seed in (("one", 1), ("two", 2))]
     splits = []
     for folder in folders:

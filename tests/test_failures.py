@@ -1,4 +1,5 @@
-"""What failed queries have in common: counted on a small SynthPEDES against the attribute table read by hand."""
+"""What failed queries have in common: counted on a small SynthPEDES against the attribute table
+read by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The gallery: what is found, what is refused, and that nothing is lost or there twice, whatever is interrupted."""
+"""The gallery: what is found, what is refused, and that nothing is lost or there twice, whatever is
+interrupted."""
 
 from __future__ import annotations
 
@@ -215,7 +216,8 @@ def test_a_folder_with_everything_in_it(tmp_path, model):
 
 @pytest.mark.numerics
 def test_odd_pictures_are_seen_as_they_are(tmp_path, model):
-    """16 bits, a palette, a page with transparency, CMYK: none is clipped, confused or refused; floats are."""
+    """16 bits, a palette, a page with transparency, CMYK: none is clipped, confused or refused;
+    floats are."""
     folder = tmp_path / "in"
     folder.mkdir()
     ramp = np.linspace(0, 65535, 32 * 16).reshape(IMAGE_SIZE)
@@ -242,7 +244,8 @@ def test_odd_pictures_are_seen_as_they_are(tmp_path, model):
 
 
 def test_what_is_no_image_of_a_folder(tmp_path, model):
-    """Other galleries, links to folders, copies of a broken file, pipes, folders that cannot be entered."""
+    """Other galleries, links to folders, copies of a broken file, pipes, folders that cannot be
+    entered."""
     folder = folder_of(tmp_path / "in", 2)
     with Gallery(folder / "other.db", model) as other, Gallery(folder / "g.db", model) as gallery:
         other.add(pictures(3, 4))
@@ -459,7 +462,8 @@ def chip(request, monkeypatch):
 
 
 def in_precision(model, dtype, text: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The features (1, D) of a text and (N, D) of images by a model whose blocks compute in ``dtype``."""
+    """The features (1, D) of a text and (N, D) of images by a model whose blocks compute in
+    ``dtype``."""
     with model.fused(dtype):
         with torch.no_grad():
             query = model.encode_text(model.tokenize([text]), normalize=True)
@@ -645,7 +649,8 @@ def test_vectors_computed_elsewhere(tmp_path, model):
 
 
 def test_a_server_without_empty_columns_filters_alike(tmp_path, model, monkeypatch):
-    """What a Milvus before 2.5 is given: facts as dynamic fields (milvus-lite, under another version's name)."""
+    """What a Milvus before 2.5 is given: facts as dynamic fields (milvus-lite, under another
+    version's name)."""
     monkeypatch.setattr("pymilvus.MilvusClient.get_server_version", lambda self: "v2.3.5")
     with Gallery(tmp_path / "g.db", model) as gallery:
         columns = {

@@ -1,4 +1,5 @@
-"""From files to arrays: one reader for data sets and galleries, and a cache never stale or in parts."""
+"""From files to arrays: one reader for data sets and galleries, and a cache never stale or in
+parts."""
 
 import dataclasses
 import io
@@ -368,7 +369,8 @@ def test_refused_alike_by_name_and_reason(tmp_path, cache, name, make, message):
 
 
 def test_what_the_odd_kinds_show(tmp_path):
-    """16 bits are scaled, not clipped; a photograph on its side stands; of an animation it is the first."""
+    """16 bits are scaled, not clipped; a photograph on its side stands; of an animation it is the
+    first."""
     for name, make in (
         ("deep.png", sixteen_bits),
         ("turned.jpg", on_its_side),

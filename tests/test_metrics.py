@@ -1,4 +1,5 @@
-"""Metrics against the released evaluator's figures, scikit-learn, a plain per-query implementation, and properties."""
+"""Metrics against the released evaluator's figures, scikit-learn, a plain per-query implementation,
+and properties."""
 
 import json
 from pathlib import Path
@@ -38,7 +39,8 @@ SCORES = st.integers(-2, 2) | st.floats(-1, 1, width=32)
 
 @st.composite
 def cases(draw, scores=SCORES):
-    """Similarities with many ties, few identities, some queries without a match, at least one with."""
+    """Similarities with many ties, few identities, some queries without a match, at least one
+    with."""
     queries, gallery = draw(st.integers(1, 8)), draw(st.integers(1, 12))
     values = draw(st.lists(scores, min_size=queries * gallery, max_size=queries * gallery))
     identities = st.integers(-1, 3)
@@ -122,7 +124,8 @@ TIED = st.sampled_from([-1.0, -0.0, 0.0, 0.5, float("inf"), float("-inf")])
 @given(st.integers(1, 90), st.data())
 @settings(deadline=None, max_examples=60)
 def test_equals_the_oracle_from_one_match_to_all(gallery, data):
-    """Rows of every kind in one matrix: without a match, with one, with some, with all; mostly tied or not at all."""
+    """Rows of every kind in one matrix: without a match, with one, with some, with all; mostly tied
+    or not at all."""
     relevant = data.draw(st.integers(1, gallery))
     gallery_ids = np.where(np.random.default_rng(gallery).permutation(gallery) < relevant, 1, 2)
     query_ids = np.array([1, *data.draw(st.lists(st.integers(0, 2), max_size=4))])
@@ -382,7 +385,8 @@ def test_first_ranks_and_margins_on_a_hand_made_case():
 
 
 def one_by_one(scores, identity, gallery_ids):
-    """First rank, average precision and inverse negative penalty of a query by a stable sort of its scores."""
+    """First rank, average precision and inverse negative penalty of a query by a stable sort of its
+    scores."""
     ranking = sorted(range(len(scores)), key=lambda item: -scores[item])
     places = [rank for rank, item in enumerate(ranking, 1) if gallery_ids[item] == identity]
     if not places:

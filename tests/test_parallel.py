@@ -1,4 +1,5 @@
-"""Pieces of work in processes side by side: results, errors, and processes that end with their parent."""
+"""Pieces of work in processes side by side: results, errors, and processes that end with their
+parent."""
 
 import contextlib
 import os

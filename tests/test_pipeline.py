@@ -77,7 +77,8 @@ def test_augment_flips():
 
 
 def test_augment_crops_out_of_a_black_border_with_every_offset():
-    """Whole pixels, black (not mean) outside, and each of the (2 pad + 1)^2 offsets about equally often."""
+    """Whole pixels, black (not mean) outside, and each of the (2 pad + 1)^2 offsets about equally
+    often."""
     images = random_images(1).expand(1800, -1, -1, -1)
     torch.manual_seed(0)
     cropped = Augment(SIZE, flip=0.0, pad=1, erasing=0.0)(images)

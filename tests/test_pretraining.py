@@ -1,4 +1,5 @@
-"""Pre-training in stages gives the weights of an uninterrupted run, and what it ships can be loaded."""
+"""Pre-training in stages gives the weights of an uninterrupted run, and what it ships can be
+loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Probes read what the towers do: shares that add up, maps in their place, known answers, and their notebook."""
+"""Probes read what the towers do: shares that add up, maps in their place, known answers, and their
+notebook."""
 
 from __future__ import annotations
 
@@ -111,7 +112,8 @@ def test_without_prompts_there_is_no_traffic(images):
 
 
 def test_relevance_finds_the_patch_that_decides(model):
-    """Only one patch differs from grey, and the direction is what this difference does to the feature."""
+    """Only one patch differs from grey, and the direction is what this difference does to the
+    feature."""
     grey = torch.full((1, 3, 64, 32), 120, dtype=torch.uint8)
     found = 0
     for row, column in itertools.product(range(4), range(2)):

@@ -1,4 +1,5 @@
-"""What the repository promises of itself: clean notebooks, faithful copies, exact pins, nothing of one machine."""
+"""What the repository promises of itself: clean notebooks, faithful copies, exact pins, nothing of
+one machine."""
 
 import importlib.util
 import json
@@ -123,7 +124,8 @@ def test_conda_installs_the_same_versions():
 
 
 def commands_of_make(*arguments):
-    """The words of each command that make would run; what an outer make or the shell has set does not count."""
+    """The words of each command that make would run; what an outer make or the shell has set does
+    not count."""
     own = {
         key: value
         for key, value in os.environ.items()
@@ -231,7 +233,8 @@ def test_git_holds_no_large_file_and_no_data():
 
 
 def pages():
-    """Markdown of the book with the folder its paths are relative to: pages and cells of executed notebooks."""
+    """Markdown of the book with the folder its paths are relative to: pages and cells of executed
+    notebooks."""
     for path in sorted(BOOK.glob("*.md")):
         yield path, path.read_text(encoding="utf-8")
     for path in sorted((BOOK / "results").glob("*.ipynb")):
@@ -312,7 +315,8 @@ def test_the_readme_s_speed_is_that_of_the_run_file():
 
 
 def test_the_committed_runs_are_clean_complete_and_comparable():
-    """Every run behind a table came from a commit without local changes, on one and the same data per domain."""
+    """Every run behind a table came from a commit without local changes, on one and the same data
+    per domain."""
     folder = BOOK / "results" / "runs"
     records = [results.read_run_file(path) for path in sorted(folder.rglob("*.json"))]
     assert all(record["commit"] and not record["dirty"] for record in records)

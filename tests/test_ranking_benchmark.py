@@ -1,4 +1,5 @@
-"""The ranking benchmark at a tiny size: it runs, its methods agree, and its record has what results read."""
+"""The ranking benchmark at a tiny size: it runs, its methods agree, and its record has what results
+read."""
 
 import json
 import os

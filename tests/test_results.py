@@ -1,4 +1,5 @@
-"""Tables are built from run files and published figures, and never mix synthetic results with real ones."""
+"""Tables are built from run files and published figures, and never mix synthetic results with real
+ones."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_mean_and_spread_over_seeds(tmp_path):
 
 @pytest.mark.parametrize("dataset", list(results.LAYOUT_OF))
 def test_without_a_real_run_the_benchmark_says_so(dataset, tmp_path):
-    """A synthetic run, even one whose file claims a real name's domain, never reaches the published table."""
+    """A synthetic run, even one whose file claims a real name's domain, never reaches the published
+    table."""
     synthetic = run_file(tmp_path, "s", dataset=results.LAYOUT_OF[dataset], r1=99.99)
     table = results.benchmark_table(dataset, LITERATURE, results.run_table([synthetic]))
     ours = table[table["group"] == "runs of this code"]

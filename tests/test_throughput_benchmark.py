@@ -49,7 +49,8 @@ def setup():
 
 @pytest.mark.parametrize(("method", "training"), [("plain", True), ("full", True), ("full", False)])
 def test_the_analytic_cost_is_what_torch_counts(method, training, setup):
-    """CSKT's own count leaves out what its identities leave out; torch's would hold shared and padded rows besides."""
+    """CSKT's own count leaves out what its identities leave out; torch's would hold shared and
+    padded rows besides."""
     model, optimizer = throughput.trainee(setup, method, "fp32")
     encode_image, encode_text = throughput.encoders(model, method)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -333,7 +334,8 @@ def test_aims_and_findings_say_what_was_measured(tmp_path):
 
 
 def test_two_machines_are_shown_side_by_side_and_never_averaged(tmp_path):
-    """The fp32 file of one machine, the file of another one with bf16: each figure is one file's."""
+    """The fp32 file of one machine, the file of another one with bf16: each figure is one
+    file's."""
     other = hand_made()
     other["hardware"] = {"device": "slide rule", "threads": 1}
     other["rows"] = [row for row in other["rows"] if row["precision"] == "fp32"]

@@ -1,4 +1,5 @@
-"""Training: the released solver, resuming, the best checkpoint, and what an interrupted run leaves behind."""
+"""Training: the released solver, resuming, the best checkpoint, and what an interrupted run leaves
+behind."""
 
 import dataclasses
 import json
@@ -536,7 +537,8 @@ def test_damaged_state_is_named(data, tmp_path):
 
 
 def write_openai_checkpoint(path):
-    """Random weights with the names, shapes and half precision of OpenAI's ViT-B/16, scalars of its own included."""
+    """Random weights with the names, shapes and half precision of OpenAI's ViT-B/16, scalars of its
+    own included."""
     with torch.device("meta"):
         shapes = open_clip.CLIP(
             **open_clip.get_model_config("ViT-B-16-quickgelu"), cast_dtype=None
@@ -551,7 +553,8 @@ def write_openai_checkpoint(path):
 
 
 def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypatch):
-    """The paper's setting: ViT-B/16 at 384x128 from a file in OpenAI's format, on a CUHK-PEDES-shaped folder."""
+    """The paper's setting: ViT-B/16 at 384x128 from a file in OpenAI's format, on a
+    CUHK-PEDES-shaped folder."""
     write_openai_checkpoint(tmp_path / "ViT-B-16.pt")
     data = write_dataset(tmp_path / "CUHK-PEDES", identities=1, size=(96, 48))
     config = TrainConfig.paper(
@@ -601,7 +604,8 @@ def test_out_of_memory_says_what_fits(data, tmp_path, monkeypatch, fits):
 
 
 def test_compile_hands_over_the_vision_layers(finished, data, tmp_path, monkeypatch):
-    """The compiler takes half a minute; that what it is given is used, and changes nothing, is seen without it."""
+    """The compiler takes half a minute; that what it is given is used, and changes nothing, is seen
+    without it."""
     calls = []
 
     def compiler(function, dynamic):

@@ -1,4 +1,5 @@
-"""The variation benchmark with a training that is made up: processes, what is kept, what is skipped, the file."""
+"""The variation benchmark with a training that is made up: processes, what is kept, what is
+skipped, the file."""
 
 import dataclasses
 import json
@@ -57,7 +58,8 @@ def two(monkeypatch):
 
 @pytest.fixture
 def made(monkeypatch):
-    """Rows without processes; the list of what was asked for. ``made.fails``: the numerics whose row does not come."""
+    """Rows without processes; the list of what was asked for. ``made.fails``: the numerics whose
+    row does not come."""
     asked = []
 
     def start_row(method, name, settings):

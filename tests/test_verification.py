@@ -1,4 +1,5 @@
-"""verify-data on small hand-made copies of every layout: a clean one, and one for each defect that it must name."""
+"""verify-data on small hand-made copies of every layout: a clean one, and one for each defect that
+it must name."""
 
 import json
 import os

@@ -1,4 +1,5 @@
-"""What a training is compared with: the runs of the same settings, and a sentence where there are none."""
+"""What a training is compared with: the runs of the same settings, and a sentence where there are
+none."""
 
 import copy
 import json
@@ -135,7 +136,8 @@ def test_nothing_to_compare_with_is_said(records, version, weights, message):
 
 
 class Stand:
-    """What the command sees instead of data and training; ``asked``: the configurations that were trained."""
+    """What the command sees instead of data and training; ``asked``: the configurations that were
+    trained."""
 
     def __init__(self, version, value):
         self.version, self.asked = version, []
@@ -148,7 +150,8 @@ class Stand:
 
 @pytest.fixture
 def stand(monkeypatch, tmp_path):
-    """``stand(value, version)``: a training that gives ``value``, beside the committed runs in tmp_path / "runs"."""
+    """``stand(value, version)``: a training that gives ``value``, beside the committed runs in
+    tmp_path / "runs"."""
     (tmp_path / "runs").mkdir()
     for run in committed():
         (tmp_path / "runs" / f"{run['seed']}.json").write_text(json.dumps(run))

@@ -39,7 +39,8 @@ def test_example_browser_links_in_the_browser():
 
 @pytest.fixture(scope="module")
 def prompted():
-    """Three layers and four heads in the vision tower, two of each in the text tower, prompts of unlike strength."""
+    """Three layers and four heads in the vision tower, two of each in the text tower, prompts of
+    unlike strength."""
     model = tiny_model(CSKTConfig(prompt_length=2), patch_size=8, vision_layers=3, head_width=8)
     for parameter in model.prompts.parameters():
         torch.nn.init.normal_(parameter)
@@ -52,7 +53,8 @@ def explorer(prompted):
 
 
 def numbers(page: str) -> list[str]:
-    """Those of the heading: the lowest and the highest share, for patches also their ratios and the uniform share."""
+    """Those of the heading: the lowest and the highest share, for patches also their ratios and the
+    uniform share."""
     return re.findall(r"\d+\.\d+", re.sub(r"<[^>]*>", "", page.split("<div")[0]))
 
 

@@ -1,4 +1,5 @@
-"""A tiny backbone and a tiny data set in the CUHK-PEDES layout, for the tests of training, evaluation and the CLI."""
+"""A tiny backbone and a tiny data set in the CUHK-PEDES layout, for the tests of training,
+evaluation and the CLI."""
 
 import json
 from pathlib import Path
@@ -58,7 +59,8 @@ def write_dataset(
     size: tuple[int, int] = IMAGE_SIZE,
     seed: int = 0,
 ) -> Path:
-    """``identities`` per split, each a noisy colour in ``images`` images with one caption each; returns ``folder``."""
+    """``identities`` per split, each a noisy colour in ``images`` images with one caption each;
+    returns ``folder``."""
     generator = np.random.default_rng(seed)
     records = []
     for start, split in ((0, "train"), (100, "val"), (200, "test")):

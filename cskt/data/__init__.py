@@ -1,4 +1,5 @@
-"""Data: the benchmarks in their official layouts, the drawn SynthPEDES domains, and the input pipeline."""
+"""Data: the benchmarks in their official layouts, the drawn SynthPEDES domains, and the input
+pipeline."""
 
 from cskt.data.benchmarks import PersonRetrievalDataset, Split, load_dataset
 from cskt.data.images import load_images

@@ -1,12 +1,16 @@
-"""The person-retrieval benchmarks in their official layouts, read into :class:`PersonRetrievalDataset`.
+"""The person-retrieval benchmarks in their official layouts, read into
+:class:`PersonRetrievalDataset`.
 
-- CUHK-PEDES, SynthPEDES-A: ``reid_raw.json`` with records ``split, captions, file_path, id``; or ``caption_all.json``,
-  where records without ``split`` are divided by identity: 1-11003 train, 11004-12003 val, 12004-13003 test.
-- ICFG-PEDES, SynthPEDES-B: ``ICFG-PEDES.json`` or ``ICFG_PEDES.json``, the same fields. The real set has no val.
+- CUHK-PEDES, SynthPEDES-A: ``reid_raw.json`` with records ``split, captions, file_path, id``; or
+  ``caption_all.json``, where records without ``split`` are divided by identity: 1-11003 train,
+  11004-12003 val, 12004-13003 test.
+- ICFG-PEDES, SynthPEDES-B: ``ICFG-PEDES.json`` or ``ICFG_PEDES.json``, the same fields. The real
+  set has no val.
 - RSTPReid, SynthPEDES-C: ``data_captions.json``, with ``img_path`` in place of ``file_path``.
 
-Either path field is read in every layout, split names in any case, and ``camera`` where it is a string; other fields
-are ignored. Image paths are relative to ``imgs/`` beside the annotation file, or to the annotation file's folder.
+Either path field is read in every layout, split names in any case, and ``camera`` where it is a
+string; other fields are ignored. Image paths are relative to ``imgs/`` beside the annotation file,
+or to the annotation file's folder.
 """
 
 from __future__ import annotations
@@ -34,9 +38,9 @@ _LAST_IDENTITY = {"train": 11003, "val": 12003, "test": 13003}  # of caption_all
 class Split:
     """One split: N images and M captions, each caption of one image.
 
-    ``image_identities`` (N,) int64, from 0 without gaps in train, as annotated elsewhere; ``caption_images`` (M,)
-    int64, the index of each caption's image; ``cameras`` only where every record of the split names
-    one; ``fingerprint`` is the data set's, "" for a split made by hand.
+    ``image_identities`` (N,) int64, from 0 without gaps in train, as annotated elsewhere;
+    ``caption_images`` (M,) int64, the index of each caption's image; ``cameras`` only where every
+    record of the split names one; ``fingerprint`` is the data set's, "" for a split made by hand.
     """
 
     name: str
@@ -93,9 +97,10 @@ class _Record(NamedTuple):
 def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDataset:
     """Read one of :data:`cskt.config.DATASETS`.
 
-    ``root`` is its folder, or the parent that holds ``name/``. SynthPEDES needs none: where it is not found it is
-    rendered, into the cache or under ``root``. Raises :class:`CSKTError` on an unknown name, a missing annotation file
-    or image, a malformed record, an empty split and SynthPEDES of another version.
+    ``root`` is its folder, or the parent that holds ``name/``. SynthPEDES needs none: where it is
+    not found it is rendered, into the cache or under ``root``. Raises :class:`CSKTError` on an
+    unknown name, a missing annotation file or image, a malformed record, an empty split and
+    SynthPEDES of another version.
     """
     if name not in _ANNOTATIONS:
         raise CSKTError(f"data set {name!r} is unknown; choose one of {', '.join(DATASETS)}.")
@@ -138,8 +143,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
 
 
 def subset(split: Split, fraction: float, seed: int) -> Split:
-    """The images and captions of a share of the identities, at least two of them, chosen by ``seed``: a smaller share
-    is part of a larger one. Identities are renumbered from 0."""
+    """The images and captions of a share of the identities, at least two of them, chosen by
+    ``seed``: a smaller share is part of a larger one. Identities are renumbered from 0."""
     people = np.unique(split.image_identities)
     chosen = np.random.default_rng(seed).permutation(people)[
         : max(2, round(fraction * len(people)))
@@ -185,7 +190,8 @@ def _read_records(annotation: Path) -> list[_Record]:
 
 
 def _record(entry: Any, folder: Path, by_identity: bool, where: str) -> _Record:
-    """One entry, checked; ``where`` (file and index from 0) opens the error, which names the field."""
+    """One entry, checked; ``where`` (file and index from 0) opens the error, which names the
+    field."""
     if not isinstance(entry, dict):
         raise CSKTError(
             f"{where} must be an object with fields, got {type(entry).__name__}; correct or remove it."

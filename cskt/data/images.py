@@ -132,11 +132,11 @@ def load_images(split: Split, image_size: tuple[int, int]) -> Tensor:
 
     Decoded once on all cores into a ``.npy`` file under ``cache_dir()/images``, which later calls
     map into memory (writing to the tensor leaves the file alone). The file is keyed on where the
-    images lie, on the size and modification time of each, on the split and on ``image_size``: images that
-    were changed, replaced or moved are decoded anew. It appears complete or not at all, one of the
-    wrong shape or length is rebuilt, and of two processes that want it one builds while the other
-    waits. Raises :class:`CSKTError` on an image that cannot be decoded (named), a full disk (with
-    the space that is missing) and a folder that cannot be written.
+    images lie, on the size and modification time of each, on the split and on ``image_size``:
+    images that were changed, replaced or moved are decoded anew. It appears complete or not at all,
+    one of the wrong shape or length is rebuilt, and of two processes that want it one builds while
+    the other waits. Raises :class:`CSKTError` on an image that cannot be decoded (named), a full
+    disk (with the space that is missing) and a folder that cannot be written.
     """
     if not split.image_paths:
         raise CSKTError(f"split {split.name!r} has no images to load.")

@@ -13,7 +13,8 @@ from .images import read_image
 
 
 def dataset_statistics(data: PersonRetrievalDataset) -> pd.DataFrame:
-    """Images, identities and captions per split; a split that another one stands in for is counted as given."""
+    """Images, identities and captions per split; a split that another one stands in for is counted
+    as given."""
     rows = []
     for split in (data.train, data.val, data.test):
         words = [len(caption.split()) for caption in split.captions]
@@ -36,7 +37,8 @@ def dataset_statistics(data: PersonRetrievalDataset) -> pd.DataFrame:
 def sample_people(
     split: Split, people: int, seed: int, images: int = 4
 ) -> tuple[list[list[np.ndarray]], list[list[str]], list[str]]:
-    """Some identities with up to ``images`` pictures each: pictures (H, W, 3) uint8, their titles, row labels."""
+    """Some identities with up to ``images`` pictures each: pictures (H, W, 3) uint8, their titles,
+    row labels."""
     identities = np.unique(split.image_identities)
     chosen = np.random.default_rng(seed).choice(
         identities, min(people, len(identities)), replace=False
@@ -60,8 +62,8 @@ def sample_captions(data: PersonRetrievalDataset, count: int, seed: int) -> pd.D
 
 
 def visible_shares(data: PersonRetrievalDataset) -> pd.DataFrame:
-    """Of the test images of people who have it, the share (percent) that shows each attribute group well enough to be
-    named; from the attribute table of a SynthPEDES domain."""
+    """Of the test images of people who have it, the share (percent) that shows each attribute group
+    well enough to be named; from the attribute table of a SynthPEDES domain."""
     table = [
         row
         for row in json.loads((data.root / "attributes.json").read_text())

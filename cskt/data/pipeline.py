@@ -31,12 +31,14 @@ def normalize(images: Tensor) -> Tensor:
 
 
 class Augment(nn.Module):
-    """The release's training augmentation on a batch: uint8 (B, 3, H, W), any device -> float32, CLIP-normalised.
+    """The release's training augmentation on a batch: uint8 (B, 3, H, W), any device -> float32,
+    CLIP-normalised.
 
-    Horizontal flip with probability ``flip``; a black border of ``pad`` pixels and a random crop back to
-    ``image_size`` = (height, width); CLIP normalisation; with probability ``erasing`` a rectangle
-    (:func:`erasing_boxes`) set to the CLIP mean *as given*, that is those numbers in the already normalised image.
-    Every image draws its own, from torch's global CPU generator: ``torch.manual_seed`` decides on every device.
+    Horizontal flip with probability ``flip``; a black border of ``pad`` pixels and a random crop
+    back to ``image_size`` = (height, width); CLIP normalisation; with probability ``erasing`` a
+    rectangle (:func:`erasing_boxes`) set to the CLIP mean *as given*, that is those numbers in the
+    already normalised image. Every image draws its own, from torch's global CPU generator:
+    ``torch.manual_seed`` decides on every device.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Augment(nn.Module):
 
 
 def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -> Tensor:
-    """Rectangles of random erasing (Zhong et al., AAAI 2020), (count, 4) int64: top, left, height, width.
+    """Rectangles of random erasing (Zhong et al., AAAI 2020), (count, 4) int64: top, left, height,
+    width.
 
-    The distribution of torchvision's ``RandomErasing``, which the release uses: 2-40 % of the image's area, uniform;
-    height/width log-uniform in 0.3-3.3; a rectangle not strictly smaller than the image is drawn again, up to
-    ``attempts`` times, after which nothing is erased (0 x 0). Kornia's own generator clamps it to the image instead.
+    The distribution of torchvision's ``RandomErasing``, which the release uses: 2-40 % of the
+    image's area, uniform; height/width log-uniform in 0.3-3.3; a rectangle not strictly smaller
+    than the image is drawn again, up to ``attempts`` times, after which nothing is erased (0 x 0).
+    Kornia's own generator clamps it to the image instead.
     """
     height, width = image_size
     area = height * width * torch.empty(count, attempts).uniform_(0.02, 0.4)
@@ -100,7 +104,8 @@ def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -
 def prefetch(
     load: Callable[[Tensor], Tensor], items: Iterable[Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``(item, load(item))`` in order; a thread loads the next one while the last one is worked on."""
+    """``(item, load(item))`` in order; a thread loads the next one while the last one is worked
+    on."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
         for item in items:
@@ -113,7 +118,8 @@ def prefetch(
 
 
 def batches(num_captions: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """One epoch's caption indices, shuffled by (seed, epoch): int64 tensors of ``batch_size``, the last one shorter.
+    """One epoch's caption indices, shuffled by (seed, epoch): int64 tensors of ``batch_size``, the
+    last one shorter.
 
     A last batch of one is dropped: a single pair has nothing to be told apart from.
     """

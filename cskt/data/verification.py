@@ -1,4 +1,5 @@
-"""Whether a copy of a benchmark is complete and sound: :func:`verify` reports everything, not only the first fault."""
+"""Whether a copy of a benchmark is complete and sound: :func:`verify` reports everything, not only
+the first fault."""
 
 from __future__ import annotations
 
@@ -32,8 +33,9 @@ CONTEXT = 77  # CLIP's text length in tokens, start and end included
 FIRST = 10  # names in one message; lines of one kind in the table
 SPLITS = ("train", "val", "test")
 COUNTED = ("images", "identities", "captions")
-# As published by Li et al. (2017), Ding et al. (2021) and Zhu et al. (2021), references.bib. Captions of CUHK-PEDES are
-# those of reid_raw.json; caption_all.json has two per image by the authors' readme, so there that is right as well.
+# As published by Li et al. (2017), Ding et al. (2021) and Zhu et al. (2021), references.bib.
+# Captions of CUHK-PEDES are those of reid_raw.json; caption_all.json has two per image by the
+# authors' readme, so there that is right as well.
 PUBLISHED = {
     "CUHK-PEDES": {
         "train": (34054, 11003, 68126),
@@ -51,7 +53,8 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, ``where`` (split, record, folder or file) and, in ``message``, what to do about it.
+    """What is wrong, ``where`` (split, record, folder or file) and, in ``message``, what to do
+    about it.
 
     ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption, path
     (listed twice), image, duplicate or cache.
@@ -64,7 +67,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`verify` found; ``counts``, of well-formed records with or without image, as in :data:`PUBLISHED`."""
+    """What :func:`verify` found; ``counts``, of well-formed records with or without image, as in
+    :data:`PUBLISHED`."""
 
     name: str
     annotation: Path
@@ -87,7 +91,8 @@ class Report:
         }
 
     def to_text(self) -> str:
-        """A table for people: the counts, then one line per finding, at most :data:`FIRST` of a kind."""
+        """A table for people: the counts, then one line per finding, at most :data:`FIRST` of a
+        kind."""
         lines = [
             f"{self.name}: {self.annotation}",
             "split " + "".join(f"{what:>12}" for what in COUNTED) + "   published",
@@ -114,7 +119,8 @@ class Report:
             f"faults: {len(self.faults):,}, notes: {len(self.notes):,}"
             + ("" if self.deep else " (images were not opened; --deep decodes every one)")
         )
-        # Whatever the annotation holds (line ends, control characters, lone surrogates), a line stays one line.
+        # Whatever the annotation holds (line ends, control characters, lone surrogates), a line
+        # stays one line.
         return "\n".join(
             "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines
         )
@@ -127,12 +133,13 @@ Progress = Callable[[Iterable, str, int], Iterable]
 def verify(
     name: str, root: str | Path, deep: bool = False, progress: Progress | None = None
 ) -> Report:
-    """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds ``name/``.
+    """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds
+    ``name/``.
 
     ``deep`` also decodes every image, on all cores, and compares what the image cache holds of
     whole splits with their files. ``progress(iterable, description, total)`` wraps the long loops;
-    tqdm fits. Raises :class:`CSKTError` where there is nothing to check: an unknown name, an annotation file that is
-    missing or is not a JSON list.
+    tqdm fits. Raises :class:`CSKTError` where there is nothing to check: an unknown name, an
+    annotation file that is missing or is not a JSON list.
     """
     if name not in _ANNOTATIONS:
         raise CSKTError(f"data set {name!r} is unknown; choose one of {', '.join(DATASETS)}.")
@@ -172,7 +179,8 @@ def verify(
 
 
 def _read(annotation: Path) -> tuple[dict[int, _Record], set[Path], list[tuple[bool, Finding]]]:
-    """The well-formed records by their index, the images that are missing, and the faults so far."""
+    """The well-formed records by their index, the images that are missing, and the faults so
+    far."""
     try:
         entries = json.loads(annotation.read_bytes().decode("utf-8-sig"))
     except ValueError:
@@ -323,7 +331,8 @@ def _check_images(
     names = {path: os.path.relpath(path, folder) for path in listed}
     for path, indices in listed.items():
         if len(indices) > 1:
-            # Of one split and person it is a matter of layout, and one official annotation is said to do so.
+            # Of one split and person it is a matter of layout, and one official annotation is said
+            # to do so.
             apart = len({(records[index].split, records[index].identity) for index in indices}) > 1
             yield (
                 apart,

@@ -1,4 +1,5 @@
-"""Dual adapters transferring (DAT, Section 2.3): one bottleneck beside the MLP of every block; and LoRA to compare."""
+"""Dual adapters transferring (DAT, Section 2.3): one bottleneck beside the MLP of every block; and
+LoRA to compare."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from cskt.model.prompts import projection
 
 
 class ParallelAdapter(nn.Module):
-    """``scale * up(relu(down(norm(x))))`` for x (..., width); fixed scale, trained norm (the release's ``ln_3``).
+    """``scale * up(relu(down(norm(x))))`` for x (..., width); fixed scale, trained norm (the
+    release's ``ln_3``).
 
     ``zero_init`` starts ``up`` at zero, so that the block begins as the backbone's own.
     """
@@ -39,8 +41,8 @@ class ParallelAdapter(nn.Module):
         return self.scale * self.up(F.relu(self._inner(x)))
 
     def _inner(self, x: Tensor) -> Tensor:
-        """``down(norm(x))``. The gradient of ``down`` needs the normalised rows, as large as x itself and cheap: they
-        are computed again for it rather than kept."""
+        """``down(norm(x))``. The gradient of ``down`` needs the normalised rows, as large as x
+        itself and cheap: they are computed again for it rather than kept."""
         if not torch.is_grad_enabled():
             return self.down(self.norm(x))
         return checkpoint(
@@ -52,12 +54,15 @@ class ParallelAdapter(nn.Module):
 
 
 class LowRankUpdate(nn.Module):
-    """LoRA (Hu et al., ICLR 2022) of one map (width -> rows): adds ``x @ (up @ down).T``, at first nothing.
+    """LoRA (Hu et al., ICLR 2022) of one map (width -> rows): adds ``x @ (up @ down).T``, at first
+    nothing.
 
-    The update is applied beside the map, not added to its weight, where bf16 would round most of it away.
+    The update is applied beside the map, not added to its weight, where bf16 would round most of it
+    away.
 
-    PEFT does not fit here: it applies its update inside its own attention module only (our towers read the weights,
-    and so would silently train nothing), renames the backbone's tensors and needs transformers and accelerate.
+    PEFT does not fit here: it applies its update inside its own attention module only (our towers
+    read the weights, and so would silently train nothing), renames the backbone's tensors and needs
+    transformers and accelerate.
     """
 
     def __init__(self, rows: int, width: int, rank: int) -> None:

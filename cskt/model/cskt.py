@@ -1,4 +1,5 @@
-"""The CSKT model (Liu et al.): CLIP's two encoders with bidirectional prompts and parallel adapters."""
+"""The CSKT model (Liu et al.): CLIP's two encoders with bidirectional prompts and parallel
+adapters."""
 
 from __future__ import annotations
 
@@ -42,9 +43,10 @@ PARTS = ("own prompts", "projected prompts", "adapter")  # what can be taken out
 class CSKT(nn.Module):
     """CSKT on an open_clip ViT CLIP. The backbone is frozen unless ``config.train_backbone``.
 
-    ``tokenizer``: list[str] -> (B, context) ids, CLIP's own by default. ``known_tokens``: ids the backbone has learned
-    (None: all). ``source``: how :func:`cskt.backbones.create_backbone` made the backbone, kept for saving.
-    :class:`CSKTError` if the backbone or the configuration does not fit.
+    ``tokenizer``: list[str] -> (B, context) ids, CLIP's own by default. ``known_tokens``: ids the
+    backbone has learned (None: all). ``source``: how :func:`cskt.backbones.create_backbone` made
+    the backbone, kept for saving. :class:`CSKTError` if the backbone or the configuration does not
+    fit.
     """
 
     def __init__(
@@ -66,7 +68,8 @@ class CSKT(nn.Module):
         )
         self.known_tokens, self.source = known_tokens, dict(source or {})
         self.image_size: tuple[int, int] = tuple(backbone.visual.image_size)
-        # CLIP's BPE ends its vocabulary with the end token; a tower that pools elsewhere says where.
+        # CLIP's BPE ends its vocabulary with the end token; a tower that pools elsewhere says
+        # where.
         self.end_token = (
             backbone.text_eos_id if backbone.text_pool_type == "eos" else backbone.vocab_size - 1
         )
@@ -139,7 +142,8 @@ class CSKT(nn.Module):
         return self
 
     def _tower(self, name: str) -> tuple[list[Layer], list[Tensor]]:
-        """The layers of the ``"text"`` or ``"vision"`` tower, and the prompts (P, width) that its first layers read."""
+        """The layers of the ``"text"`` or ``"vision"`` tower, and the prompts (P, width) that its
+        first layers read."""
         if self._fused is not None:
             return self._fused[name]
         blocks = (self.backbone.visual if name == "vision" else self.backbone).transformer.resblocks
@@ -167,8 +171,8 @@ class CSKT(nn.Module):
     def encode_image(
         self, images: Tensor, normalize: bool = False, record: Record | None = None
     ) -> Tensor:
-        """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D); L2-normalised if asked.
-        Columns of ``record``: the class token, patches, P prompts."""
+        """Images (B, 3, H, W), CLIP-normalised, in the model's dtype -> features (B, D);
+        L2-normalised if asked. Columns of ``record``: the class token, patches, P prompts."""
         self._check_images(images)
         visual, (layers, prompts) = self.backbone.visual, self._tower("vision")
         x = visual.conv1(images).flatten(2).transpose(1, 2).to(visual.positional_embedding.dtype)
@@ -177,7 +181,8 @@ class CSKT(nn.Module):
             + visual.positional_embedding
         )
         x = visual.ln_pre(visual.patch_dropout(x))
-        # Prompts that no later layer replaces are read by it: from there on they are rows like any other.
+        # Prompts that no later layer replaces are read by it: from there on they are rows like any
+        # other.
         rows_from, front = 0, []
         if record is None:
             rows_from = len(prompts) - (len(prompts) < len(layers))
@@ -200,10 +205,11 @@ class CSKT(nn.Module):
     def encode_text(
         self, token_ids: Tensor, normalize: bool = False, record: Record | None = None
     ) -> Tensor:
-        """Token ids (B, up to 77) from :meth:`tokenize` -> features (B, D); L2-normalised if asked; ids stay intact.
+        """Token ids (B, up to 77) from :meth:`tokenize` -> features (B, D); L2-normalised if asked;
+        ids stay intact.
 
-        Captions too long for the prompts lose their last words, never the end token; what follows it is not read.
-        Columns of ``record``: start, P prompts, words and end, padding."""
+        Captions too long for the prompts lose their last words, never the end token; what follows
+        it is not read. Columns of ``record``: start, P prompts, words and end, padding."""
         start = self._check_token_ids(token_ids)
         backbone, (layers, prompts) = self.backbone, self._tower("text")
         ids, end = fit_captions(
@@ -241,9 +247,10 @@ class CSKT(nn.Module):
         return F.normalize(x, dim=-1) if normalize else x
 
     def fuse(self, dtype: torch.dtype | None = None) -> CSKT:
-        """Prepare for fast inference: adapters and MLPs fused, LoRA merged, what the prompts contribute computed once;
-        the blocks' matrices in ``dtype`` (as they are, or bfloat16). Weights changed afterwards are not seen: training
-        mode, moving or loading the model, and :meth:`unfuse` undo it."""
+        """Prepare for fast inference: adapters and MLPs fused, LoRA merged, what the prompts
+        contribute computed once; the blocks' matrices in ``dtype`` (as they are, or bfloat16).
+        Weights changed afterwards are not seen: training mode, moving or loading the model, and
+        :meth:`unfuse` undo it."""
         self.eval().unfuse()
         with torch.no_grad():
             towers = {name: self._tower(name) for name in ("vision", "text")}
@@ -279,8 +286,9 @@ class CSKT(nn.Module):
     def without(
         self, tower: str, part: str, layers: Collection[int] | None = None
     ) -> Iterator[CSKT]:
-        """Within the block, the model without one of :data:`PARTS` of its ``"vision"`` or ``"text"`` tower, at some
-        layers (None: at all). Projected prompts are those that come from the other tower: in vision, T2V(t)."""
+        """Within the block, the model without one of :data:`PARTS` of its ``"vision"`` or
+        ``"text"`` tower, at some layers (None: at all). Projected prompts are those that come from
+        the other tower: in vision, T2V(t)."""
         blocks = len(
             (self.backbone.visual if tower == "vision" else self.backbone).transformer.resblocks
         )
@@ -304,7 +312,8 @@ class CSKT(nn.Module):
             self.unfuse()
 
     def cast_frozen(self, dtype: torch.dtype) -> CSKT:
-        """Keep the frozen blocks' matrices in ``dtype`` from now on: autocast would cast them anew at every step."""
+        """Keep the frozen blocks' matrices in ``dtype`` from now on: autocast would cast them anew
+        at every step."""
         for block in (
             *self.backbone.transformer.resblocks,
             *self.backbone.visual.transformer.resblocks,
@@ -416,7 +425,8 @@ class CSKT(nn.Module):
         return self.backbone.context_length - 2 - self.num_prompts
 
     def reads_all(self, text: str) -> bool:
-        """Whether no word of a description is cut off (the tokenizer itself cuts at the context's end)."""
+        """Whether no word of a description is cut off (the tokenizer itself cuts at the context's
+        end)."""
         end = int((self.tokenize(text)[0] == self.end_token).int().argmax())
         return end - 1 <= min(self.max_tokens, self.backbone.context_length - 3)
 
@@ -450,7 +460,8 @@ class CSKT(nn.Module):
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Inverse of :meth:`trainable_state`; a :class:`CSKTError` lists what does not fit, and nothing is loaded."""
+        """Inverse of :meth:`trainable_state`; a :class:`CSKTError` lists what does not fit, and
+        nothing is loaded."""
         backbones.copy_state(self.unfuse().trainable_state(), state, "the trained state")
 
     def summary(self) -> str:
@@ -492,7 +503,8 @@ class CSKT(nn.Module):
         return digest.hexdigest()[:16]
 
     def save_pretrained(self, path: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
-        """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder ``path``.
+        """Writes the trained weights (as ``dtype``, if given) and the configuration into the folder
+        ``path``.
 
         Of a backbone whose weights came from a file its name is written, not where it lay."""
         folder = Path(path)
@@ -523,9 +535,10 @@ class CSKT(nn.Module):
     ) -> CSKT:
         """The model saved in the folder ``path``, in eval mode.
 
-        Its backbone is made as it was, or given as ``backbone``. Where its weights came from a file, ``pretrained``
-        says where that is now, unless it lies in ``path`` too or in the working directory.
-        :class:`CSKTError` if a file is missing or unfit, or if the backbone is not the one that was trained on."""
+        Its backbone is made as it was, or given as ``backbone``. Where its weights came from a
+        file, ``pretrained`` says where that is now, unless it lies in ``path`` too or in the
+        working directory. :class:`CSKTError` if a file is missing or unfit, or if the backbone is
+        not the one that was trained on."""
         folder = Path(path)
         for file in (WEIGHTS_FILE, CONFIG_FILE):
             if not (folder / file).is_file():
@@ -563,7 +576,8 @@ class CSKT(nn.Module):
 
 
 def _weights_of(folder: Path, made: Mapping[str, Any]) -> str | None:
-    """The ``pretrained`` of a saved model; a file that was named there lies in its folder, or where we are."""
+    """The ``pretrained`` of a saved model; a file that was named there lies in its folder, or where
+    we are."""
     named = made.get("pretrained")
     if named is not None and (folder / named).is_file():
         return os.fspath(folder / named)
@@ -595,9 +609,11 @@ def load_model(
 
 
 def fit_captions(ids: Tensor, end_token: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Captions (B, L) cut to ``columns`` so that each keeps its end token -> (ids (B, min(L, columns)), end (B,)).
+    """Captions (B, L) cut to ``columns`` so that each keeps its end token -> (ids (B, min(L,
+    columns)), end (B,)).
 
-    A caption whose end token would be lost gets it in its last column, in place of a word. A copy is returned.
+    A caption whose end token would be lost gets it in its last column, in place of a word. A copy
+    is returned.
     """
     ends = (ids == end_token).int().argmax(dim=1)
     kept, last = ids[:, :columns].clone(), columns - 1

@@ -1,4 +1,5 @@
-"""Bidirectional prompt transferring (BPT, Section 2.2): prompts of each tower, and what they become in the other."""
+"""Bidirectional prompt transferring (BPT, Section 2.2): prompts of each tower, and what they become
+in the other."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ def projection(in_features: int, out_features: int) -> nn.Linear:
 
 
 class BidirectionalPrompts(nn.Module):
-    """Per layer: text prompts t (n, text_width), vision prompts v (n, vision_width), and linear maps between them.
+    """Per layer: text prompts t (n, text_width), vision prompts v (n, vision_width), and linear
+    maps between them.
 
-    The text tower receives ``[t ; V2T(v)]``, the vision tower ``[T2V(t) ; v]``, in this order. With one direction off,
-    the prompts that fed it do not exist: ``text_to_vision`` alone leaves t and T2V(t).
+    The text tower receives ``[t ; V2T(v)]``, the vision tower ``[T2V(t) ; v]``, in this order. With
+    one direction off, the prompts that fed it do not exist: ``text_to_vision`` alone leaves t and
+    T2V(t).
     """
 
     def __init__(
@@ -63,8 +66,9 @@ class BidirectionalPrompts(nn.Module):
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, float]:
-        """Of the maps between the towers, the mean over layers of the Frobenius norm and of the effective rank (Roy and
-        Vetterli, EUSIPCO 2007: the exponential of the singular values' entropy); nan where a direction is off."""
+        """Of the maps between the towers, the mean over layers of the Frobenius norm and of the
+        effective rank (Roy and Vetterli, EUSIPCO 2007: the exponential of the singular values'
+        entropy); nan where a direction is off."""
         measured = {}
         for name, maps in (("T2V", self.text_to_vision), ("V2T", self.vision_to_text)):
             values = [torch.linalg.svdvals(each.weight.float()) for each in maps]
@@ -79,7 +83,8 @@ class BidirectionalPrompts(nn.Module):
         return measured
 
     def own(self, tower: str) -> Tensor:
-        """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its own prompts."""
+        """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its
+        own prompts."""
         counts = [len(prompts[0]) if len(prompts) else 0 for prompts in (self.text, self.vision)]
         is_text = torch.arange(sum(counts)) < counts[0]
         parameters = [*self.text, *self.vision]

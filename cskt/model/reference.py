@@ -1,4 +1,5 @@
-"""The parameter names of the authors' release (Liu-Yating/CSKT) <-> ours, so that checkpoints go both ways."""
+"""The parameter names of the authors' release (Liu-Yating/CSKT) <-> ours, so that checkpoints go
+both ways."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _PROMPTS = {  # ours: the release's name at layer 0, its list of the later layer
 
 
 def reference_name(name: str) -> str:
-    """The authors' name of one of our parameters, e.g. ``prompts.text.0`` -> ``prompt_learner.ctx``."""
+    """The authors' name of one of our parameters, e.g. ``prompts.text.0`` ->
+    ``prompt_learner.ctx``."""
     if prompt := re.fullmatch(r"prompts\.(\w+)\.(\d+)(.*)", name):
         (first, later), layer = _PROMPTS[prompt[1]], int(prompt[2])
         return f"prompt_learner.{f'{later}.{layer - 1}' if layer else first}{prompt[3]}"
@@ -33,7 +35,8 @@ def reference_name(name: str) -> str:
 
 
 def reference_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter of a CSKT model under the authors' name; :class:`CSKTError` for LoRA, which they do not have."""
+    """Every parameter of a CSKT model under the authors' name; :class:`CSKTError` for LoRA, which
+    they do not have."""
     if model.config.lora:
         raise CSKTError(
             "the authors' code has no LoRA; only a model without it goes to or from their checkpoints."
@@ -44,12 +47,14 @@ def reference_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def to_reference_state(model: nn.Module) -> dict[str, Tensor]:
-    """A state dict that the authors' code loads; like ``state_dict()``, it shares memory with the model."""
+    """A state dict that the authors' code loads; like ``state_dict()``, it shares memory with the
+    model."""
     return {name: parameter.detach() for name, parameter in reference_parameters(model).items()}
 
 
 def reference_config(state: Mapping[str, Tensor]) -> CSKTConfig:
-    """The method's sizes as the shapes of a checkpoint in the authors' names have them; scales are the paper's."""
+    """The method's sizes as the shapes of a checkpoint in the authors' names have them; scales are
+    the paper's."""
     names = {kind: f"prompt_learner.{first}" for kind, (first, _) in _PROMPTS.items()}
     down = next((name for name in state if name.endswith("adapter_mlp.down.weight")), None)
     if down is None or not {names["text"], names["vision"]} <= set(state):
@@ -66,8 +71,9 @@ def reference_config(state: Mapping[str, Tensor]) -> CSKTConfig:
 
 
 def foreign_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Frozen tensors that a checkpoint in the authors' names holds and that are not the model's own, further apart than
-    half precision explains: the release computes in fp16 throughout and resizes positions before it rounds."""
+    """Frozen tensors that a checkpoint in the authors' names holds and that are not the model's
+    own, further apart than half precision explains: the release computes in fp16 throughout and
+    resizes positions before it rounds."""
     return [
         name
         for name, own in reference_parameters(model).items()
@@ -83,10 +89,12 @@ def foreign_backbone(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]
 def load_reference_checkpoint(
     model: nn.Module, checkpoint: Mapping[str, Any] | str | os.PathLike
 ) -> None:
-    """Loads a state dict, or the path of one, in the authors' names, whole or under ``model`` or ``state_dict``.
+    """Loads a state dict, or the path of one, in the authors' names, whole or under ``model`` or
+    ``state_dict``.
 
-    It holds every parameter, or the trained ones only (then the backbone stays as it is). Missing, surplus and
-    wrong-shaped entries are a :class:`cskt.config.CSKTError` that lists them, and nothing is loaded.
+    It holds every parameter, or the trained ones only (then the backbone stays as it is). Missing,
+    surplus and wrong-shaped entries are a :class:`cskt.config.CSKTError` that lists them, and
+    nothing is loaded.
     """
     source = "the reference checkpoint"
     if isinstance(checkpoint, Mapping):

@@ -1,13 +1,15 @@
 """Runs open_clip's transformer blocks with prompts and adapters: one code path for both towers.
 
-Each block's own weights are used as they are, so with no prompts and no adapters the numbers are open_clip's. Work that
-cannot change a feature is left out; the identities are exact (tests compare with a plain model in float64):
+Each block's own weights are used as they are, so with no prompts and no adapters the numbers are
+open_clip's. Work that cannot change a feature is left out; the identities are exact (tests compare
+with a plain model in float64):
 
-1. While prompts are replaced at the next block, nothing reads what a block makes of them: they are keys and values
-   only, and the same for every sample (:func:`prompt_keys_values`).
+1. While prompts are replaced at the next block, nothing reads what a block makes of them: they are
+   keys and values only, and the same for every sample (:func:`prompt_keys_values`).
 2. Under the causal mask the start token and the text prompts see no caption: they too are run once
    (:func:`prefix_keys_values`), and the text tower runs on words alone.
-3. Captions lie packed, row after row; only attention sees the (batch, columns) grid with its padding.
+3. Captions lie packed, row after row; only attention sees the (batch, columns) grid with its
+padding.
 4. The last block computes the one row of each sample that is read.
 """
 
@@ -29,7 +31,8 @@ QUICK_GELU = 1.702  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
 @dataclass(frozen=True)
 class Grid:
-    """How rows (R, W) form ``batch`` samples of ``columns``: row r is cell ``index[r]`` of the flat grid, or cell r."""
+    """How rows (R, W) form ``batch`` samples of ``columns``: row r is cell ``index[r]`` of the flat
+    grid, or cell r."""
 
     batch: int
     columns: int
@@ -77,11 +80,13 @@ Keep = Callable[[Tensor], Tensor]  # sees attention weights on their way to the 
 
 
 class Record:
-    """What a tower does at ``layers`` (None: all), by layer: ``outputs`` (B, columns, W) of the blocks, ``attention``
-    (B, heads, columns, columns), each row of which sums to one over the columns it reads.
+    """What a tower does at ``layers`` (None: all), by layer: ``outputs`` (B, columns, W) of the
+    blocks, ``attention`` (B, heads, columns, columns), each row of which sums to one over the
+    columns it reads.
 
-    With gradients enabled, ``attention`` can be differentiated by, where nothing is trained too. Only for
-    ``encode_image`` and ``encode_text``; what they run then is every column, prompts and padding included.
+    With gradients enabled, ``attention`` can be differentiated by, where nothing is trained too.
+    Only for ``encode_image`` and ``encode_text``; what they run then is every column, prompts and
+    padding included.
     """
 
     def __init__(self, layers: Collection[int] | None = None) -> None:
@@ -108,8 +113,10 @@ class Record:
 def attention(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, keep: Keep | None = None
 ) -> Tensor:
-    """Scaled dot-product attention of q (B, heads, L, D) over k, v (B, heads, S, D) where ``seen``."""
-    # torch's fused kernel for CPUs takes 2.6 times as long, forward and backward, as three products do in bf16.
+    """Scaled dot-product attention of q (B, heads, L, D) over k, v (B, heads, S, D) where
+    ``seen``."""
+    # torch's fused kernel for CPUs takes 2.6 times as long, forward and backward, as three products
+    # do in bf16.
     if keep is not None or (q.dtype == torch.bfloat16 and q.device.type == "cpu"):
         scores = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
         weights = (
@@ -147,7 +154,8 @@ class Layer:
         return self.inward(normed, slice(normed.shape[1]))
 
     def keys_values(self, normed: Tensor) -> Tensor:
-        """Of rows (R, W) behind ``ln_1``: (R, 2 W); apart from the queries, as the backward pass keeps only those."""
+        """Of rows (R, W) behind ``ln_1``: (R, 2 W); apart from the queries, as the backward pass
+        keeps only those."""
         return self.inward(normed, slice(normed.shape[1], None))
 
     def attend(
@@ -159,8 +167,8 @@ class Layer:
         read: Tensor | None,
         keep: Keep | None = None,
     ) -> Tensor:
-        """What attention adds to x (R, W), or to the rows ``read`` (batch,) of it: each row's sample and, before it,
-        the keys and values ``front`` (S, 2 W) that all samples share."""
+        """What attention adds to x (R, W), or to the rows ``read`` (batch,) of it: each row's
+        sample and, before it, the keys and values ``front`` (S, 2 W) that all samples share."""
         normed = self.block.ln_1(x)
         q = (
             grid.spread(self.queries(normed))
@@ -214,10 +222,12 @@ class Layer:
 
 
 class FusedLayer(Layer):
-    """A layer for inference, its matrices in ``dtype``: LoRA merged, MLP and adapter one pair of them behind one norm.
+    """A layer for inference, its matrices in ``dtype``: LoRA merged, MLP and adapter one pair of
+    them behind one norm.
 
-    Exact but for rounding: with n(x) = (x - mean) / deviation both norms are gain * n(x) + shift; gains and shifts go
-    into the maps up, and QuickGELU's factor, the block's layer scale and the adapter's scale into the maps down."""
+    Exact but for rounding: with n(x) = (x - mean) / deviation both norms are gain * n(x) + shift;
+    gains and shifts go into the maps up, and QuickGELU's factor, the block's layer scale and the
+    adapter's scale into the maps down."""
 
     @torch.no_grad()
     def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
@@ -285,12 +295,14 @@ def run_layer(
     read: Tensor | None = None,
     keep: Keep | None = None,
 ) -> Tensor:
-    """``x + attention``, then ``x + mlp + adapter``: rows (R, W) -> (R, W), or (batch, W) with ``read``."""
+    """``x + attention``, then ``x + mlp + adapter``: rows (R, W) -> (R, W), or (batch, W) with
+    ``read``."""
     x = (x if read is None else x[read]) + layer.attend(x, grid, causal, front, read, keep)
     return x + layer.feed_forward(x)
 
 
-# The same, keeping only x for the backward pass and computing the rest again: less memory, a third more time.
+# The same, keeping only x for the backward pass and computing the rest again: less memory, a third
+# more time.
 checkpointed = functools.partial(checkpoint, run_layer, use_reentrant=False)
 
 
@@ -305,7 +317,8 @@ def prompt_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor]) -> li
 def prefix_keys_values(
     layers: Sequence[Layer], prompts: Sequence[Tensor], start: Tensor
 ) -> list[Tensor]:
-    """Keys and values (1 + P, 2 W) at each layer of the start token (1, W) and the text prompts behind it."""
+    """Keys and values (1 + P, 2 W) at each layer of the start token (1, W) and the text prompts
+    behind it."""
     x, shared = start, []
     for i, layer in enumerate(layers):
         if i < len(prompts):
@@ -333,11 +346,13 @@ def run_tower(
     step: Callable[..., Tensor] = run_layer,
     record: Record | None = None,
 ) -> Tensor:
-    """All layers: rows x (R, W) -> the row in column ``read``, or ``read[b]``, of each sample: (batch, W).
+    """All layers: rows x (R, W) -> the row in column ``read``, or ``read[b]``, of each sample:
+    (batch, W).
 
-    ``front[i]`` is what all samples share at layer i. Where prompts are read, they are rows of every sample: before
-    layer i >= ``rows_from``, ``prompts[i]`` (P, W) go before column ``at``, in place of those of the layer before.
-    ``step`` runs a layer, as :func:`run_layer` or :data:`checkpointed` does, unless there is something to ``record``.
+    ``front[i]`` is what all samples share at layer i. Where prompts are read, they are rows of
+    every sample: before layer i >= ``rows_from``, ``prompts[i]`` (P, W) go before column ``at``, in
+    place of those of the layer before. ``step`` runs a layer, as :func:`run_layer` or
+    :data:`checkpointed` does, unless there is something to ``record``.
     """
     placed = 0
     for i, layer in enumerate(layers):

@@ -22,8 +22,9 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Known faults of the page generator: sphinx-thebe, which jupyter-book always loads and this book does not use, writes
-# its constants twice into every page; the theme complains of a first visit, before any choice of light or dark.
+# Known faults of the page generator: sphinx-thebe, which jupyter-book always loads and this book
+# does not use, writes its constants twice into every page; the theme complains of a first visit,
+# before any choice of light or dark.
 KNOWN = (
     "Identifier 'THEBE_JS_URL' has already been declared",
     "Got invalid theme mode: . Resetting to auto.",
@@ -55,7 +56,8 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page that keeps what it asked for (``requests``), what failed and what was logged as an error (``errors``)."""
+    """A page that keeps what it asked for (``requests``), what failed and what was logged as an
+    error (``errors``)."""
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.requests, page.errors = [], []
 

@@ -1,4 +1,5 @@
-"""The search demo in Chromium, as a reader uses it: served by Voila as ``make demo`` does it, and in JupyterLab."""
+"""The search demo in Chromium, as a reader uses it: served by Voila as ``make demo`` does it, and
+in JupyterLab."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def serve():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Two galleries of 12 images, a notebook that shows them, ``demo.ipynb`` of one of them, and images to add."""
+    """Two galleries of 12 images, a notebook that shows them, ``demo.ipynb`` of one of them, and
+    images to add."""
     folder = tmp_path_factory.mktemp("demo")
     generator, images = np.random.default_rng(0), []
     for colour in COLOURS.values():
@@ -247,7 +249,8 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):
     )  # a page whose name leads here
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(asked, timeout=60)
-    # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else fails.
+    # Voila's page asks a CDN for style sheets; the browser is told to refuse, and nothing else
+    # fails.
     refused = ("Content Security Policy", "failed: https://cdn.jsdelivr.net")
     assert not [error for error in page.errors if not any(known in error for known in refused)]
 

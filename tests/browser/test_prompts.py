@@ -124,7 +124,8 @@ def test_the_overlay_is_strongest_where_attention_is(static, maps):
 
 @pytest.fixture(scope="module")
 def voila(tmp_path_factory):
-    """The address of a running notebook that shows a PromptExplorer; the server ends with the tests."""
+    """The address of a running notebook that shows a PromptExplorer; the server ends with the
+    tests."""
     folder = tmp_path_factory.mktemp("voila")
     cell = dict(
         cell_type="code", execution_count=None, id="a", metadata={}, outputs=[], source=NOTEBOOK

@@ -1,4 +1,5 @@
-"""The page that searches, in Chromium: its tokenizer against open_clip's, its hits against Python's, its messages."""
+"""The page that searches, in Chromium: its tokenizer against open_clip's, its hits against
+Python's, its messages."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def queries() -> dict:
 
 
 def texts() -> list[str]:
-    """The test captions and strange strings, without those in which ftfy repairs a wrong decoding."""
+    """The test captions and strange strings, without those in which ftfy repairs a wrong
+    decoding."""
     draw = random.Random(0)
     strange = [
         "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randint(0, 40)))
@@ -206,7 +208,8 @@ def check(page, count: int) -> str:
 
 
 def test_search_from_disk(book, page):
-    """A test caption, a sentence with unknown words, a camera, the keyboard, and the comparison with Python."""
+    """A test caption, a sentence with unknown words, a camera, the keyboard, and the comparison
+    with Python."""
     status = ready(page, (book / "results/search.html").as_uri())
     caption = queries()["captions"][0]
     ask(page, caption)

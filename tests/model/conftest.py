@@ -1,4 +1,5 @@
-"""Small CLIPs, and the figures computed from the authors' release (tests/data/golden_tiny*.json say how)."""
+"""Small CLIPs, and the figures computed from the authors' release (tests/data/golden_tiny*.json say
+how)."""
 
 import ast
 import json

@@ -215,7 +215,8 @@ def test_inputs_are_left_alone(model):
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 90), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_a_caption_does_not_depend_on_its_company(model, lengths, random):
-    """Neither other captions, their order, what follows the end token, nor the padding width matters."""
+    """Neither other captions, their order, what follows the end token, nor the padding width
+    matters."""
     words = ["red", "coat", "man", "umbrella"]
     ids = model.tokenize([" ".join(random.choices(words, k=n)) for n in lengths])
     with torch.no_grad():

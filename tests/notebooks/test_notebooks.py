@@ -1,4 +1,5 @@
-"""The notebooks as papermill runs them: on the embedded default, on real-shaped data, with bad parameters."""
+"""The notebooks as papermill runs them: on the embedded default, on real-shaped data, with bad
+parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project folder of its own, with a small SynthPEDES in it, so that nothing of the real one is written."""
+    """A project folder of its own, with a small SynthPEDES in it, so that nothing of the real one
+    is written."""
     folder = tmp_path_factory.mktemp("project")
     (folder / "notebooks").mkdir()
     for domain in "ABC":
@@ -84,7 +86,8 @@ def test_train_then_retrieve(project):
 
 
 def test_no_page_is_written_of_photographs(project, tmp_path):
-    """A tiny data set in a real one's name and layout: the notebook says why it stops, and stops."""
+    """A tiny data set in a real one's name and layout: the notebook says why it stops, and
+    stops."""
     (tmp_path / "notebooks").mkdir()
     text = execute(
         tmp_path,

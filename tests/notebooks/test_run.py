@@ -1,4 +1,5 @@
-"""notebooks/run.py on toy notebooks: what runs again, what a failure leaves behind, what the copies look like."""
+"""notebooks/run.py on toy notebooks: what runs again, what a failure leaves behind, what the copies
+look like."""
 
 import importlib.util
 import json

@@ -1,4 +1,5 @@
-"""The pre-training corpus: covers every word of the benchmark, shares none of its people or styles."""
+"""The pre-training corpus: covers every word of the benchmark, shares none of its people or
+styles."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_items_are_deterministic_and_captions_run_from_short_to_long():
 
 
 def drawn_of(person: Identity) -> tuple:
-    """The attributes that leave a trace in a picture: no colour of a thing that the person does not have."""
+    """The attributes that leave a trace in a picture: no colour of a thing that the person does not
+    have."""
     row = dataclasses.asdict(person)
     for thing, colour in (
         ("bag", "bag_colour"),
@@ -61,7 +63,8 @@ def drawn_of(person: Identity) -> tuple:
 
 
 def test_the_corpus_shares_no_style_and_no_person_with_the_domains(monkeypatch, tmp_path):
-    """The people are those of ``write_dataset``, undrawn and unwritten: each has a stream of its own."""
+    """The people are those of ``write_dataset``, undrawn and unwritten: each has a stream of its
+    own."""
     assert all(
         style.backdrop != ILLUSTRATION.backdrop and style.head < 1.15 for style in DOMAINS.values()
     )

@@ -1,4 +1,5 @@
-"""SynthPEDES on disk: the official layouts, read by the real loaders, byte-identical, whole or absent."""
+"""SynthPEDES on disk: the official layouts, read by the real loaders, byte-identical, whole or
+absent."""
 
 from __future__ import annotations
 

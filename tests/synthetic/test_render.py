@@ -45,7 +45,8 @@ def test_shapes_and_determinism():
 @pytest.mark.parametrize("colour", ["red", "yellow", "blue", "green", "white", "black"])
 @pytest.mark.parametrize("part", ["upper", "lower"])
 def test_the_mask_covers_pixels_of_the_garment_s_colour(colour, part):
-    """The mask and the picture agree: under clean light the median of a mask's pixels is the garment's colour."""
+    """The mask and the picture agree: under clean light the median of a mask's pixels is the
+    garment's colour."""
     who = person(lower="trousers", **{f"{part}_colour": colour})
     image, labels = render(who, Scene("front", 0, 3), CLEAN)
     mask = labels == PART[part]
@@ -75,7 +76,8 @@ def test_an_occluder_hides_pixels_and_the_mask_knows():
 
 
 def test_domains_keep_colours_apart():
-    """Light and tint must not destroy colour: red and blue coats stay on their side in every domain."""
+    """Light and tint must not destroy colour: red and blue coats stay on their side in every
+    domain."""
     for domain, style in DOMAINS.items():
         for camera in range(5):
             means = {}
@@ -118,7 +120,8 @@ def test_dyed_cloth():
 
 
 def test_days_are_bright():
-    """No domain is kept hard by darkness: the mean of its pictures is that of a photograph in daylight."""
+    """No domain is kept hard by darkness: the mean of its pictures is that of a photograph in
+    daylight."""
     for domain, style in DOMAINS.items():
         pictures = [
             render(sample_identity(np.random.default_rng(seed)), Scene("front", seed, seed), style)[

@@ -1,4 +1,5 @@
-"""SynthPEDES, the embedded pedestrians, and the generic corpus for pre-training: drawn and described by rule."""
+"""SynthPEDES, the embedded pedestrians, and the generic corpus for pre-training: drawn and
+described by rule."""
 
 from .domains import DOMAINS, VERSION, label_map, synthetic_dataset, write_dataset
 

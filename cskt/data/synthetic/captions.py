@@ -1,7 +1,8 @@
-"""The caption grammar: English sentences about what one image shows, from its attribute row and its label map.
+"""The caption grammar: English sentences about what one image shows, from its attribute row and its
+label map.
 
-A caption never mentions what the view hides; of what is visible it mentions some. Three wordings, one per domain,
-share one lexicon with the pre-training corpus.
+A caption never mentions what the view hides; of what is visible it mentions some. Three wordings,
+one per domain, share one lexicon with the pre-training corpus.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 from .figure import PART
 from .identities import Identity
 
-# Four words for each key: those of the wordings A, B and C, and one more; a word that stands twice is drawn more often.
+# Four words for each key: those of the wordings A, B and C, and one more; a word that stands twice
+# is drawn more often.
 LEXICON: dict[str, tuple[str, ...]] = {
     key: tuple(words.split(", "))
     for key, words in {
@@ -94,8 +96,9 @@ SHORTEST, LONGEST = 20, 45  # words of a caption
 PRONOUNS = {"man": ("he", "him", "his"), "woman": ("she", "her", "her")}
 
 
-# Each domain's way of writing: its word in the lexicon, how often it writes "a pair of", and its templates, each
-# one sentence or, in ``views``, what stands for {view}. {He} and the like open a sentence.
+# Each domain's way of writing: its word in the lexicon, how often it writes "a pair of", and its
+# templates, each one sentence or, in ``views``, what stands for {view}. {He} and the like open a
+# sentence.
 WORDINGS: dict[str, dict[str, Any]] = {
     "A": {
         "synonym": 0,
@@ -180,9 +183,11 @@ def join(phrases: list[str]) -> str:
 
 
 def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[str, str]:
-    """What this image shows of the person: attribute group -> phrase key (``"upper": "t-shirt"`` ...).
+    """What this image shows of the person: attribute group -> phrase key (``"upper": "t-shirt"``
+    ...).
 
-    A backpack seen from the front is only its straps and is not named; a ponytail is not seen from the front.
+    A backpack seen from the front is only its straps and is not named; a ponytail is not seen from
+    the front.
     """
     pixels = np.bincount(labels.ravel(), minlength=len(PART)) * (128 * 64 / labels.size)
     front = view == "front"
@@ -204,7 +209,8 @@ def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[
 
 
 class Phrases:
-    """Noun phrases for one person in one vocabulary; ``synonym`` None draws a synonym anew each time."""
+    """Noun phrases for one person in one vocabulary; ``synonym`` None draws a synonym anew each
+    time."""
 
     def __init__(
         self,
@@ -263,7 +269,8 @@ class Phrases:
         return f"{phrase} over {self.noun(person.inner_colour, 't-shirt')}" if inner else phrase
 
     def of(self, group: str, kind: str, inner: bool = False) -> str:
-        """The phrase of one visible attribute group; ``inner`` adds what is under the upper garment."""
+        """The phrase of one visible attribute group; ``inner`` adds what is under the upper
+        garment."""
         if group == "hair":
             return self.hair(kind)
         if group == "upper":
@@ -351,8 +358,8 @@ def _compose(
 def caption(
     person: Identity, labels: np.ndarray, view: str, domain: str, rng: np.random.Generator
 ) -> str:
-    """One caption in the wording of ``domain`` (``"A"``, ``"B"`` or ``"C"``): never more than 45 words, and at least
-    20 wherever the picture shows enough to say."""
+    """One caption in the wording of ``domain`` (``"A"``, ``"B"`` or ``"C"``): never more than 45
+    words, and at least 20 wherever the picture shows enough to say."""
     shown = visible_attributes(person, labels, view)
     texts: list[str] = []
     for most in range(

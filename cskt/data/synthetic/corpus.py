@@ -1,7 +1,9 @@
-"""The generic corpus that cskt-mini is pre-trained on: illustrated people, single garments and things.
+"""The generic corpus that cskt-mini is pre-trained on: illustrated people, single garments and
+things.
 
-It shares the benchmark's attribute names and their words, each of which occurs, and nothing else: the people are drawn
-from other seeds, in an illustrator's style, and described in frames of their own.
+It shares the benchmark's attribute names and their words, each of which occurs, and nothing else:
+the people are drawn from other seeds, in an illustrator's style, and described in frames of their
+own.
 """
 
 from __future__ import annotations
@@ -163,8 +165,8 @@ def _render_items(indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
 def build_corpus(
     folder: Path, images: int, workers: int = 2
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """All images (N, 128, 64, 3) and their facts, rendered in chunks that survive an interruption; N is ``images``
-    rounded up to a multiple of 2,000."""
+    """All images (N, 128, 64, 3) and their facts, rendered in chunks that survive an interruption;
+    N is ``images`` rounded up to a multiple of 2,000."""
     folder.mkdir(parents=True, exist_ok=True)
     chunks = range(-(-images // CHUNK))
     missing = [chunk for chunk in chunks if not (folder / f"{chunk}.json").exists()]

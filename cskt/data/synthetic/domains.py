@@ -1,7 +1,9 @@
-"""SynthPEDES: three domains, each written to disk in one official layout, so that the real loaders read it.
+"""SynthPEDES: three domains, each written to disk in one official layout, so that the real loaders
+read it.
 
-A has CUHK-PEDES' layout, B ICFG-PEDES', C RSTPReid's. ``attributes.json`` beside the annotations holds the attribute
-table and what rebuilds every label map (:func:`label_map`). Deterministic by seed.
+A has CUHK-PEDES' layout, B ICFG-PEDES', C RSTPReid's. ``attributes.json`` beside the annotations
+holds the attribute table and what rebuilds every label map (:func:`label_map`). Deterministic by
+seed.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from .captions import caption, visible_attributes
 from .identities import Identity, sample_identity
 from .render import Scene, Style, render
 
-VERSION = 2  # raise it when the renderer, the grammar or a domain changes; recipe.json and every run name it
+# raise it when the renderer, the grammar or a domain changes; recipe.json and every run name it
+VERSION = 2
 IDENTITIES = (300, 200, 300)
 CAPTIONS_PER_IMAGE, CAMERAS = 2, 5
 VIEWS = ("front", "back", "left", "right")  # one image each
 
-# What keeps a domain apart from the corpus is the camera's place, the palette, the pose and the wording, not darkness.
-# Chosen looking at zero-shot R@1 on val, which they hold near 27 %; see the book's page on the embedded default.
+# What keeps a domain apart from the corpus is the camera's place, the palette, the pose and the
+# wording, not darkness. Chosen looking at zero-shot R@1 on val, which they hold near 27 %; see the
+# book's page on the embedded default.
 DOMAINS: dict[str, Style] = {
     "A": Style(
         tints=((236, 255, 244), (244, 255, 248), (232, 252, 244), (240, 252, 250), (236, 250, 244)),
@@ -167,7 +171,8 @@ def write_dataset(
 
 
 def label_map(domain: str, row: dict[str, Any]) -> np.ndarray:
-    """The part labels (256, 128) uint8 of one row of ``attributes.json``, rebuilt by rendering it again."""
+    """The part labels (256, 128) uint8 of one row of ``attributes.json``, rebuilt by rendering it
+    again."""
     scene = Scene(row["view"], row["camera"], row["scene_seed"])
     return render(Identity(**row["attributes"]), scene, DOMAINS[domain])[1]
 
@@ -180,9 +185,9 @@ def synthetic_dataset(
 ) -> Path:
     """The folder of ``SynthPEDES-A``, ``-B`` or ``-C``, rendered on first use.
 
-    ``root`` None keeps it in the cache, keyed by the recipe and its :data:`VERSION`; otherwise it is
-    ``root/name``, rendered if absent. It appears whole or not at all, also when interrupted or when
-    two processes render it at once.
+    ``root`` None keeps it in the cache, keyed by the recipe and its :data:`VERSION`; otherwise it
+    is ``root/name``, rendered if absent. It appears whole or not at all, also when interrupted or
+    when two processes render it at once.
     """
     domain = name.removeprefix("SynthPEDES-")
     if name == domain or domain not in DOMAINS:

@@ -1,4 +1,5 @@
-"""The drawn person: shapes of one identity on a colour canvas and a label canvas at once, in painter's order."""
+"""The drawn person: shapes of one identity on a colour canvas and a label canvas at once, in
+painter's order."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ PART = {name: index for index, name in enumerate(PARTS)}
 Points = list[tuple[float, float]]
 Tone = float | Colour  # a factor on the part's own colour, or another colour
 
-# An upper garment's hem, its flare there, and the sleeve's widths: two for a short sleeve, three for a long one.
+# An upper garment's hem, its flare there, and the sleeve's widths: two for a short sleeve, three
+# for a long one.
 _SHORT, _LONG, _THICK = (
     (0.064, 0.062),
     (0.052 * 1.1, 0.052, 0.052 * 0.8),
@@ -76,7 +78,8 @@ class Viewpoint:
     roll: float = 0.0
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """The pixel of a point in figure units: x right of the middle, y above the ground, 1 = body height."""
+        """The pixel of a point in figure units: x right of the middle, y above the ground, 1 = body
+        height."""
         seen_x = x * (1 + self.pitch * (y - 0.5))
         seen_y = y - self.pitch * y * (1 - y)
         angle = math.radians(self.roll)
@@ -87,7 +90,8 @@ class Viewpoint:
 
 
 class Canvas:
-    """Paints colour and part label with the same strokes, in the figure units of :class:`Viewpoint`."""
+    """Paints colour and part label with the same strokes, in the figure units of
+    :class:`Viewpoint`."""
 
     def __init__(self, background: Image.Image, viewpoint: Viewpoint) -> None:
         self.colour, self.label = background, Image.new("L", background.size, 0)
@@ -114,7 +118,8 @@ class Canvas:
         part: str,
         tone: Tone = 1.0,
     ) -> None:
-        """Around ``x``, from height ``top`` with half width ``upper`` to ``bottom`` with half width ``lower``."""
+        """Around ``x``, from height ``top`` with half width ``upper`` to ``bottom`` with half width
+        ``lower``."""
         self.polygon(
             [(x - upper, top), (x + upper, top), (x + lower, bottom), (x - lower, bottom)],
             part,
@@ -168,7 +173,8 @@ def _strokes(*rows: tuple[Any, ...]) -> None:
 
 
 class Figure(Canvas):
-    """One identity on its canvas. ``facing`` is 0 for front and back, +1 / -1 for a walk to the right / left."""
+    """One identity on its canvas. ``facing`` is 0 for front and back, +1 / -1 for a walk to the
+    right / left."""
 
     def __init__(
         self,

@@ -36,8 +36,8 @@ SKIN = ((246, 214, 188), (226, 182, 146), (186, 132, 94), (122, 80, 54))
 
 
 def dyed(hue: float = 0.0, paleness: float = 0.0) -> dict[str, Colour]:
-    """:data:`COLOURS` as cloth is dyed elsewhere: hues turned by ``hue`` degrees, and a share ``paleness`` of the way
-    to white."""
+    """:data:`COLOURS` as cloth is dyed elsewhere: hues turned by ``hue`` degrees, and a share
+    ``paleness`` of the way to white."""
     table = {}
     for name, rgb in COLOURS.items():
         own_hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))

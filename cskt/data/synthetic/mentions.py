@@ -1,4 +1,5 @@
-"""Which words of a SynthPEDES caption name which part of the picture, and where that is: the truth of grounding."""
+"""Which words of a SynthPEDES caption name which part of the picture, and where that is: the truth
+of grounding."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ _DESCRIBING |= {
 
 @dataclass(frozen=True)
 class Mention:
-    """Words ``span`` = (first, behind last) of ``caption.split()`` name ``part`` of test image ``image``; ``mask``
-    (256, 128) bool is true where it is."""
+    """Words ``span`` = (first, behind last) of ``caption.split()`` name ``part`` of test image
+    ``image``; ``mask`` (256, 128) bool is true where it is."""
 
     image: int
     identity: int
@@ -49,9 +50,9 @@ class Mention:
 
 
 def find_mentions(caption: str, shown: Mapping[str, str]) -> dict[str, tuple[int, int]]:
-    """The words, ``(first, behind last)`` of ``caption.split()``, that name each group of ``shown`` (group -> kind, of
-    ``attributes.json``): its first noun by the lexicon with the colours and patterns before it. Groups that the caption
-    leaves out are missing."""
+    """The words, ``(first, behind last)`` of ``caption.split()``, that name each group of ``shown``
+    (group -> kind, of ``attributes.json``): its first noun by the lexicon with the colours and
+    patterns before it. Groups that the caption leaves out are missing."""
     words = [word.strip(".,").lower() for word in caption.split()]
     found = {}
     for group, kind in shown.items():
@@ -80,8 +81,8 @@ def _first_word(words: list[str], noun: int) -> int:
 
 
 def mentions_of(data: PersonRetrievalDataset, images: Sequence[int]) -> list[Mention]:
-    """Every mention of a visible part in the first captions of some test ``images`` (indices) of a SynthPEDES domain;
-    :class:`CSKTError` for a data set whose parts nobody knows."""
+    """Every mention of a visible part in the first captions of some test ``images`` (indices) of a
+    SynthPEDES domain; :class:`CSKTError` for a data set whose parts nobody knows."""
     split, domain, mentions = data.test, data.name.removeprefix("SynthPEDES-"), []
     for image, row in zip(images, attribute_rows(data, images), strict=True):
         caption = split.captions[int(np.flatnonzero(split.caption_images == image)[0])]
@@ -94,7 +95,8 @@ def mentions_of(data: PersonRetrievalDataset, images: Sequence[int]) -> list[Men
 
 
 def attribute_rows(data: PersonRetrievalDataset, images: Sequence[int]) -> list[dict[str, Any]]:
-    """The rows of ``attributes.json`` of some test images of a SynthPEDES domain; else a :class:`CSKTError`."""
+    """The rows of ``attributes.json`` of some test images of a SynthPEDES domain; else a
+    :class:`CSKTError`."""
     if not data.synthetic:
         raise CSKTError(
             f"{data.name} has no attribute table; only SynthPEDES knows what its pictures show."

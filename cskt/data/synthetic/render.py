@@ -46,11 +46,11 @@ class Style:
 
     ``height`` is the picture's, in pixels (its width is half of it), painted ``supersample`` times
     larger. Pairs are ranges that every shot draws from: ``light`` (a factor), ``blur`` (a radius in
-    pixels of a picture of 128 x 64), ``zoom`` (the person's share of the picture's height), ``pitch``
-    (see :class:`~.figure.Viewpoint`) and ``stride``. ``roll`` (degrees) and ``drift`` (a share of the
-    width) are how far a shot may be off to either side. ``noise`` and ``palette_shift`` are standard
-    deviations in grey values: of pixels, and of the colour of a garment; ``hue`` and ``paleness``
-    say how cloth is dyed (:func:`~.identities.dyed`).
+    pixels of a picture of 128 x 64), ``zoom`` (the person's share of the picture's height),
+    ``pitch`` (see :class:`~.figure.Viewpoint`) and ``stride``. ``roll`` (degrees) and ``drift`` (a
+    share of the width) are how far a shot may be off to either side. ``noise`` and
+    ``palette_shift`` are standard deviations in grey values: of pixels, and of the colour of a
+    garment; ``hue`` and ``paleness`` say how cloth is dyed (:func:`~.identities.dyed`).
     """
 
     height: int = HEIGHT
@@ -163,7 +163,8 @@ def _plain_ground(rng: np.random.Generator, height: int, width: int) -> Image.Im
 def _street(
     style: Style, camera: int, rng: np.random.Generator, height: int, width: int
 ) -> Image.Image:
-    """A street, small because it is out of focus: its place follows from the camera, the rest from the shot."""
+    """A street, small because it is out of focus: its place follows from the camera, the rest from
+    the shot."""
     place = np.random.default_rng((len(style.backdrop), camera))
     wall = np.array(_WALLS[int(place.integers(len(_WALLS)))]) + place.normal(0, 8, 3)
     ground = np.array(_GROUNDS[int(place.integers(len(_GROUNDS)))]) + place.normal(0, 8, 3)
@@ -273,7 +274,8 @@ def _pattern(
     period: float,
     phase: float,
 ) -> None:
-    """Stripes or checks in a ``second`` colour over the upper garment, in place; ``period`` in pixels."""
+    """Stripes or checks in a ``second`` colour over the upper garment, in place; ``period`` in
+    pixels."""
     mask = labels == PART["upper"]
     rows, columns = ((np.arange(size) / period + phase) % 1.0 < 0.42 for size in labels.shape)
     if pattern == "striped":
@@ -319,7 +321,8 @@ def _photograph(
 
 
 def _light_on_person(labels: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """Factors ``(H, W)`` on the picture: light from a side, rounded bodies, folds of cloth, outlines."""
+    """Factors ``(H, W)`` on the picture: light from a side, rounded bodies, folds of cloth,
+    outlines."""
     height, width = labels.shape
     person = labels != 0
     gain = np.ones(labels.shape, dtype=np.float32)
@@ -337,7 +340,8 @@ def _light_on_person(labels: np.ndarray, style: Style, rng: np.random.Generator)
 
 
 def _roundness(person: np.ndarray, height: int) -> np.ndarray:
-    """``(H, W)`` in [0, 1]: 1 well inside the person, less towards the outline, as on a rounded body."""
+    """``(H, W)`` in [0, 1]: 1 well inside the person, less towards the outline, as on a rounded
+    body."""
     mask = Image.fromarray(person.astype(np.uint8) * 255)
     soft = np.asarray(mask.filter(ImageFilter.BoxBlur(height / 42)), dtype=np.float32) / 255
     return np.clip(2 * soft - 1, 0, 1)
