@@ -26,8 +26,10 @@ import typer
 from pymilvus import MilvusClient
 from typer import Option
 
-from cskt.config import MINI, CSKTConfig, CSKTError
-from cskt.evaluation import environment, make_folder, write_json
+from cskt.config import MINI, CSKTConfig
+from cskt.errors import CSKTError
+from cskt.evaluation import environment
+from cskt.files import make_folder, write_json
 from cskt.gallery import INDEXES, Gallery
 from cskt.model import CSKT, load_model
 

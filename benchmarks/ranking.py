@@ -23,8 +23,9 @@ import typer
 from torch import Tensor
 from typer import Option
 
-from cskt.config import CSKTError
-from cskt.evaluation import environment, make_folder, write_json
+from cskt.errors import CSKTError
+from cskt.evaluation import environment
+from cskt.files import make_folder, write_json
 from cskt.metrics import rank_features, retrieval_metrics
 
 SEED, IDENTITIES, WIDTH, ICFG = 0, 1000, 512, 19_848

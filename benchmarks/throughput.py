@@ -41,10 +41,12 @@ sys.path.insert(
 from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
 from cskt.backbones import RANDOM
-from cskt.config import METHODS, CSKTError, TrainConfig
+from cskt.config import METHODS, TrainConfig
 from cskt.data.images import decode_image
 from cskt.data.pipeline import Augment
-from cskt.evaluation import environment, make_folder, write_json
+from cskt.errors import CSKTError
+from cskt.evaluation import environment
+from cskt.files import make_folder, write_json
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics
 from cskt.model.towers import run_layer

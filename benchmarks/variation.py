@@ -27,15 +27,11 @@ import typer
 from typer import Option
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
-from cskt.config import MINI, CSKTError, TrainConfig
+from cskt.config import MINI, TrainConfig
 from cskt.data.benchmarks import load_dataset
-from cskt.evaluation import (
-    environment,
-    make_folder,
-    resolve_precision,
-    weights_fingerprint,
-    write_json,
-)
+from cskt.errors import CSKTError
+from cskt.evaluation import environment, resolve_precision, weights_fingerprint
+from cskt.files import make_folder, write_json
 from cskt.training import train
 
 SCRIPT = Path(__file__).resolve()

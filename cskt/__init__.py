@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from . import losses, metrics
-from .config import CSKTConfig, CSKTError, TrainConfig
-from .data.benchmarks import load_dataset
-from .evaluation import Run, evaluate
-from .model.cskt import CSKT, load_model
-from .training import train
+from cskt import losses, metrics
+from cskt.config import CSKTConfig, TrainConfig
+from cskt.data.benchmarks import load_dataset
+from cskt.errors import CSKTError
+from cskt.evaluation import Run, evaluate
+from cskt.model.cskt import CSKT, load_model
+from cskt.training import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Gallery":  # imports Milvus' client: most programs need none
-        from .gallery import Gallery
+        from cskt.gallery import Gallery
 
         return Gallery
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

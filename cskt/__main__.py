@@ -21,6 +21,7 @@ from typer import Option
 from cskt import (
     backbones,
     evaluation,
+    files,
     numerics,
     parallel,
     pretraining,
@@ -29,8 +30,9 @@ from cskt import (
     training,
     verify,
 )
-from cskt.config import DATASETS, METHODS, MINI, CSKTError, TrainConfig
+from cskt.config import DATASETS, METHODS, MINI, TrainConfig
 from cskt.data import benchmarks, synthetic, verification
+from cskt.errors import CSKTError
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
 from cskt.model import load_model
 from cskt.model.cskt import CONFIG_FILE
@@ -142,9 +144,7 @@ def train(
     options = {
         k: v for k, v in context.params.items() if k not in ("config", "overwrite", "settings")
     }
-    _train(
-        train_config(evaluation.read_yaml(config) if config else {}, options, settings), overwrite
-    )
+    _train(train_config(files.read_yaml(config) if config else {}, options, settings), overwrite)
 
 
 @app.command()
@@ -195,9 +195,7 @@ def reproduce(
         rows = {labels.get(method, method): {"method": method} for method in methods.split(",")}
     for changes in rows.values():  # a wrong setting is said before any data set is read or rendered
         train_config(changes, dict(common, dataset=names[0]), settings)
-    target = evaluation.make_folder(
-        records if grid == BENCHMARK else records / grid.replace(" ", "-")
-    )
+    target = files.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
     configs, loaded = [], {name: benchmarks.load_dataset(name, data_root) for name in names}
     given = any(setting.startswith("selection=") for setting in settings or ())
     for seed in range(seeds):
@@ -281,11 +279,9 @@ def _write_records(
     if transfers is None:
         transfers = {run.folder.name: run.metrics}
         queries = (run.folder / evaluation.QUERIES).read_bytes()
-        evaluation.write_atomically(target / f"{run.folder.name}.npz", queries)
+        files.write_atomically(target / f"{run.folder.name}.npz", queries)
     for name, record in transfers.items():
-        evaluation.write_json(
-            target / f"{name}.json", {**publishing.public_record(record), **place}
-        )
+        files.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
 
 
 @app.command("verify")
@@ -371,14 +367,12 @@ def export(
 
         export_text_encoder(model, output)
     elif reference:
-        evaluation.make_folder(output.parent)
-        evaluation.write_atomically(
-            output, lambda path: torch.save(model.to_reference_state(), path)
-        )
+        files.make_folder(output.parent)
+        files.write_atomically(output, lambda path: torch.save(model.to_reference_state(), path))
     else:
-        model.save_pretrained(evaluation.make_folder(output), torch.bfloat16 if bf16 else None)
-        evaluation.write_json(output / "run.json", record)
-        evaluation.write_atomically(output / "README.md", publishing.model_card(record))
+        model.save_pretrained(files.make_folder(output), torch.bfloat16 if bf16 else None)
+        files.write_json(output / "run.json", record)
+        files.write_atomically(output / "README.md", publishing.model_card(record))
     typer.echo(output)
 
 
@@ -412,7 +406,7 @@ def import_checkpoint(
     model.load_reference_checkpoint(
         {name: value for name, value in state.items() if name not in frozen}
     )
-    model.save_pretrained(evaluation.make_folder(output))
+    model.save_pretrained(files.make_folder(output))
     typer.echo(output)
 
 
@@ -514,7 +508,7 @@ def search(
             )
         if html:
             page = contact_sheet(description or f"images like {image}", hits, remarks)
-            evaluation.write_atomically(html, page)
+            files.write_atomically(html, page)
             typer.echo(f"contact sheet: {html}")
 
 

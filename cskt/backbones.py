@@ -30,7 +30,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, to_
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cskt.config import MINI, CSKTError
+from cskt.config import MINI
+from cskt.errors import CSKTError
 
 ASSETS = Path(__file__).parent / "assets"
 RANDOM = "random"  # pretrained="random": untrained weights, of cskt-mini too

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.benchmarks import PersonRetrievalDataset
 from .demo import hit_strip, image_uri
 from .evaluation import LoadedSplit, make_folder, write_atomically

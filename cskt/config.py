@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cskt.errors import CSKTError
+
 DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
 MINI = "cskt-mini"
-
-
-class CSKTError(ValueError):
-    """Bad input from the user: one sentence that says what is wrong, where, and what to do."""
 
 
 def cache_dir() -> Path:

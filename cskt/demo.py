@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.benchmarks import PersonRetrievalDataset, load_dataset
 from .data.images import read_image, resize
 from .data.pipeline import normalize

@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cskt.backbones import RANDOM, weights_source
-from cskt.config import MINI, CSKTConfig, CSKTError, TrainConfig
+from cskt.config import MINI, CSKTConfig, TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, Split
 from cskt.data.images import load_images
 from cskt.data.pipeline import normalize
+from cskt.errors import CSKTError
+from cskt.files import read_yaml
 from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
 from cskt.numerics import resolve_device, resolve_precision
@@ -313,48 +314,6 @@ def _processor() -> str | None:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or None
-
-
-def make_folder(path: Path) -> Path:
-    """``path`` as a folder that can be written to, made if need be; else a :class:`CSKTError`."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK):
-            raise PermissionError("permission denied")
-    except OSError as error:
-        raise CSKTError(
-            f"{path} cannot be written ({error}); give another output folder."
-        ) from error
-    return path
-
-
-def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
-    """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
-    function that writes."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    if isinstance(content, str):
-        content = content.encode()
-    content(temporary) if callable(content) else temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """``values`` as indented json, atomically."""
-    write_atomically(path, json.dumps(values, indent=2) + "\n")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a yaml file; anything else is a :class:`CSKTError` that names the file."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))  # whatever the locale
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
-        raise CSKTError(
-            f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file."
-        ) from error
-    if not isinstance(values, dict):
-        raise CSKTError(f"{path} must hold 'field: value' lines; correct it.")
-    return values
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cskt.config import METHODS, MINI, CSKTError, TrainConfig
+from cskt.config import METHODS, MINI, TrainConfig
+from cskt.errors import CSKTError
 
 Rows = dict[str, dict[str, Any]]  # a row's label -> the settings that make it
 _TWO = {"CSKT": "cskt", "full fine-tuning": "full"}

@@ -34,7 +34,7 @@ def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
     """Whether each test caption (a row) names each of :data:`PARTS` (a column) of the person in its
     picture.
 
-    :class:`cskt.config.CSKTError` for a data set that is not SynthPEDES.
+    :class:`cskt.errors.CSKTError` for a data set that is not SynthPEDES.
     """
     split = data.test
     shown = [row["shown"] for row in attribute_rows(data, range(len(split.image_paths)))]

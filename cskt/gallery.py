@@ -36,7 +36,9 @@ from pymilvus.exceptions import MilvusException
 from torch import Tensor
 from tqdm import tqdm
 
-from .config import MINI, CSKTError, TrainConfig, cache_dir
+from cskt.errors import CSKTError
+
+from .config import MINI, TrainConfig, cache_dir
 from .data.benchmarks import Split
 from .data.images import read_image, reason, resize
 from .data.pipeline import normalize

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 
 EPS = 1e-8  # inside the logarithm of the label distribution, as released
 

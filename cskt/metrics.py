@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 
 Matrix = Tensor | np.ndarray
 Identities = Tensor | np.ndarray | Sequence[int]

@@ -19,7 +19,7 @@ import logging
 
 import torch
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 
 log = logging.getLogger(__name__)
 PRECISIONS = ("fp32", "bf16")  # what is computed in; "auto" is resolved to one of them

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.images import eight_bits, opened, read_image, reason
 
 

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from cskt.errors import CSKTError
+
 from .backbones import RANDOM, create_backbone, save_mini, tokenizer_for
-from .config import MINI, CSKTConfig, CSKTError, cache_dir
+from .config import MINI, CSKTConfig, cache_dir
 from .data.pipeline import normalize
 from .data.synthetic import VERSION
 from .data.synthetic.corpus import build_corpus, corpus_caption

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention
 from .evaluation import LoadedSplit, embed_images, embed_texts

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from .config import MINI, CSKTError, TrainConfig
+from cskt.errors import CSKTError
+
+from .config import MINI, TrainConfig
 from .experiments import grid_rows
 from .settings import (
     SETTING,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from .config import CSKTError
+from cskt.errors import CSKTError
 
 SETTING = ["setting", "inputs"]  # the columns of every frame of runs that no mean may cross
 # An upgrade within a major version is taken to leave the numbers alone; below 1.0 the minor

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .results import NOT_RUN
 
 CUHK_PAIRS = 68_126  # training pairs of CUHK-PEDES

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from cskt import evaluation, numerics
-from cskt.config import CSKTError, TrainConfig
+from cskt import evaluation, files, numerics
+from cskt.config import TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
 from cskt.data.pipeline import Augment, batches, prefetch
+from cskt.errors import CSKTError
 from cskt.evaluation import (
     ADAPTER,
     CONFIG,
@@ -44,8 +45,8 @@ from cskt.evaluation import (
     LoadedSplit,
     Run,
     evaluate,
-    write_atomically,
 )
+from cskt.files import write_atomically
 from cskt.losses import sdm_loss
 from cskt.metrics import Metrics
 from cskt.model.towers import checkpointed, run_layer
@@ -126,7 +127,7 @@ def train(
     folder = Path(config.output or f"runs/{run_name(config)}")
     trainer = _Trainer(config, folder, load_dataset(config.dataset, config.data_root))
     # Two notebooks may ask for one run at a time: the second waits here and then finds it finished.
-    with FileLock(evaluation.make_folder(folder.parent) / f".{folder.name}.lock"):
+    with FileLock(files.make_folder(folder.parent) / f".{folder.name}.lock"):
         _check_folder(folder, config, overwrite)
         if overwrite or not (folder / METRICS).is_file():
             return trainer.run(on_epoch, overwrite, progress)
@@ -452,7 +453,7 @@ class _Trainer:
         table = pd.DataFrame(state["history"], columns=list(evaluation.HISTORY_TYPES))
         write_atomically(folder / HISTORY, table.to_csv(index=False))
         write_atomically(folder / QUERIES, functools.partial(_save_arrays, queries))
-        evaluation.write_json(
+        files.write_json(
             folder / METRICS,
             dict(
                 kind="train",

@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from .config import MINI, CSKTError
+from cskt.errors import CSKTError
+
+from .config import MINI
 from .results import CHOSEN, METHOD_NAMES, NOT_RUN
 from .settings import SETTING, device_name, hide_shared, require_one_setting, setting_of
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from cskt.config import CSKTError, TrainConfig
+from cskt.config import TrainConfig
+from cskt.errors import CSKTError
 from cskt.settings import device_kind
 
 MEASURE = "R@1"  # text to image, on test, of the model that the run kept

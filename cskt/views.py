@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.benchmarks import load_dataset
 from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention, attribute_rows, mentions_of

@@ -13,7 +13,8 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from .config import CSKTError
+from cskt.errors import CSKTError
+
 from .data.pipeline import normalize
 from .demo import (
     HEAT,

@@ -14,7 +14,8 @@ from typing import Any
 
 import papermill
 
-from cskt.config import DATASETS, MINI, CSKTError, TrainConfig
+from cskt.config import DATASETS, MINI, TrainConfig
+from cskt.errors import CSKTError
 
 ROOT = Path(__file__).resolve().parents[1]
 

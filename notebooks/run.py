@@ -24,7 +24,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.config import DATASETS
-from cskt.evaluation import environment, write_atomically, write_json
+from cskt.evaluation import environment
+from cskt.files import write_atomically, write_json
 from cskt.numerics import resolve_device
 
 ROOT = Path(__file__).resolve().parents[1]

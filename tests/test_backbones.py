@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cskt import backbones
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import CSKTConfig
+from cskt.errors import CSKTError
 from cskt.model import CSKT, load_model
 
 CONFIG = {

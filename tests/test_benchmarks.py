@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cskt.config import CSKTError
 from cskt.data.benchmarks import load_dataset, subset
 from cskt.data.synthetic import VERSION
+from cskt.errors import CSKTError
 
 PATH_FIELD = {"CUHK-PEDES": "file_path", "ICFG-PEDES": "file_path", "RSTPReid": "img_path"}
 FILE = {

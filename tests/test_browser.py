@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from cskt import browser, evaluation, load_model
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import CSKTConfig
 from cskt.data.benchmarks import load_dataset
+from cskt.errors import CSKTError
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone, write_dataset
 
 pytestmark = pytest.mark.numerics

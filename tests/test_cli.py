@@ -16,8 +16,9 @@ from huggingface_hub import ModelCard
 from cskt import __main__ as cli
 from cskt import publishing, results, training
 from cskt.backbones import create_backbone
-from cskt.config import METHODS, MINI, CSKTConfig, CSKTError, TrainConfig
+from cskt.config import METHODS, MINI, CSKTConfig, TrainConfig
 from cskt.data import synthetic
+from cskt.errors import CSKTError
 from cskt.evaluation import Run
 from cskt.model import CSKT
 from tests.tiny_runs import (

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, CSKTError, TrainConfig, cache_dir
+from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, TrainConfig, cache_dir
+from cskt.errors import CSKTError
 
 
 @pytest.mark.parametrize(

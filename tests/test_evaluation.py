@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from cskt import backbones, evaluation
-from cskt.config import CSKTError, TrainConfig
+from cskt.config import TrainConfig
 from cskt.data.benchmarks import load_dataset
 from cskt.data.images import load_images
 from cskt.data.pipeline import normalize
+from cskt.errors import CSKTError
 from cskt.evaluation import (
     Run,
     build_model,
@@ -28,8 +29,8 @@ from cskt.evaluation import (
     resolve_device,
     resolve_precision,
     weights_fingerprint,
-    write_atomically,
 )
+from cskt.files import write_atomically
 from cskt.training import train
 from tests.tiny_runs import IMAGE_SIZE, register_backbone, tiny_config, write_dataset
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cskt.config import CSKTError
 from cskt.data import images as reader
 from cskt.data.benchmarks import Split
 from cskt.data.images import MAX_PIXELS, decode_image, load_images, read_image, stale_caches
+from cskt.errors import CSKTError
 from cskt.gallery import Gallery
 from cskt.pictures import attempt, from_file
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 from cskt.losses import itc_loss, sdm_loss
 
 pytestmark = pytest.mark.numerics

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from cskt import metrics
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 from cskt.metrics import both_directions, rank_features, retrieval_metrics
 
 pytestmark = pytest.mark.numerics

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomErasing
 
-from cskt.config import CSKTError
 from cskt.data.pipeline import (
     CLIP_MEAN,
     CLIP_STD,
@@ -16,6 +15,7 @@ from cskt.data.pipeline import (
     normalize,
     prefetch,
 )
+from cskt.errors import CSKTError
 
 SIZE = (16, 8)
 MEAN, STD = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cskt import training
-from cskt.config import CSKTError, TrainConfig
+from cskt.config import TrainConfig
 from cskt.data.benchmarks import load_dataset, subset
+from cskt.errors import CSKTError
 from cskt.evaluation import Run, build_model, evaluate
 from cskt.training import make_optimizer, parameter_groups, run_name, schedule_factor, train
 from tests.tiny_runs import assert_same_tensors, register_backbone, tiny_config, write_dataset

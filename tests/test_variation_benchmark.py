@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from benchmarks import variation
-from cskt.config import CSKTError, TrainConfig
+from cskt.config import TrainConfig
+from cskt.errors import CSKTError
 
 # Stands for benchmarks/variation.py in a row's process. Its R@1 says what reached that process.
 STUB = """
 import os, sys, types
 sys.path.insert(0, {root!r})
 from benchmarks import variation
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 
 def train(config, progress=None):
     if config.seed == 7:

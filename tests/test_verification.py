@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cskt.backbones import clip_tokenizer
-from cskt.config import CSKTError
 from cskt.data.benchmarks import load_dataset
 from cskt.data.images import load_images
 from cskt.data.verification import PUBLISHED, Finding, verify
+from cskt.errors import CSKTError
 from tests.test_benchmarks import FILE, records, write
 
 COUNTS = {

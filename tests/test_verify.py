@@ -8,7 +8,8 @@ import pytest
 
 from cskt import __main__ as cli
 from cskt import verify
-from cskt.config import CSKTError, TrainConfig
+from cskt.config import TrainConfig
+from cskt.errors import CSKTError
 
 WEIGHTS = "d566b3ebf90adf55"
 ASKED = TrainConfig.mini("SynthPEDES-A", precision="fp32", device="cpu", output="runs/verify")

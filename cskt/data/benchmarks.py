@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cskt.config import DATASETS, CSKTError
+from cskt.config import DATASETS
+from cskt.errors import CSKTError
 
 _ICFG = ("ICFG-PEDES.json", "ICFG_PEDES.json")
 _LAYOUTS = (("reid_raw.json", "caption_all.json"), _ICFG, ("data_captions.json",))

@@ -22,8 +22,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
-from cskt.config import CSKTError, cache_dir
+from cskt.config import cache_dir
 from cskt.data.benchmarks import Split
+from cskt.errors import CSKTError
 
 READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # none that starts a program
 MAX_PIXELS = 64_000_000  # an image of 8K video has 33 million

@@ -12,7 +12,7 @@ import torch
 from kornia.augmentation import RandomCrop, RandomHorizontalFlip
 from torch import Tensor, nn
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cskt.backbones import clip_tokenizer
-from cskt.config import DATASETS, CSKTError
+from cskt.config import DATASETS
 from cskt.data.benchmarks import (
     _ANNOTATIONS,
     _ICFG,
@@ -28,6 +28,7 @@ from cskt.data.benchmarks import (
     load_dataset,
 )
 from cskt.data.images import on_all_cores, read_image, reason, stale_caches
+from cskt.errors import CSKTError
 
 CONTEXT = 77  # CLIP's text length in tokens, start and end included
 FIRST = 10  # names in one message; lines of one kind in the table

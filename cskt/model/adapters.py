@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cskt.config import CSKTError
+from cskt.errors import CSKTError
 from cskt.model.prompts import projection
 
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cskt import backbones
-from cskt.config import MINI, CSKTConfig, CSKTError
+from cskt.config import MINI, CSKTConfig
+from cskt.errors import CSKTError
 from cskt.model.adapters import LowRankUpdate, ParallelAdapter
 from cskt.model.prompts import BidirectionalPrompts
 from cskt.model.reference import load_reference_checkpoint, to_reference_state

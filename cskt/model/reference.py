@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cskt.backbones import copy_state, read_checkpoint, unwrap_state
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import CSKTConfig
+from cskt.errors import CSKTError
 
 _PROMPTS = {  # ours: the release's name at layer 0, its list of the later layers
     "text": ("ctx", "compound_prompts_text"),
@@ -93,7 +94,7 @@ def load_reference_checkpoint(
     ``state_dict``.
 
     It holds every parameter, or the trained ones only (then the backbone stays as it is). Missing,
-    surplus and wrong-shaped entries are a :class:`cskt.config.CSKTError` that lists them, and
+    surplus and wrong-shaped entries are a :class:`cskt.errors.CSKTError` that lists them, and
     nothing is loaded.
     """
     source = "the reference checkpoint"

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 
 from cskt.backbones import create_backbone
-from cskt.config import METHODS, CSKTConfig, CSKTError
+from cskt.config import METHODS, CSKTConfig
+from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
 from cskt.model.cskt import fit_captions

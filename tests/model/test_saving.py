@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cskt import backbones
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import CSKTConfig
+from cskt.errors import CSKTError
 from cskt.model import CSKT
 
 pytestmark = pytest.mark.numerics

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmarks.plain import plain_encode_image, plain_encode_text
-from cskt.config import CSKTConfig, CSKTError
+from cskt.config import CSKTConfig
+from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
 from cskt.model.cskt import PARTS

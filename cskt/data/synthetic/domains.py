@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cskt.config import CSKTError, cache_dir
+from cskt.config import cache_dir
+from cskt.errors import CSKTError
 
 from .captions import caption, visible_attributes
 from .identities import Identity, sample_identity

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cskt.config import CSKTError
 from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.errors import CSKTError
 
 from .captions import LEXICON
 from .domains import label_map
