@@ -1,4 +1,4 @@
-# make book | test | test-numerics | verify | reproduce | demo | lab | lint: each sets up .venv by itself. Variables:
+# make book | test | test-fast | test-numerics | verify | reproduce | demo | lab | lint: each sets up .venv by itself. Variables:
 # SEED, DATASET, QUICK=1, PYTHON; of reproduce: SEEDS, GRID, JOBS (runs at a time), DATASETS (commas between), DATA (the
 # real data's folder),
 # BACKBONE; of demo: PORT, GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
@@ -19,7 +19,7 @@ export CSKT_CACHE := $(CURDIR)/.cache
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test test-numerics verify reproduce demo lab lint
+.PHONY: help book test test-fast test-numerics verify reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
@@ -30,7 +30,8 @@ help:
 	@echo "                 GRID=components, 'prompt length', ... for the ablations; JOBS=2 trains two runs at a time"
 	@echo "make demo   search in the browser, on this machine only (PORT=8866); GALLERY=g.db searches your own gallery"
 	@echo "make lab    the notebooks in JupyterLab"
-	@echo "make lint   ruff"
+	@echo "make test-fast   the tests that neither train nor need a browser"
+	@echo "make lint   ruff and its formatter, mypy, import-linter, file lengths"
 
 book: .venv/.stamp
 	@$(RUN) -m cskt render
@@ -45,6 +46,9 @@ test: .venv/.stamp
 	        >/dev/null 2>&1 || echo "chromium could not be installed: the browser tests will be skipped."; \
 	fi
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+test-fast: .venv/.stamp
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow and not browser"
 
 test-numerics: .venv/.stamp
 	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m numerics
@@ -67,6 +71,10 @@ lab: .venv/.stamp
 
 lint: .venv/.stamp
 	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@.venv/bin/lint-imports
+	@$(RUN) -m pytest -q tests/test_layout.py
 
 .venv/.stamp: pyproject.toml constraints.txt
 	@python=""; \
@@ -83,5 +91,5 @@ lint: .venv/.stamp
 	fi; \
 	echo "Setting up .venv (a few minutes the first time) ..."; \
 	"$$python" -m venv .venv
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[search,book,test]"
 	@touch $@
