@@ -42,8 +42,8 @@ from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
 from cskt.backbones import RANDOM
 from cskt.config import METHODS, TrainConfig
+from cskt.data.augment import Augment
 from cskt.data.images import decode_image
-from cskt.data.pipeline import Augment
 from cskt.errors import CSKTError
 from cskt.evaluation import environment
 from cskt.files import make_folder, write_json

@@ -28,7 +28,7 @@ from typer import Option
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 from cskt.config import MINI, TrainConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
 from cskt.evaluation import environment, resolve_precision, weights_fingerprint
 from cskt.files import make_folder, write_json

@@ -4,7 +4,7 @@ from typing import Any
 
 from cskt import losses, metrics
 from cskt.config import CSKTConfig, TrainConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
 from cskt.evaluation import Run, evaluate
 from cskt.model.cskt import CSKT, load_model

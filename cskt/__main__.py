@@ -31,7 +31,8 @@ from cskt import (
     verify,
 )
 from cskt.config import DATASETS, METHODS, MINI, TrainConfig
-from cskt.data import benchmarks, synthetic, verification
+from cskt.data import synthetic, verification
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.errors import CSKTError
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
 from cskt.model import load_model
@@ -196,7 +197,7 @@ def reproduce(
     for changes in rows.values():  # a wrong setting is said before any data set is read or rendered
         train_config(changes, dict(common, dataset=names[0]), settings)
     target = files.make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
-    configs, loaded = [], {name: benchmarks.load_dataset(name, data_root) for name in names}
+    configs, loaded = [], {name: load_dataset(name, data_root) for name in names}
     given = any(setting.startswith("selection=") for setting in settings or ())
     for seed in range(seeds):
         for dataset, data in loaded.items():
@@ -245,7 +246,7 @@ def reproduce(
 
 
 def _reproduce_run(
-    config: TrainConfig, others: list[benchmarks.PersonRetrievalDataset] | None, beside: bool
+    config: TrainConfig, others: list[PersonRetrievalDataset] | None, beside: bool
 ) -> tuple[evaluation.Run, dict[str, dict[str, Any]] | None]:
     """Train; the run, and the records on ``others`` by name (None: no transfer is asked for).
     ``beside``: in a process beside others."""
@@ -302,7 +303,7 @@ def verify_runs(
     config = TrainConfig.mini(dataset, seed=0, precision="fp32", device="cpu", output=str(output))
     held = [results.read_run_file(path) for path in sorted(records.glob("*.json"))]
     version, weights = (
-        benchmarks.load_dataset(dataset).version,
+        load_dataset(dataset).version,
         evaluation.weights_fingerprint(config),
     )
     interval = verify.committed_interval(held, config, version, weights)
@@ -333,7 +334,7 @@ def evaluate(
     held = None if saved else evaluation.Run.load(run)
     name = dataset or held.config.dataset
     root = held.config.data_root if held and name == held.config.dataset else None
-    data = benchmarks.load_dataset(name, data_root or root)
+    data = load_dataset(name, data_root or root)
     model = held.load_model() if held else evaluation.open_model(run, pretrained)
     model.to(numerics.resolve_device(held.config.device if held else "auto"))
     metrics = evaluation.evaluate(
@@ -546,9 +547,9 @@ def verify_data(
     """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on
     a fault."""
     # disable=None: a bar on a terminal only
-    report = verification.verify(
-        name, root, deep, functools.partial(tqdm, leave=False, disable=None)
-    )
+    encode = backbones.clip_tokenizer(context_length=verification.CONTEXT).encode
+    progress = functools.partial(tqdm, leave=False, disable=None)
+    report = verification.verify(name, root, encode, deep, progress)
     typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else report.to_text())
     if report.faults:
         raise typer.Exit(1)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from cskt.errors import CSKTError
 
-from .data.benchmarks import PersonRetrievalDataset
+from .data.datasets import PersonRetrievalDataset
 from .demo import hit_strip, image_uri
 from .evaluation import LoadedSplit, make_folder, write_atomically
 from .gallery import MAX_QUERY

@@ -22,9 +22,9 @@ from PIL import Image
 
 from cskt.errors import CSKTError
 
-from .data.benchmarks import PersonRetrievalDataset, load_dataset
+from .data.augment import normalize
+from .data.datasets import PersonRetrievalDataset, load_dataset
 from .data.images import read_image, resize
-from .data.pipeline import normalize
 from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from cskt.backbones import RANDOM, weights_source
 from cskt.config import MINI, CSKTConfig, TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset, Split
-from cskt.data.images import load_images
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
+from cskt.data.datasets import PersonRetrievalDataset, Split
+from cskt.data.loading import load_images
 from cskt.errors import CSKTError
 from cskt.files import read_yaml
 from cskt.metrics import Metrics, both_directions, per_query
@@ -58,7 +58,6 @@ PACKAGES = (
     "torchvision",
     "open_clip_torch",
     "lightning-fabric",
-    "kornia",
     "numpy",
     "safetensors",
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from .data.benchmarks import PersonRetrievalDataset
+from .data.datasets import PersonRetrievalDataset
 from .data.synthetic.mentions import attribute_rows, find_mentions
 from .metrics import first_match_ranks
 from .probes import interval

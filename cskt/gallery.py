@@ -39,9 +39,9 @@ from tqdm import tqdm
 from cskt.errors import CSKTError
 
 from .config import MINI, TrainConfig, cache_dir
-from .data.benchmarks import Split
+from .data.augment import normalize
+from .data.datasets import Split
 from .data.images import read_image, reason, resize
-from .data.pipeline import normalize
 from .evaluation import METRICS, open_model
 from .model.cskt import CSKT
 from .numerics import PRECISIONS, resolve_precision

@@ -23,7 +23,7 @@ from cskt.errors import CSKTError
 
 from .backbones import RANDOM, create_backbone, save_mini, tokenizer_for
 from .config import MINI, CSKTConfig, cache_dir
-from .data.pipeline import normalize
+from .data.augment import normalize
 from .data.synthetic import VERSION
 from .data.synthetic.corpus import build_corpus, corpus_caption
 from .losses import itc_loss

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cskt.errors import CSKTError
 
-from .data.pipeline import normalize
+from .data.augment import normalize
 from .data.synthetic.mentions import Mention
 from .evaluation import LoadedSplit, embed_images, embed_texts
 from .metrics import bootstrap, rank_features

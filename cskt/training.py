@@ -32,8 +32,9 @@ from tqdm.auto import tqdm
 
 from cskt import evaluation, files, numerics
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
-from cskt.data.pipeline import Augment, batches, prefetch
+from cskt.data.augment import Augment
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset, subset
+from cskt.data.loading import batches
 from cskt.errors import CSKTError
 from cskt.evaluation import (
     ADAPTER,
@@ -349,14 +350,13 @@ class _Trainer:
         total = torch.zeros((), device=self.device)
         self.model.train()
 
-        def load(captions: Tensor) -> Tensor:
-            images = data.images[caption_images[captions]]  # from the mapped file
-            return images.pin_memory() if self.device == "cuda" else images
-
         bar = tqdm(
             total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden
         )
-        for captions, images in prefetch(load, order):
+        for captions in order:
+            images = data.images[caption_images[captions]]  # from the mapped file
+            if self.device == "cuda":
+                images = images.pin_memory()
             batch = images, data.tokens[captions], identities[captions]
             try:
                 loss = self._step(augment, *batch)

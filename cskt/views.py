@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cskt.errors import CSKTError
 
-from .data.benchmarks import load_dataset
-from .data.pipeline import normalize
+from .data.augment import normalize
+from .data.datasets import load_dataset
 from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
 from .evaluation import Run, build_model, embed, load_split
 from .model.cskt import fit_captions

@@ -15,7 +15,7 @@ import torch
 
 from cskt.errors import CSKTError
 
-from .data.pipeline import normalize
+from .data.augment import normalize
 from .demo import (
     HEAT,
     SCALE,

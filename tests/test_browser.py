@@ -13,7 +13,7 @@ import torch
 
 from cskt import browser, evaluation, load_model
 from cskt.config import CSKTConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone, write_dataset
 

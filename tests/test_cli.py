@@ -308,7 +308,7 @@ def test_reproduce_takes_the_real_data_where_they_are(
         return types.SimpleNamespace(folder=folder, metrics={"config": {}})
 
     monkeypatch.setattr(cli, "_train", train)
-    monkeypatch.setattr(cli.benchmarks, "load_dataset", load)
+    monkeypatch.setattr(cli, "load_dataset", load)
     cli.reproduce(methods="cskt,zero-shot", seeds=2, records=tmp_path / "records", **options)
     assert {config.backbone for config in asked} == {backbone}
     expected = []

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from cskt import CSKTConfig, CSKTError, demo, probes, training, widgets
+from cskt.data.augment import normalize
 from cskt.data.images import resize
-from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
 from tests.tiny_runs import register_backbone, tiny_config, tiny_model, write_dataset
 

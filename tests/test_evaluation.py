@@ -13,9 +13,9 @@ import torch
 
 from cskt import backbones, evaluation
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import load_dataset
-from cskt.data.images import load_images
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
+from cskt.data.datasets import load_dataset
+from cskt.data.loading import load_images
 from cskt.errors import CSKTError
 from cskt.evaluation import (
     Run,

@@ -22,9 +22,9 @@ from PIL import Image
 
 import cskt
 from cskt import CSKTConfig, CSKTError, Gallery, widgets
-from cskt.data.benchmarks import Split
+from cskt.data.augment import normalize
+from cskt.data.datasets import Split
 from cskt.data.images import MAX_PIXELS, decode_image
-from cskt.data.pipeline import normalize
 from cskt.gallery import Hit
 from cskt.pictures import read_metadata
 

@@ -16,7 +16,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from cskt import CSKT, CSKTConfig, CSKTError, TrainConfig, figures, probes, train, views
-from cskt.data.benchmarks import Split
+from cskt.data.datasets import Split
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import Mention
 from cskt.evaluation import LoadedSplit

@@ -16,7 +16,7 @@ from torch import nn
 
 from cskt import training
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import load_dataset, subset
+from cskt.data.datasets import load_dataset, subset
 from cskt.errors import CSKTError
 from cskt.evaluation import Run, build_model, evaluate
 from cskt.training import make_optimizer, parameter_groups, run_name, schedule_factor, train

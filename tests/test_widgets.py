@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cskt import CSKTConfig, CSKTError, probes, widgets
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from tests.tiny_runs import tiny_model
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (2, 32, 16, 3), dtype=np.uint8)

@@ -1,9 +1,9 @@
-"""Data: the benchmarks in their official layouts, the drawn SynthPEDES domains, and the input
-pipeline."""
+"""Data: the benchmarks in their official layouts, the drawn SynthPEDES domains, and the way from
+image files to training batches."""
 
-from cskt.data.benchmarks import PersonRetrievalDataset, Split, load_dataset
-from cskt.data.images import load_images
-from cskt.data.pipeline import Augment, batches, normalize
+from cskt.data.augment import Augment, normalize
+from cskt.data.datasets import PersonRetrievalDataset, Split, load_dataset
+from cskt.data.loading import batches, load_images
 
 __all__ = [
     "Augment",

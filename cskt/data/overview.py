@@ -8,26 +8,41 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from .benchmarks import PersonRetrievalDataset, Split
-from .images import read_image
+from cskt.data.datasets import PersonRetrievalDataset, Split
+from cskt.data.images import read_image
+
+# The attribute that says whether a person has what the group is about; of the others all have it.
+OWNED_IF = {
+    "hair": None,
+    "upper": None,
+    "lower": "lower",  # none with a dress or a coat
+    "shoes": None,
+    "bag": "bag",
+    "headwear": "headwear",
+    "eyewear": "eyewear",
+    "scarf": "scarf_colour",
+    "umbrella": "umbrella_colour",
+}
 
 
 def dataset_statistics(data: PersonRetrievalDataset) -> pd.DataFrame:
     """Images, identities and captions per split; a split that another one stands in for is counted
     as given."""
+    name = f"{data.name} (synthetic)" if data.synthetic else data.name
+    version = "—" if data.version is None else data.version
     rows = []
     for split in (data.train, data.val, data.test):
         words = [len(caption.split()) for caption in split.captions]
         rows.append(
             {
-                "data set": data.name + (" (synthetic)" if data.synthetic else ""),
+                "data set": name,
                 "split": split.name,
                 "identities": len(np.unique(split.image_identities)),
                 "images": len(split.image_paths),
                 "captions": len(split),
                 "words per caption": f"{np.mean(words):.1f}",
                 "cameras": len(set(split.cameras)) if split.cameras else "—",
-                "version": "—" if data.version is None else data.version,
+                "version": version,
                 "fingerprint": data.fingerprint[:12],
             }
         )
@@ -40,58 +55,44 @@ def sample_people(
     """Some identities with up to ``images`` pictures each: pictures (H, W, 3) uint8, their titles,
     row labels."""
     identities = np.unique(split.image_identities)
-    chosen = np.random.default_rng(seed).choice(
-        identities, min(people, len(identities)), replace=False
-    )
-    rows, titles = [], []
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(identities, min(people, len(identities)), replace=False)
+    pictures = []
+    titles = []
     for identity in chosen:
         members = np.flatnonzero(split.image_identities == identity)[:images]
-        pictures = [read_image(split.image_paths[member]) for member in members]
-        rows.append([np.asarray(picture.convert("RGB")) for picture in pictures])
+        pictures.append([_pixels(split, member) for member in members])
         titles.append([split.cameras[member] if split.cameras else "" for member in members])
-    return rows, titles, [f"person {identity}" for identity in chosen]
+    labels = [f"person {identity}" for identity in chosen]
+    return pictures, titles, labels
+
+
+def _pixels(split: Split, image: int) -> np.ndarray:
+    return np.asarray(read_image(split.image_paths[image]).convert("RGB"))
 
 
 def sample_captions(data: PersonRetrievalDataset, count: int, seed: int) -> pd.DataFrame:
     """Some captions of the test split."""
-    split = data.test
-    chosen = np.random.default_rng(seed).choice(len(split), min(count, len(split)), replace=False)
-    return pd.DataFrame(
-        {"data set": data.name, "caption": [split.captions[index] for index in chosen]}
-    )
+    captions = data.test.captions
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(captions), min(count, len(captions)), replace=False)
+    sample = [captions[index] for index in chosen]
+    return pd.DataFrame({"data set": data.name, "caption": sample})
 
 
 def visible_shares(data: PersonRetrievalDataset) -> pd.DataFrame:
     """Of the test images of people who have it, the share (percent) that shows each attribute group
     well enough to be named; from the attribute table of a SynthPEDES domain."""
-    table = [
-        row
-        for row in json.loads((data.root / "attributes.json").read_text())
-        if row["split"] == "test"
-    ]
-    owned, shown = Counter(), Counter()
-    has = {
-        "headwear": "headwear",
-        "eyewear": "eyewear",
-        "bag": "bag",
-        "scarf": "scarf_colour",
-        "umbrella": "umbrella_colour",
-        "lower": "lower",
-    }
+    table = json.loads((data.root / "attributes.json").read_text())
+    owned: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
     for row in table:
-        for group in (
-            "hair",
-            "upper",
-            "lower",
-            "shoes",
-            "bag",
-            "headwear",
-            "eyewear",
-            "scarf",
-            "umbrella",
-        ):
-            owned[group] += group not in has or row["attributes"][has[group]] != "none"
-            shown[group] += group in row["shown"]
-    return pd.DataFrame(
-        {data.name: {group: 100 * shown[group] / owned[group] for group in owned if owned[group]}}
-    )
+        if row["split"] != "test":
+            continue
+        for group, attribute in OWNED_IF.items():
+            if attribute is None or row["attributes"][attribute] != "none":
+                owned[group] += 1
+            if group in row["shown"]:
+                shown[group] += 1
+    shares = {group: 100 * shown[group] / owned[group] for group in OWNED_IF if owned[group]}
+    return pd.DataFrame({data.name: shares})

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import CSKTError
 
 from .captions import LEXICON

@@ -1,0 +1,151 @@
+"""From decoded images to what the image tower sees: normalisation, and the release's augmentation.
+
+Random numbers come from torch's global CPU generator whatever device the images are on, so that
+``torch.manual_seed`` decides on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cskt.errors import DataError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in 0..1
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+ERASED_AREA = (0.02, 0.4)  # share of the image that random erasing takes
+ERASED_RATIO = (0.3, 3.3)  # height / width of what it takes
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) on any device -> float32, CLIP-normalised, no augmentation.
+
+    Raises :class:`cskt.errors.DataError` on another type or shape.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise _unfit(images, "(B, 3, H, W)")
+    mean = _of_channels(CLIP_MEAN, images.device)
+    std = _of_channels(CLIP_STD, images.device)
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
+def _of_channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(3, 1, 1): one value for each of red, green and blue."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
+
+
+def _unfit(images: Tensor, expected: str) -> DataError:
+    shape = tuple(images.shape)
+    return DataError(f"images must be uint8 {expected}, got {images.dtype} {shape}.")
+
+
+class Augment(nn.Module):
+    """The release's training augmentation on a batch: uint8 (B, 3, H, W), any device -> float32,
+    CLIP-normalised.
+
+    Horizontal flip with probability ``flip``; a black border of ``pad`` pixels and a random crop
+    back to ``image_size`` = (height, width); CLIP normalisation; with probability ``erasing`` a
+    rectangle (:func:`erasing_boxes`) set to the CLIP mean *as given*, that is those numbers in the
+    already normalised image. Every image draws its own.
+    """
+
+    def __init__(
+        self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.image_size = tuple(image_size)
+        self.flip = flip
+        self.pad = pad
+        self.erasing = erasing
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Augment one batch; :class:`cskt.errors.DataError` on other types or sizes."""
+        height, width = self.image_size
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, height, width):
+            raise _unfit(images, f"(B, 3, {height}, {width})")
+        count = len(images)
+        flipped = torch.rand(count) < self.flip
+        left = _draw_offsets(count, 2 * self.pad)
+        top = _draw_offsets(count, 2 * self.pad)
+        boxes = erasing_boxes(count, (height, width))
+        erased = torch.rand(count, 1) < self.erasing
+
+        images = flip(images, flipped)
+        images = pad_and_crop(images, self.pad, top, left)
+        return erase(normalize(images), boxes * erased)
+
+
+def _draw_offsets(count: int, largest: int) -> Tensor:
+    """(count,) int64, uniform over 0..``largest``."""
+    return (torch.rand(count) * (largest + 1)).long()
+
+
+def flip(images: Tensor, flipped: Tensor) -> Tensor:
+    """Images (B, 3, H, W), those where ``flipped`` (B,) is true mirrored left to right."""
+    chosen = flipped.to(images.device).view(-1, 1, 1, 1)
+    return torch.where(chosen, images.flip(-1), images)
+
+
+def pad_and_crop(images: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with a black border of ``pad`` pixels, cut back to H x W.
+
+    ``top`` and ``left`` (B,) int64 on the CPU: each image's corner in the padded one, 0..2 pad.
+    """
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (pad, pad, pad, pad))
+    corners = zip(top.tolist(), left.tolist(), strict=True)
+    crops = []
+    for image, (y, x) in zip(padded, corners, strict=True):
+        crop = image[:, y : y + height, x : x + width]
+        crops.append(crop)
+    return torch.stack(crops)
+
+
+def erase(images: Tensor, boxes: Tensor) -> Tensor:
+    """Normalised images (B, 3, H, W) with the CLIP mean inside ``boxes`` (B, 4): top, left, height,
+    width."""
+    device = images.device
+    boxes = boxes.to(device)
+    top, left, height, width = boxes.view(-1, 4, 1, 1, 1).unbind(1)
+    rows = torch.arange(images.shape[2], device=device).view(-1, 1)
+    columns = torch.arange(images.shape[3], device=device)
+    inside = _within(rows, top, height) & _within(columns, left, width)
+    mean = _of_channels(CLIP_MEAN, device)
+    return torch.where(inside, mean, images)
+
+
+def _within(places: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    return (places >= start) & (places < start + length)
+
+
+def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -> Tensor:
+    """Rectangles of random erasing (Zhong et al., AAAI 2020), (count, 4) int64: top, left, height,
+    width.
+
+    The distribution of torchvision's ``RandomErasing``, which the release uses: 2-40 % of the
+    image's area, uniform; height/width log-uniform in 0.3-3.3; a rectangle not strictly smaller
+    than the image is drawn again, up to ``attempts`` times, after which nothing is erased (0 x 0).
+    """
+    height, width = image_size
+    share = torch.empty(count, attempts).uniform_(*ERASED_AREA)
+    area = height * width * share
+    lowest, highest = ERASED_RATIO
+    log_ratio = torch.empty(count, attempts).uniform_(math.log(lowest), math.log(highest))
+    ratio = log_ratio.exp()
+    heights = (area * ratio).sqrt().round()
+    widths = (area / ratio).sqrt().round()
+
+    fits = (heights < height) & (widths < width)
+    first = fits.int().argmax(1, keepdim=True)  # the first that fits; index 0 where none does
+    heights = heights.where(fits, 0).gather(1, first)
+    widths = widths.where(fits, 0).gather(1, first)
+
+    sizes = torch.cat((heights, widths), 1)
+    largest = torch.tensor(image_size) - sizes  # of the corner's coordinates
+    corners = (torch.rand(count, 2) * (largest + 1)).floor()
+    corners = corners.minimum(largest)  # rounding may reach largest + 1
+    return torch.cat((corners, sizes), 1).long()
