@@ -119,9 +119,10 @@ def is_fresh(root: Path, name: str, parameters: dict[str, Any]) -> bool:
 
 
 def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
-    """Drop what differs between two equal executions: timings, random ids and this machine's
-    folders."""
+    """Drop what differs between two equal executions: timings and this machine's folders, and
+    widgets, which answer nobody on a page."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
@@ -134,13 +135,6 @@ def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     text = nbformat.writes(notebook)
     for folder in [str(root)] + [sys.prefix] * (sys.prefix != sys.base_prefix):
         text = text.replace(folder, ".")
-    widgets = [
-        state
-        for kind in notebook.metadata.get("widgets", {}).values()
-        for state in kind.get("state", {})
-    ]
-    identifiers = {old: f"{number:032x}" for number, old in enumerate(widgets, start=1)}
-    text = re.sub("[0-9a-f]{32}", lambda match: identifiers.get(match[0], match[0]), text)
     return nbformat.reads(text, as_version=4)
 
 

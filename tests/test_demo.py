@@ -451,21 +451,6 @@ def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monke
         gallery.close()
 
 
-def test_what_a_reader_adds_never_gets_onto_the_books_page(run):
-    app = demo.run_demo(run, growing=True)
-    app.galleries["CSKT"].add(IMAGES)
-    page = demo.run_demo(run)
-    assert len(app.galleries["CSKT"]) == 12 + len(IMAGES) and len(page.galleries["CSKT"]) == 12
-    assert app.adder in app.widget.children[5].children
-    assert not any(page.adder in getattr(row, "children", ()) for row in page.widget.children)
-    page.galleries["CSKT"].add(IMAGES)  # by whatever way
-    again = demo.run_demo(run)
-    assert len(again.galleries["CSKT"]) == 12
-    for shown in (app, page, again):
-        for gallery in shown.galleries.values():
-            gallery.close()
-
-
 def test_the_demo_of_a_gallery(tmp_path):
     with pytest.raises(CSKTError, match="there is no gallery at"):
         demo.gallery_demo(str(tmp_path / "gone.db"))

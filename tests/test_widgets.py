@@ -26,17 +26,6 @@ def test_right_and_wrong_are_told_apart_by_more_than_colour():
     assert page.count("<img") == page.count("alt=") == 3 and "<b>" not in page
 
 
-def test_example_browser_links_in_the_browser():
-    box = widgets.example_browser(["one", "two"], ["<i>1</i>", "<i>2</i>"])
-    chooser, stack = box.children
-    assert [page.value for page in stack.children] == [
-        "<i>1</i>",
-        "<i>2</i>",
-    ] and stack.selected_index == 0
-    with pytest.raises(CSKTError, match="2 queries and 1 pages"):
-        widgets.example_browser(["one", "two"], ["x"])
-
-
 @pytest.fixture(scope="module")
 def prompted():
     """Three layers and four heads in the vision tower, two of each in the text tower, prompts of

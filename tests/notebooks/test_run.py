@@ -3,7 +3,6 @@ look like."""
 
 import importlib.util
 import json
-import re
 from pathlib import Path
 
 import nbformat
@@ -139,21 +138,6 @@ def test_only_one_parameters_cell_is_accepted(runner):
             cell.metadata["tags"] = tags
         with pytest.raises(runner.NotebookError, match=r"toy\.ipynb has [02] cells"):
             runner.declared_parameters(new_notebook(cells=cells), "toy")
-
-
-def test_widget_identifiers_do_not_depend_on_the_execution(runner, tmp_path):
-    def executed(one, two):
-        view = {"application/vnd.jupyter.widget-view+json": {"model_id": two}}
-        cell = new_code_cell("x", id="x", outputs=[nbformat.v4.new_output("display_data", view)])
-        kind = "application/vnd.jupyter.widget-state+json"
-        return new_notebook(
-            cells=[cell], metadata={"widgets": {kind: {"state": {one: {}, two: {"of": one}}}}}
-        )
-
-    identifiers = (("a" * 32, "b" * 32), ("9" * 32, "c" * 32))
-    tidied = [nbformat.writes(runner.tidy(executed(*pair), tmp_path)) for pair in identifiers]
-    assert tidied[0] == tidied[1]
-    assert len(set(re.findall("[0-9a-f]{32}", tidied[0]))) == 2
 
 
 def test_the_folder_of_private_data_is_not_published(runner, tmp_path):
