@@ -29,7 +29,7 @@ from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
 from .numerics import resolve_device, resolve_precision
-from .probes import image_relevance, word_differences
+from .relevance import image_relevance, word_differences
 
 HEAT, STRONGEST = (
     "213,94,0",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cskt import CSKTConfig, CSKTError, demo, probes, training, widgets
+from cskt import CSKTConfig, CSKTError, demo, relevance, training
 from cskt.data.images import resize
 from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
@@ -194,7 +194,7 @@ def test_a_map_shows_what_the_probe_gives_on_both_sides(shown, galleries):
     for name, gallery in galleries.items():
         pixels = torch.tensor(resize(card.hit.image(), (32, 16)))[None]
         direction = torch.from_numpy(gallery.encode(QUERY))[None]
-        expected = probes.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
+        expected = relevance.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
         panel, order = (
             shown.views[name].panel.value,
             [hit.id for hit in galleries[name].search(QUERY, 10)],
@@ -427,7 +427,7 @@ def run(tmp_path_factory):
 
 
 def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monkeypatch):
-    shown = widgets.run_demo(run, examples=3)
+    shown = demo.run_demo(run, examples=3)
     assert list(shown.galleries) == ["CSKT", "zero-shot"] and all(
         len(each) == 12 for each in shown.galleries.values()
     )
