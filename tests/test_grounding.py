@@ -23,6 +23,13 @@ def pictures():
     return random_pictures(3, seed=1)
 
 
+@torch.no_grad()
+def feature(model, caption: str) -> torch.Tensor:
+    """(1, D), L2-normalised."""
+    token_ids = model.tokenize(caption)
+    return model.encode_text(token_ids, normalize=True)
+
+
 # Relevance
 
 
@@ -31,11 +38,13 @@ def strongest_patch(model, row: int, column: int) -> int:
     direction in which that moves the feature."""
     grey = torch.full((1, 3, 64, 32), 120, dtype=torch.uint8)
     spot = grey.clone()
-    spot[:, 0, 16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 255
+    patches = spot.view(1, 3, ROWS, 16, COLUMNS, 16)
+    patches[:, 0, row, :, column] = 255
+    image = normalize(spot)
     with torch.no_grad():
-        with_spot = model.encode_image(normalize(spot), normalize=True)
+        with_spot = model.encode_image(image, normalize=True)
         without = model.encode_image(normalize(grey), normalize=True)
-    maps = relevance.image_relevance(model, normalize(spot), with_spot - without)
+    maps = relevance.image_relevance(model, image, with_spot - without)
     assert maps.shape == (1, ROWS, COLUMNS)
     assert (maps >= 0).all()
     return int(maps.argmax())
@@ -43,9 +52,10 @@ def strongest_patch(model, row: int, column: int) -> int:
 
 def test_relevance_finds_the_patch_that_decides(model):
     found = 0
-    for row in range(ROWS):
-        for column in range(COLUMNS):
-            found += strongest_patch(model, row, column) == COLUMNS * row + column
+    for patch in range(ROWS * COLUMNS):
+        row, column = divmod(patch, COLUMNS)
+        if strongest_patch(model, row, column) == patch:
+            found += 1
     assert found >= 6, "a random map would find one of eight"
 
 
@@ -55,10 +65,13 @@ def test_text_relevance_counts_words_up_to_the_end(model):
         directions = model.encode_text(token_ids, normalize=True)
     maps = relevance.text_relevance(model, token_ids, directions)
     assert maps.shape == (3, 72)
-    for row, caption in zip(maps, CAPTIONS, strict=True):
-        behind_end = len(caption.split()) + 1
-        assert (row[behind_end:] == 0).all(), "nothing behind the end token is read"
-        assert row[:behind_end].sum() > 0
+    for of_tokens, caption in zip(maps, CAPTIONS, strict=True):
+        words = len(caption.split())
+        behind_end = words + 1
+        read = of_tokens[:behind_end]
+        unread = of_tokens[behind_end:]
+        assert read.sum() > 0
+        assert (unread == 0).all(), "nothing behind the end token is read"
 
 
 def test_zero_shot_models_have_relevance_too(pictures):
@@ -70,11 +83,9 @@ def test_zero_shot_models_have_relevance_too(pictures):
 
 def test_a_word_adds_what_is_missing_without_it(model):
     differences = relevance.word_differences(model, "a man in red")
-    with torch.no_grad():
-        whole = model.encode_text(model.tokenize("a man in red"), normalize=True)
-        rest = model.encode_text(model.tokenize("a man in"), normalize=True)
+    expected = feature(model, "a man in red") - feature(model, "a man in")
     assert differences.shape == (4, 16)
-    torch.testing.assert_close(differences[3:], whole - rest)
+    torch.testing.assert_close(differences[3:], expected)
 
 
 # Grounding
@@ -84,10 +95,9 @@ def test_grounding_is_of_the_direction_of_the_words(model, pictures):
     spans = [(2, 4), (0, 1)]
     maps = grounding.ground(model, pictures[:2], CAPTIONS[:2], spans, batch_size=1)
     assert maps.shape == (2, ROWS, COLUMNS)
-    with torch.no_grad():
-        whole = model.encode_text(model.tokenize("a man in red"), normalize=True)
-        rest = model.encode_text(model.tokenize("a man"), normalize=True)
-    expected = relevance.image_relevance(model, normalize(pictures[:1]), whole - rest)
+    direction = feature(model, "a man in red") - feature(model, "a man")
+    image = normalize(pictures[:1])
+    expected = relevance.image_relevance(model, image, direction)
     torch.testing.assert_close(maps[:1], expected)
 
 
@@ -119,19 +129,28 @@ def maps():
 
 
 def test_pointing_on_hand_made_maps(maps, masks):
-    table = grounding.pointing(maps, masks)
-    assert table["pointing"].tolist() == [1, 1, 0]
-    assert table["IoU"].tolist() == pytest.approx([1, 2 / 6, 0])
-    assert table["pointing by chance"].tolist() == pytest.approx([1 / 8, 4 / 8, 1 / 8])
-    assert table["IoU by chance"][0] == pytest.approx(1 / 8), "one of eight cells, all or nothing"
+    right, half_right, wrong = grounding.pointing(maps, masks).to_dict("records")
+    assert right["pointing"] == 1
+    assert right["IoU"] == 1
+    assert right["pointing by chance"] == 1 / 8
+    assert right["IoU by chance"] == pytest.approx(1 / 8), "one of eight cells, all or nothing"
+    assert half_right["pointing"] == 1
+    assert half_right["IoU"] == pytest.approx(2 / 6)
+    assert half_right["pointing by chance"] == 4 / 8
+    assert wrong["pointing"] == 0
+    assert wrong["IoU"] == 0
 
 
-def test_chance_is_what_random_maps_reach(maps, masks):
-    expected = grounding.pointing(maps, masks).iloc[1]
-    random = np.random.default_rng(0).random((4000, 4, 2))
-    drawn = grounding.pointing(random, np.repeat(masks[1:2], 4000, axis=0)).mean()
-    assert drawn["pointing"] == pytest.approx(expected["pointing by chance"], abs=0.03)
-    assert drawn["IoU"] == pytest.approx(expected["IoU by chance"], abs=0.01)
+def test_chance_is_what_random_maps_reach(masks):
+    mask = masks[1]
+    draws = 4000
+    random_maps = np.random.default_rng(0).random((draws, 4, 2))
+    same_mask = np.broadcast_to(mask, (draws, *mask.shape)).copy()
+    drawn = grounding.pointing(random_maps, same_mask)
+    mean = drawn.mean()
+    expected = drawn.iloc[0]
+    assert mean["pointing"] == pytest.approx(expected["pointing by chance"], abs=0.03)
+    assert mean["IoU"] == pytest.approx(expected["IoU by chance"], abs=0.01)
 
 
 def test_cells_need_not_be_whole_pixels_of_the_mask():
@@ -140,9 +159,11 @@ def test_cells_need_not_be_whole_pixels_of_the_mask():
     heat[0, 12, 4] = 1
     mask = np.zeros((1, 128, 64), bool)
     mask[0, 64:69, 32:40] = True
-    assert grounding.pointing(heat, mask)["pointing"].tolist() == [1]
+    hit = grounding.pointing(heat, mask)
+    assert hit["pointing"].tolist() == [1]
     moved = np.roll(heat, 3, axis=1)
-    assert grounding.pointing(moved, mask)["pointing"].tolist() == [0]
+    miss = grounding.pointing(moved, mask)
+    assert miss["pointing"].tolist() == [0]
 
 
 def test_an_empty_mask_is_refused(maps, masks):

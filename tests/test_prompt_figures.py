@@ -26,10 +26,18 @@ def style():
 def test_traffic_has_a_map_per_tower_kind_and_time():
     rows = []
     readers = {"vision": "class token", "text": "end token"}
-    for tower, kind in itertools.product(readers, ("own", "projected")):
-        for layer, head in itertools.product(range(2), range(3)):
-            place = dict(tower=tower, prompts=kind, reader=readers[tower], layer=layer, head=head)
-            rows.append(dict(**place, share=0.2, uniform=0.1))
+    places = itertools.product(readers, ("own", "projected"), range(2), range(3))
+    for tower, kind, layer, head in places:
+        row = {
+            "tower": tower,
+            "prompts": kind,
+            "reader": readers[tower],
+            "layer": layer,
+            "head": head,
+            "share": 0.2,
+            "uniform": 0.1,
+        }
+        rows.append(row)
     table = pd.DataFrame(rows)
     figure = figures.traffic_maps(table, table, attention.FEATURE_READERS)
     maps = [axes for axes in figure.axes if axes.get_title(loc="left")]
@@ -51,21 +59,32 @@ def test_a_relevance_row_begins_with_the_picture():
 
 
 def test_the_relevance_of_words_sums_to_one():
-    axes = figures.word_relevance(["red", "coat"], {"CSKT": np.array([1.0, 3.0])}).axes[0]
-    heights = [patch.get_height() for patch in axes.patches if patch.get_height()]
+    relevance = {"CSKT": np.array([1.0, 3.0])}
+    figure = figures.word_relevance(["red", "coat"], relevance)
+    bars = figure.axes[0].patches
+    heights = [bar.get_height() for bar in bars if bar.get_height() > 0]
     assert sorted(heights) == pytest.approx([0.25, 0.75])
 
 
 def test_knock_out_curves_leave_out_what_is_lost_without_all_layers():
-    rows = []
-    for tower, layer in itertools.product(("vision", "text"), (-1, 0, 1)):
-        rows.append(dict(tower=tower, part="adapter", layer=layer, lost=float(layer)))
-    figure = figures.knock_out_curves(pd.DataFrame(rows))
-    assert list(figure.axes[0].get_lines()[0].get_ydata()) == [0, 1]
+    columns = {
+        "tower": ["vision", "vision", "vision", "text", "text", "text"],
+        "part": "adapter",
+        "layer": [-1, 0, 1, -1, 0, 1],
+        "lost": [9.0, 0.0, 1.0, 9.0, 0.0, 1.0],
+    }
+    figure = figures.knock_out_curves(pd.DataFrame(columns))
+    curve = figure.axes[0].get_lines()[0]
+    assert list(curve.get_ydata()) == [0, 1]
 
 
 def test_space_has_a_row_per_labelling():
-    points = {"PCA": np.random.default_rng(0).random((6, 2))}
-    labels = {"person": [1, 1, 2] * 2, "colour": list("aabbcc")}
-    figure = figures.space(points, np.arange(6) < 3, labels)
+    random = np.random.default_rng(0)
+    points = {"PCA": random.random((6, 2))}
+    is_image = np.array([True, True, True, False, False, False])
+    labels = {
+        "person": [1, 1, 2, 1, 1, 2],
+        "colour": ["red", "red", "blue", "blue", "green", "green"],
+    }
+    figure = figures.space(points, is_image, labels)
     assert len(figure.axes) == 2

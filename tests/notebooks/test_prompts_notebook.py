@@ -79,20 +79,30 @@ def test_a_view_of_what_does_not_exist_is_refused(run, choice):
 
 
 def test_a_view_shows_the_example_first_and_then_one_image_a_person(view):
-    test = view.data.test
-    assert view.shown[0] == 3
-    others = test.image_identities[view.shown[1:]]
-    assert len(set(others)) == len(others) == 8
-    assert view.caption in [test.captions[m] for m in np.flatnonzero(test.caption_images == 3)]
-    assert view.layers_of("vision") == [1, 4], "counted from 0"
+    identities = view.test.image_identities
+    example, *others = view.shown
+    assert example == 3
+    people = set(identities[others])
+    assert len(people) == len(others) == 8
+
+
+def test_a_view_shows_a_caption_of_the_example(view):
+    captions = np.flatnonzero(view.test.caption_images == 3)
+    assert view.caption == view.test.captions[captions[0]]
+
+
+def test_layers_are_counted_from_0_within(view):
+    assert view.layers_of("vision") == [1, 4]
 
 
 def test_words_and_their_maps_go_together(view):
-    assert " ".join(view.words[:3]) == " ".join(view.caption.lower().split()[:3])
+    caption = view.caption.lower().split()
+    assert view.words[:3] == caption[:3]
+    count = len(view.words)
     for heat in view.word_heat().values():
-        assert heat.shape == (2, len(view.words) + 1), "the end token last"
+        assert heat.shape == (2, count + 1), "the end token last"
     for relevance in view.word_relevance().values():
-        assert relevance.shape == (len(view.words),)
+        assert relevance.shape == (count,)
 
 
 def test_phrases_are_the_mentions_of_the_example(view):
@@ -108,7 +118,8 @@ def test_phrases_are_the_mentions_of_the_example(view):
 def test_without_masks_every_longer_word_stands_for_itself(view, monkeypatch):
     monkeypatch.setattr(view, "mentions", lambda images=None: [])
     phrases = view.phrases()
-    long = [word.strip(".,") for word in view.caption.split() if len(word.strip(".,")) > 3]
+    words = [word.strip(".,") for word in view.caption.split()]
+    long = [word for word in words if len(word) > 3]
     assert [phrase.words for phrase in phrases] == long
     assert all(phrase.mask is None for phrase in phrases)
 
