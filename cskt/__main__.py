@@ -478,7 +478,7 @@ def search(
     """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet
     with --html."""
     from cskt.gallery import MAX_HITS, Gallery
-    from cskt.widgets import contact_sheet
+    from cskt.demo import contact_sheet
 
     if (description is None) == (image is None):
         raise CSKTError("give a description or --image, one of the two.")

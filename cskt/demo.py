@@ -29,7 +29,7 @@ from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
 from .numerics import resolve_device, resolve_precision
-from .probes import image_relevance, word_differences
+from .relevance import image_relevance, word_differences
 
 HEAT, STRONGEST = (
     "213,94,0",
@@ -215,7 +215,7 @@ class RetrievalDemo:
     side.
 
     ``truth``: the identities that are right for a description, where known. ``note`` stands above
-    the results. ``growing``: whether folders can be added.
+    the results.
 
     Every action is a method: :meth:`ask`, :meth:`ask_picture`, :meth:`explain`, :meth:`add` and
     :meth:`show`. None of them raises :class:`CSKTError`: ``message`` says what is wrong, and what
@@ -228,7 +228,6 @@ class RetrievalDemo:
         examples: Iterable[str] = (),
         truth: Mapping[str, Collection[int]] | None = None,
         note: str = "",
-        growing: bool = True,
     ) -> None:
         if not galleries:
             raise CSKTError("the demo needs at least one gallery.")
@@ -302,7 +301,7 @@ class RetrievalDemo:
                 row(self.query, self.button),
                 row(self.hits, self.camera, *[self.sides] * (len(names) > 1), self.upload),
                 self.earlier,
-                *[row(self.folder, self.adder)] * growing,
+                row(self.folder, self.adder),
                 self.message,
                 self.heading,
                 self.results,
@@ -616,32 +615,13 @@ def _by_side(said: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def example_browser(queries: Sequence[str], pages: Sequence[str]) -> widgets.VBox:
-    """Precomputed results behind a drop-down; alive on a static page too, as the link runs in the
-    browser."""
-    if len(queries) != len(pages) or not queries:
-        raise CSKTError(
-            f"the browser needs one page per query, got {len(queries)} queries and {len(pages)} pages."
-        )
-    chooser = widgets.Dropdown(
-        options=[(query[:110], index) for index, query in enumerate(queries)],
-        index=0,
-        description="Query",
-        layout=widgets.Layout(width="95%"),
-    )
-    stack = widgets.Stack([widgets.HTML(page) for page in pages], selected_index=0)
-    widgets.jslink((chooser, "index"), (stack, "selected_index"))
-    return widgets.VBox([chooser, stack])
-
-
 def run_demo(
-    run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8, growing: bool = False
+    run: Run, data: PersonRetrievalDataset | None = None, examples: int = 8
 ) -> RetrievalDemo:
     """The demo of a run: its model and the one before training, side by side over the test images
     of a data set (None: the run's own), with so many captions as examples and all of them as truth.
 
-    The galleries are kept in the run's folder, so that images are encoded only once. Those to which
-    folders can be added (``growing``) are others than those that the book's page shows.
+    The galleries are kept in the run's folder, so that images are encoded only once.
     """
     data = data or load_dataset(run.config.dataset, run.config.data_root)
     models: dict[str, CSKT] = {
@@ -657,13 +637,7 @@ def run_demo(
             run.folder
             / f"gallery-{name}-{model.fingerprint()[:8]}-{data.fingerprint[:8]}-{precision}.db"
         )
-        galleries[name] = Gallery(
-            place, model, name="grown" if growing else "test", precision=precision
-        )
-        if len(galleries[name]) > len(test.image_paths) and not growing:
-            galleries[name].delete(
-                "id != ''"
-            )  # whatever is in there besides, a page must not show it
+        galleries[name] = Gallery(place, model, name="grown", precision=precision)
         if len(galleries[name]) < len(test.image_paths):
             galleries[name].add(test)
     truth: dict[str, set[int]] = {}
@@ -672,7 +646,7 @@ def run_demo(
     fit = [caption for caption in truth if len(caption) <= MAX_QUERY]
     picked = np.random.default_rng(run.config.seed + 1).permutation(len(fit))[:examples]
     note = f"{len(test.image_paths):,} test images of {data.name}{', synthetic' if data.synthetic else ''}"
-    return RetrievalDemo(galleries, [fit[index] for index in picked], truth, note, growing)
+    return RetrievalDemo(galleries, [fit[index] for index in picked], truth, note)
 
 
 def gallery_demo(uri: str) -> RetrievalDemo:

@@ -38,7 +38,7 @@ def prepare(parameters: dict[str, Any], port: int) -> Path:
             ),
         )
         print(f"run: {run.folder}", flush=True)
-        shown = run_demo(run, growing=True)
+        shown = run_demo(run)
     for name, held in shown.galleries.items():
         print(f"{name}: {len(held):,} images", flush=True)
         held.close()  # the demo's own process is to serve it

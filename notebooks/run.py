@@ -26,12 +26,12 @@ from papermill.exceptions import PapermillExecutionError
 from cskt.config import DATASETS
 from cskt.evaluation import environment
 from cskt.files import write_atomically, write_json
+from cskt.notebook import assigned_names
 from cskt.numerics import resolve_device
 
 ROOT = Path(__file__).resolve().parents[1]
-UPSTREAM: dict[
-    str, tuple[str, ...]
-] = {  # in the order of execution: notebook -> notebooks whose results it reads
+# In the order of execution: notebook -> notebooks whose results it reads.
+UPSTREAM: dict[str, tuple[str, ...]] = {
     "data": (),
     "train": (),
     "benchmarks": ("train",),
@@ -49,13 +49,13 @@ READS = {  # files that a notebook reads besides
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
-    "search": (
-        "book/_assets/search/*",
-        "book/_assets/vendor/onnxruntime-web-*",
-    ),  # the former it writes itself
+    # The first of these it writes itself.
+    "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),
 }
 PICTURE = "book/results/figures/retrieval.png"  # the README shows it
 QUICK = {"epochs": 1}
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+ANSI = r"\x1b\[[0-9;]*m"  # what colours a message in a terminal
 
 
 class NotebookError(RuntimeError):
@@ -69,28 +69,43 @@ def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
         raise NotebookError(
             f"notebooks/{name}.ipynb has {len(cells)} cells tagged 'parameters'; it must have one."
         )
-    targets = [
-        target
-        for node in ast.parse(cells[0].source).body
-        for target in (
-            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        )
-    ]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    return assigned_names(cells[0].source)
 
 
 def digest(root: Path, name: str, parameters: dict[str, Any]) -> str:
-    """SHA-256 of everything the result depends on: source, parameters, package, what it reads,
-    upstream executions."""
+    """SHA-256 of everything the result depends on: the notebook's source, its parameters, what
+    Python code does (:func:`code_digest`), other files it reads, upstream executions."""
     files = [root / "notebooks" / f"{name}.ipynb"]
-    patterns = INPUTS + READS.get(name, ())
-    files += sorted(path for pattern in patterns for path in root.glob(pattern) if path.is_file())
-    files += [stamp_path(root, other) for other in UPSTREAM.get(name, ())]
+    for pattern in INPUTS + READS.get(name, ()):
+        files += sorted(path for path in root.glob(pattern) if path.is_file())
+    files += [stamp_path(root, upstream) for upstream in UPSTREAM.get(name, ())]
     total = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     for path in files:
         total.update(path.relative_to(root).as_posix().encode())
-        total.update(sha256(path).encode() if path.exists() else b"absent")
+        total.update(file_digest(path).encode())
     return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hex digest of what a file says to a notebook; "absent" where there is none."""
+    if not path.exists():
+        return "absent"
+    if path.suffix == ".py":
+        return code_digest(path.read_text(encoding="utf-8"))
+    return sha256(path)
+
+
+def code_digest(source: str) -> str:
+    """Hex digest of what Python source does: comments, formatting and docstrings do not count, as
+    no notebook shows them. Source that cannot be parsed counts as it is."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return hashlib.sha256(source.encode()).hexdigest()
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -106,41 +121,32 @@ def stamp_path(root: Path, name: str) -> Path:
 
 def is_fresh(root: Path, name: str, parameters: dict[str, Any]) -> bool:
     """Whether the executed copy is this machine's own result of exactly the present inputs."""
-    stamp, copy = stamp_path(root, name), root / "book" / "results" / f"{name}.ipynb"
-    if not (stamp.exists() and copy.exists()):
-        return False
+    copy = root / "book" / "results" / f"{name}.ipynb"
     try:
-        noted = json.loads(stamp.read_text())
-    except ValueError:
+        stamp = json.loads(stamp_path(root, name).read_text())
+        output = sha256(copy)
+    except (FileNotFoundError, ValueError):
         return False
-    return noted.get("inputs") == digest(root, name, parameters) and noted.get("output") == sha256(
-        copy
-    )
+    return stamp.get("inputs") == digest(root, name, parameters) and stamp.get("output") == output
 
 
 def tidy(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
-    """Drop what differs between two equal executions: timings, random ids and this machine's
-    folders."""
+    """Drop what differs between two equal executions: timings and this machine's folders, and
+    widgets, which answer nobody on a page."""
     notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
-        for key in ("papermill", "execution"):
-            cell.metadata.pop(key, None)
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
         if "outputs" in cell:  # a finished progress bar is an empty space on a page
             cell["outputs"] = [out for out in cell["outputs"] if not is_progress_bar(out)]
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"
-    text = nbformat.writes(notebook)
-    for folder in [str(root)] + [sys.prefix] * (sys.prefix != sys.base_prefix):
-        text = text.replace(folder, ".")
-    widgets = [
-        state
-        for kind in notebook.metadata.get("widgets", {}).values()
-        for state in kind.get("state", {})
-    ]
-    identifiers = {old: f"{number:032x}" for number, old in enumerate(widgets, start=1)}
-    text = re.sub("[0-9a-f]{32}", lambda match: identifiers.get(match[0], match[0]), text)
+    text = nbformat.writes(notebook).replace(str(root), ".")
+    if sys.prefix != sys.base_prefix:
+        text = text.replace(sys.prefix, ".")
     return nbformat.reads(text, as_version=4)
 
 
@@ -162,29 +168,49 @@ def without_private_paths(text: str, parameters: dict[str, Any]) -> tuple[str, d
 
 def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
     """Run one notebook; only a complete execution replaces the copy in ``book/results``."""
-    source, results = root / "notebooks" / f"{name}.ipynb", root / "book" / "results"
+    source = root / "notebooks" / f"{name}.ipynb"
+    results = root / "book" / "results"
     results.mkdir(parents=True, exist_ok=True)
-    stamp_path(root, name).unlink(
-        missing_ok=True
-    )  # even a failed execution may have changed files beside the copy
-    temporary, started, clock = (
-        results / f".{name}.partial.ipynb",
-        datetime.now(UTC),
-        time.perf_counter(),
-    )
+    # Even a failed execution may have changed files beside the copy.
+    stamp_path(root, name).unlink(missing_ok=True)
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    notebook = tidy(_executed(root, name, parameters), root)
+    text, published = without_private_paths(nbformat.writes(notebook) + "\n", parameters)
+    record = {
+        "notebook": f"notebooks/{name}.ipynb",
+        "sha256": sha256(source),
+        "parameters": published,
+        "started": started.isoformat(timespec="seconds"),
+        "duration_s": round(time.perf_counter() - clock, 1),
+        **environment(resolve_device("auto")),
+    }
+    write_atomically(results / f"{name}.ipynb", text)
+    write_json(results / f"{name}.run.json", record)
+    stamp = {
+        "inputs": digest(root, name, parameters),
+        "output": sha256(results / f"{name}.ipynb"),
+        **record,
+    }
+    stamp_path(root, name).parent.mkdir(parents=True, exist_ok=True)
+    write_json(stamp_path(root, name), stamp)
+
+
+def _executed(root: Path, name: str, parameters: dict[str, Any]) -> nbformat.NotebookNode:
+    """The notebook with its outputs; a :class:`NotebookError` names the cell that failed."""
+    temporary = root / "book" / "results" / f".{name}.partial.ipynb"
     try:
         papermill.execute_notebook(
-            source,
+            root / "notebooks" / f"{name}.ipynb",
             temporary,
             parameters,
             cwd=root,
             progress_bar=sys.stderr.isatty(),
-            extra_arguments=["--IPKernelApp.log_level=40"],
-        )  # no greeting
-        executed = nbformat.writes(tidy(nbformat.read(temporary, as_version=4), root)) + "\n"
-        executed, told = without_private_paths(executed, parameters)
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no greeting
+        )
+        return nbformat.read(temporary, as_version=4)
     except PapermillExecutionError as error:
-        message = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", error.evalue).split())
+        message = " ".join(re.sub(ANSI, "", error.evalue).split())
         cell = error.source.strip().partition("\n")[0]
         raise NotebookError(
             f"notebooks/{name}.ipynb failed in the cell `{cell}`: {error.ename}: {message}"
@@ -195,23 +221,6 @@ def execute(root: Path, name: str, parameters: dict[str, Any]) -> None:
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-    record = {
-        "notebook": f"notebooks/{name}.ipynb",
-        "sha256": sha256(source),
-        "parameters": told,
-        "started": started.isoformat(timespec="seconds"),
-        "duration_s": round(time.perf_counter() - clock, 1),
-        **environment(resolve_device("auto")),
-    }
-    write_atomically(results / f"{name}.ipynb", executed)
-    write_json(results / f"{name}.run.json", record)
-    stamp = {
-        "inputs": digest(root, name, parameters),
-        "output": sha256(results / f"{name}.ipynb"),
-        **record,
-    }
-    stamp_path(root, name).parent.mkdir(parents=True, exist_ok=True)
-    write_json(stamp_path(root, name), stamp)
 
 
 def run(root: Path, names: list[str], offered: dict[str, Any], force: bool = False) -> list[str]:
@@ -250,12 +259,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--force", action="store_true", help="run even what is up to date")
     chosen = parser.parse_args(arguments)
-    offered = {
-        "dataset": chosen.dataset,
-        "seed": chosen.seed,
-        **(QUICK if chosen.quick else {}),
-        "picture": PICTURE,
-    }
+    offered = {"dataset": chosen.dataset, "seed": chosen.seed, "picture": PICTURE}
+    if chosen.quick:
+        offered |= QUICK
     if chosen.data_root:
         offered["data_root"] = str(Path(chosen.data_root).resolve())
     try:

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cskt import CSKTConfig, CSKTError, demo, probes, training, widgets
-from cskt.data.augment import normalize
+from cskt import CSKTConfig, CSKTError, demo, relevance, training
 from cskt.data.images import resize
+from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
 from tests.tiny_runs import register_backbone, tiny_config, tiny_model, write_dataset
 
@@ -194,7 +194,7 @@ def test_a_map_shows_what_the_probe_gives_on_both_sides(shown, galleries):
     for name, gallery in galleries.items():
         pixels = torch.tensor(resize(card.hit.image(), (32, 16)))[None]
         direction = torch.from_numpy(gallery.encode(QUERY))[None]
-        expected = probes.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
+        expected = relevance.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
         panel, order = (
             shown.views[name].panel.value,
             [hit.id for hit in galleries[name].search(QUERY, 10)],
@@ -427,7 +427,7 @@ def run(tmp_path_factory):
 
 
 def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monkeypatch):
-    shown = widgets.run_demo(run, examples=3)
+    shown = demo.run_demo(run, examples=3)
     assert list(shown.galleries) == ["CSKT", "zero-shot"] and all(
         len(each) == 12 for each in shown.galleries.values()
     )
@@ -449,21 +449,6 @@ def test_the_demo_of_a_run_compares_it_with_the_model_before_training(run, monke
     assert ids(again) == ids(shown)
     for gallery in again.galleries.values():
         gallery.close()
-
-
-def test_what_a_reader_adds_never_gets_onto_the_books_page(run):
-    app = demo.run_demo(run, growing=True)
-    app.galleries["CSKT"].add(IMAGES)
-    page = demo.run_demo(run)
-    assert len(app.galleries["CSKT"]) == 12 + len(IMAGES) and len(page.galleries["CSKT"]) == 12
-    assert app.adder in app.widget.children[5].children
-    assert not any(page.adder in getattr(row, "children", ()) for row in page.widget.children)
-    page.galleries["CSKT"].add(IMAGES)  # by whatever way
-    again = demo.run_demo(run)
-    assert len(again.galleries["CSKT"]) == 12
-    for shown in (app, page, again):
-        for gallery in shown.galleries.values():
-            gallery.close()
 
 
 def test_the_demo_of_a_gallery(tmp_path):

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cskt
-from cskt import CSKTConfig, CSKTError, Gallery, widgets
-from cskt.data.augment import normalize
-from cskt.data.datasets import Split
+from cskt import CSKTConfig, CSKTError, Gallery, demo
+from cskt.data.benchmarks import Split
 from cskt.data.images import MAX_PIXELS, decode_image
+from cskt.data.pipeline import normalize
 from cskt.gallery import Hit
 from cskt.pictures import read_metadata
 
@@ -204,7 +204,7 @@ def test_a_folder_with_everything_in_it(tmp_path, model):
         (turned,) = gallery.search(Image.open(folder / "turned.jpg").rotate(270, expand=True), 1)
         assert Path(turned.source).name == "turned.jpg" and turned.score > 0.999
         assert turned.time == "2024-05-06T07:08:09" and turned.image().size == IMAGE_SIZE[::-1]
-        page = widgets.contact_sheet("<b>who</b>", gallery.search("coat", 9), ["a & b"])
+        page = demo.contact_sheet("<b>who</b>", gallery.search("coat", 9), ["a & b"])
         assert (
             "<img src=x" not in page
             and "<b>" not in page
@@ -591,7 +591,7 @@ def test_a_hit_without_its_files(tmp_path, gallery):
     (hit,) = gallery.search(pictures(12)[0], 1)
     hit.thumbnail.unlink()
     (gone,) = gallery.search(pictures(12)[0], 1)
-    assert gone.thumbnail is None and "data:image/jpeg" in widgets.hit_picture(gone)
+    assert gone.thumbnail is None and "data:image/jpeg" in demo.hit_picture(gone)
     with pytest.raises(CSKTError, match="gone"):
         Hit("0", 1.0, str(tmp_path / "none.png")).image()
 

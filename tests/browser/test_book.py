@@ -35,21 +35,6 @@ def test_mathematics_is_typeset(book, page):
     assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
 
 
-def test_the_query_browser_answers_on_the_static_page(book, page):
-    page.goto((book / "results/retrieval.html").as_uri(), wait_until="load")
-    chooser = page.locator("select").first
-    chooser.wait_for(timeout=20_000)
-    shown = page.locator(".cskt-hits:visible").first.inner_html()
-    chooser.select_option(index=3)
-    page.wait_for_function(
-        "old => [...document.querySelectorAll('.cskt-hits')]"
-        ".some(hits => hits.offsetParent && hits.innerHTML !== old)",
-        arg=shown,
-    )
-    assert page.locator(".cskt-hits:visible").first.inner_html() != shown
-    assert page.locator(".cskt-hits:visible img[alt]").count() >= 8
-
-
 def test_the_prompt_view_answers_on_the_static_page(book, page):
     page.goto((book / "results/prompts.html").as_uri(), wait_until="load")
     view = page.locator(".cskt-view")
