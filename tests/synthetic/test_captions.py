@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cskt.data.synthetic.canvas import PART
 from cskt.data.synthetic.captions import (
     LEXICON,
     WORDINGS,
@@ -18,9 +19,9 @@ from cskt.data.synthetic.captions import (
     with_article,
 )
 from cskt.data.synthetic.domains import DOMAINS
-from cskt.data.synthetic.figure import PART
 from cskt.data.synthetic.identities import sample_identity
-from cskt.data.synthetic.render import Scene, render
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import Scene
 
 VIEWS = ("front", "back", "left", "right")
 

@@ -15,7 +15,8 @@ from cskt.data.synthetic.captions import caption
 from cskt.data.synthetic.corpus import ILLUSTRATION, corpus_caption, corpus_item
 from cskt.data.synthetic.domains import DOMAINS, VIEWS
 from cskt.data.synthetic.identities import Identity, sample_identity
-from cskt.data.synthetic.render import Scene, render
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import Scene
 
 
 def benchmark_captions(shots: int, captions: int) -> list[str]:

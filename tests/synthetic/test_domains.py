@@ -12,7 +12,7 @@ from PIL import Image
 
 from cskt import CSKTError, load_dataset
 from cskt.data.synthetic import domains, label_map, synthetic_dataset
-from cskt.data.synthetic.figure import PART
+from cskt.data.synthetic.canvas import PART
 
 SMALL = (4, 2, 3)
 

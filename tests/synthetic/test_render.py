@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cskt.data.synthetic.canvas import PART, PARTS, Viewpoint
 from cskt.data.synthetic.domains import DOMAINS
-from cskt.data.synthetic.figure import PART, PARTS, Viewpoint
 from cskt.data.synthetic.identities import COLOURS, dyed, sample_identity
-from cskt.data.synthetic.render import HEIGHT, WIDTH, Scene, Style, render
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import HEIGHT, WIDTH, Scene, Style
 
 CLEAN = Style(
     light=(1.0, 1.0),

@@ -6,6 +6,11 @@ from __future__ import annotations
 from cskt.data.synthetic.canvas import Canvas, mirrored
 from cskt.data.synthetic.figure import Figure
 
+_STICK = (70, 70, 74)
+_FRAME = (60, 60, 66)
+_FRAME_OF_SUNGLASSES = (18, 18, 22)
+_LENS = (208, 222, 232)
+
 
 def draw_backpack(canvas: Canvas, figure: Figure) -> None:
     """The backpack as seen from the front, the side or the back."""
@@ -13,21 +18,29 @@ def draw_backpack(canvas: Canvas, figure: Figure) -> None:
         return
     if figure.front:
         for side in (-1, 1):
-            canvas.ellipse("bag", (side * figure.shoulder * 0.72, 0.72), (0.05, 0.10), 0.75)
+            x = side * figure.shoulder * 0.72
+            canvas.ellipse("bag", x=x, y=0.72, rx=0.05, ry=0.10, tone=0.75)
     elif figure.back:
-        _draw_sack(canvas, 0.0, 0.078)
-        canvas.trapezoid("bag", 0.0, (0.67, 0.078 * 0.7), (0.60, 0.078 * 0.7), 0.8)
+        half = 0.078
+        pocket = half * 0.7
+        _draw_sack(canvas, 0.0, half)
+        canvas.trapezoid("bag", top=(0.67, pocket), bottom=(0.60, pocket), tone=0.8)
     else:
-        x = -figure.facing * (figure.shoulder + 0.028)
+        facing = figure.facing
+        x = -facing * (figure.shoulder + 0.028)
         _draw_sack(canvas, x, 0.05)
-        strap = [(0.02 * figure.facing, 0.825), (0.03 * figure.facing, 0.70), (x, 0.62)]
+        strap = [
+            (0.02 * facing, 0.825),
+            (0.03 * facing, 0.70),
+            (x, 0.62),
+        ]
         canvas.limb("bag", strap, 0.018, 0.7)
 
 
 def _draw_sack(canvas: Canvas, x: float, half: float) -> None:
-    canvas.ellipse("bag", (x, 0.78), (half, 0.035))
-    canvas.trapezoid("bag", x, (0.78, half), (0.585, half * 1.08))
-    canvas.ellipse("bag", (x, 0.585), (half * 1.08, 0.02))
+    canvas.ellipse("bag", x=x, y=0.78, rx=half, ry=0.035)
+    canvas.trapezoid("bag", x=x, top=(0.78, half), bottom=(0.585, half * 1.08))
+    canvas.ellipse("bag", x=x, y=0.585, rx=half * 1.08, ry=0.02)
 
 
 def draw_straps(canvas: Canvas, figure: Figure) -> None:
@@ -35,7 +48,11 @@ def draw_straps(canvas: Canvas, figure: Figure) -> None:
     if figure.person.bag != "backpack":
         return
     shoulder = figure.shoulder
-    strap = [(shoulder * 0.55, 0.83), (shoulder * 0.62, 0.73), (shoulder * 0.9, 0.64)]
+    strap = [
+        (shoulder * 0.55, 0.83),
+        (shoulder * 0.62, 0.73),
+        (shoulder * 0.9, 0.64),
+    ]
     for joints in mirrored(strap):
         canvas.limb("bag", joints, (0.02, 0.02, 0.016), 0.85)
 
@@ -52,8 +69,8 @@ def draw_shoulder_bag(canvas: Canvas, figure: Figure) -> None:
         x = side * (figure.hip + 0.03)
         start = (-side * figure.shoulder * 0.6, 0.83)
     canvas.limb("bag", [start, (x, 0.56)], 0.016, 0.75)
-    canvas.trapezoid("bag", x, (0.57, 0.055), (0.465, 0.06))
-    canvas.trapezoid("bag", x, (0.57, 0.055), (0.535, 0.05), 0.82)
+    canvas.trapezoid("bag", x=x, top=(0.57, 0.055), bottom=(0.465, 0.06))
+    canvas.trapezoid("bag", x=x, top=(0.57, 0.055), bottom=(0.535, 0.05), tone=0.82)
 
 
 def draw_handbag(canvas: Canvas, figure: Figure) -> None:
@@ -65,8 +82,13 @@ def draw_handbag(canvas: Canvas, figure: Figure) -> None:
         x = -0.10 * figure.stride + 0.03 * figure.facing
     else:
         x = side * (figure.shoulder + 0.022)
-    canvas.limb("bag", [(x - 0.03, 0.40), (x, 0.475), (x + 0.03, 0.40)], 0.012, 0.7)
-    canvas.trapezoid("bag", x, (0.41, 0.045), (0.315, 0.058))
+    handle = [
+        (x - 0.03, 0.40),
+        (x, 0.475),
+        (x + 0.03, 0.40),
+    ]
+    canvas.limb("bag", handle, 0.012, 0.7)
+    canvas.trapezoid("bag", x=x, top=(0.41, 0.045), bottom=(0.315, 0.058))
 
 
 def draw_scarf(canvas: Canvas, figure: Figure) -> None:
@@ -74,9 +96,14 @@ def draw_scarf(canvas: Canvas, figure: Figure) -> None:
     if figure.person.scarf_colour == "none":
         return
     half = 0.052 if figure.facing else 0.062
-    canvas.ellipse("scarf", (0, 0.845), (half, 0.025))
+    canvas.ellipse("scarf", y=0.845, rx=half, ry=0.025)
     if figure.front:
-        end = [(0.005, 0.84), (0.045, 0.84), (0.05, 0.68), (0.015, 0.68)]
+        end = [
+            (0.005, 0.84),
+            (0.045, 0.84),
+            (0.05, 0.68),
+            (0.015, 0.68),
+        ]
         canvas.polygon("scarf", end, 0.9)
 
 
@@ -85,43 +112,49 @@ def draw_umbrella(canvas: Canvas, figure: Figure) -> None:
     if figure.person.umbrella_colour == "none":
         return
     hand = 0.10 * figure.facing if figure.facing else figure.shoulder
-    canvas.limb("umbrella", [(hand, 0.76), (hand * 0.6, 1.10)], 0.01, (70, 70, 74))
+    stick = [(hand, 0.76), (hand * 0.6, 1.10)]
+    canvas.limb("umbrella", stick, 0.01, _STICK)
     middle = hand * 0.5
-    canvas.dome("umbrella", (middle, 1.02), (0.24, 0.15))
+    canvas.dome("umbrella", x=middle, y=1.02, rx=0.24, ry=0.15)
     for side in (-1, 0, 1):
-        canvas.ellipse("umbrella", (middle + 0.16 * side, 1.02), (0.08, 0.02), 0.75)
+        x = middle + 0.16 * side
+        canvas.ellipse("umbrella", x=x, y=1.02, rx=0.08, ry=0.02, tone=0.75)
 
 
 def draw_eyewear(canvas: Canvas, figure: Figure) -> None:
     """Glasses with pale lenses, or sunglasses."""
-    kind, head = figure.person.eyewear, figure.head
+    kind = figure.person.eyewear
     if kind == "none" or figure.back:
         return
-    frame = (18, 18, 22) if kind == "sunglasses" else (60, 60, 66)
+    head = figure.head
+    size = head.scale
+    frame = _FRAME_OF_SUNGLASSES if kind == "sunglasses" else _FRAME
     apart = 0.62 if figure.facing else 0.45
-    lenses = [(side * head.rx * apart, head.y) for side in figure.sides]
-    for centre in lenses:
-        canvas.ellipse("eyewear", centre, (0.020 * head.scale, 0.014 * head.scale), frame)
+    lenses = [side * head.rx * apart for side in figure.sides]
+    for x in lenses:
+        canvas.ellipse("eyewear", x=x, y=head.y, rx=0.020 * size, ry=0.014 * size, tone=frame)
     if kind == "glasses":
-        pale = (208, 222, 232)
-        for centre in lenses:
-            canvas.ellipse("eyewear", centre, (0.013 * head.scale, 0.008 * head.scale), pale)
-    bridge = [(-head.rx * 0.9, head.y + 0.002), (head.rx * 0.9, head.y + 0.002)]
-    canvas.limb("eyewear", bridge, 0.005, frame)
+        for x in lenses:
+            canvas.ellipse("eyewear", x=x, y=head.y, rx=0.013 * size, ry=0.008 * size, tone=_LENS)
+    y = head.y + 0.002
+    half = head.rx * 0.9
+    canvas.limb("eyewear", [(-half, y), (half, y)], 0.005, frame)
 
 
 def draw_headwear(canvas: Canvas, figure: Figure) -> None:
     """A cap, a beanie or a hat."""
-    kind, head = figure.person.headwear, figure.head
+    kind = figure.person.headwear
     if kind == "none":
         return
-    rx = head.rx
+    head = figure.head
     rim = head.y + head.ry * 0.30
-    canvas.dome("headwear", (0, rim), (rx * 1.16, head.ry * 0.86))
+    canvas.dome("headwear", y=rim, rx=head.rx * 1.16, ry=head.ry * 0.86)
     if kind == "beanie":
-        canvas.limb("headwear", [(-rx * 1.05, rim), (rx * 1.05, rim)], 0.026, 0.8)
+        half = head.rx * 1.05
+        canvas.limb("headwear", [(-half, rim), (half, rim)], 0.026, 0.8)
     if kind == "hat":
-        canvas.ellipse("headwear", (0, head.y + head.ry * 0.32), (rx * 2.0, 0.014), 0.85)
+        brim = head.y + head.ry * 0.32
+        canvas.ellipse("headwear", y=brim, rx=head.rx * 2.0, ry=0.014, tone=0.85)
     if kind == "cap":
         _draw_peak(canvas, figure)
 
@@ -131,6 +164,7 @@ def _draw_peak(canvas: Canvas, figure: Figure) -> None:
     rx = figure.head.rx
     y = figure.head.y + figure.head.ry * 0.34
     if figure.front:
-        canvas.ellipse("headwear", (0, y), (rx, 0.014), 0.75)
+        canvas.ellipse("headwear", y=y, rx=rx, ry=0.014, tone=0.75)
     if figure.facing:
-        canvas.ellipse("headwear", (figure.facing * rx * 1.2, y), (rx * 0.8, 0.010), 0.75)
+        x = figure.facing * rx * 1.2
+        canvas.ellipse("headwear", x=x, y=y, rx=rx * 0.8, ry=0.010, tone=0.75)

@@ -68,11 +68,14 @@ class Viewpoint:
         """The pixel of a point in figure units."""
         seen_x = x * (1 + self.pitch * (y - 0.5))
         seen_y = y - self.pitch * y * (1 - y)
-        angle = math.radians(self.roll)
         up = seen_y - 0.5
-        turned_x = seen_x * math.cos(angle) + up * math.sin(angle)
-        turned_y = up * math.cos(angle) - seen_x * math.sin(angle) + 0.5
-        return self.centre + turned_x * self.height, self.base - turned_y * self.height
+        cosine = math.cos(math.radians(self.roll))
+        sine = math.sin(math.radians(self.roll))
+        turned_x = seen_x * cosine + up * sine
+        turned_y = up * cosine - seen_x * sine + 0.5
+        pixel_x = self.centre + turned_x * self.height
+        pixel_y = self.base - turned_y * self.height
+        return pixel_x, pixel_y
 
 
 class Canvas:
@@ -99,9 +102,15 @@ class Canvas:
         self._label_pen.polygon(pixels, fill=PART[part])
 
     def trapezoid(
-        self, part: str, x: float, top: Edge, bottom: Edge, tone: Tone = 1.0
+        self,
+        part: str,
+        *,
+        x: float = 0.0,
+        top: Edge,
+        bottom: Edge,
+        tone: Tone = 1.0,
     ) -> None:
-        """Around ``x``, between two horizontal edges."""
+        """Around ``x``, between two horizontal edges: each its height and half its width."""
         top_y, top_half = top
         bottom_y, bottom_half = bottom
         corners = [
@@ -112,21 +121,40 @@ class Canvas:
         ]
         self.polygon(part, corners, tone)
 
-    def ellipse(self, part: str, centre: Point, radii: Point, tone: Tone = 1.0) -> None:
-        """Upright in the picture, whatever the camera's tilt; ``radii`` across and up."""
-        self._slice(part, centre, radii, tone, start=0)
-
-    def dome(self, part: str, centre: Point, radii: Point, tone: Tone = 1.0) -> None:
-        """The upper half of an ellipse."""
-        self._slice(part, centre, radii, tone, start=180)
-
-    def _slice(self, part: str, centre: Point, radii: Point, tone: Tone, start: int) -> None:
-        middle_x, middle_y = self.viewpoint.place(*centre)
-        wide = radii[0] * self.viewpoint.height
-        tall = radii[1] * self.viewpoint.height
-        box = [(middle_x - wide, middle_y - tall), (middle_x + wide, middle_y + tall)]
+    def ellipse(
+        self,
+        part: str,
+        *,
+        x: float = 0.0,
+        y: float,
+        rx: float,
+        ry: float,
+        tone: Tone = 1.0,
+        start: int = 0,
+    ) -> None:
+        """Around (x, y), upright in the picture whatever the camera's tilt; ``start`` 180 paints
+        the upper half."""
+        middle_x, middle_y = self.viewpoint.place(x, y)
+        wide = rx * self.viewpoint.height
+        tall = ry * self.viewpoint.height
+        top_left = (middle_x - wide, middle_y - tall)
+        bottom_right = (middle_x + wide, middle_y + tall)
+        box = [top_left, bottom_right]
         self._colour_pen.pieslice(box, start, 360, fill=self._toned(part, tone))
         self._label_pen.pieslice(box, start, 360, fill=PART[part])
+
+    def dome(
+        self,
+        part: str,
+        *,
+        x: float = 0.0,
+        y: float,
+        rx: float,
+        ry: float,
+        tone: Tone = 1.0,
+    ) -> None:
+        """The upper half of an ellipse."""
+        self.ellipse(part, x=x, y=y, rx=rx, ry=ry, tone=tone, start=180)
 
     def limb(
         self, part: str, joints: Points, widths: float | tuple[float, ...], tone: Tone = 1.0
@@ -142,7 +170,8 @@ class Canvas:
         self._joint(part, joints[0], widths[0], tone)
 
     def _joint(self, part: str, point: Point, width: float, tone: Tone) -> None:
-        self.ellipse(part, point, (width / 2, width / 2), tone)
+        x, y = point
+        self.ellipse(part, x=x, y=y, rx=width / 2, ry=width / 2, tone=tone)
 
     def _toned(self, part: str, tone: Tone) -> Colour:
         if isinstance(tone, tuple):

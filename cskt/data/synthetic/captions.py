@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .figure import PART
-from .identities import Identity
+from cskt.data.synthetic.canvas import PART
+from cskt.data.synthetic.identities import Identity
 
 # Four words for each key: those of the wordings A, B and C, and one more; a word that stands twice
 # is drawn more often.

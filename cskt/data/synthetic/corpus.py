@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .captions import PRONOUNS, WORDINGS, Phrases, join, visible_attributes
-from .figure import PART
-from .identities import Identity, sample_identity
-from .render import Scene, Style, render
+from cskt.data.synthetic.canvas import PART
+from cskt.data.synthetic.captions import PRONOUNS, WORDINGS, Phrases, join, visible_attributes
+from cskt.data.synthetic.identities import Identity, sample_identity
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import Scene, Style
 
 CHUNK = 2000
 _SEED = 1_000_003

@@ -22,11 +22,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from cskt.config import cache_dir
+from cskt.data.synthetic.captions import caption, visible_attributes
+from cskt.data.synthetic.identities import Identity, sample_identity
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import Scene, Style
 from cskt.errors import CSKTError
-
-from .captions import caption, visible_attributes
-from .identities import Identity, sample_identity
-from .render import Scene, Style, render
 
 # raise it when the renderer, the grammar or a domain changes; recipe.json and every run name it
 VERSION = 2

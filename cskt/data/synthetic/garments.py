@@ -34,6 +34,9 @@ CUTS = {
     "vest": Cut(hem=0.50, flare=1.0, sleeves="none"),
     "dress": Cut(hem=0.29, flare=1.6, sleeves="short"),
 }
+_TROUSER_WIDTHS = {"trousers": 0.086, "jeans": 0.076, "leggings": 0.062}
+_SOLE = (238, 238, 236)
+_SOLE_OF_WHITE = (150, 150, 155)
 
 
 def draw_upper(canvas: Canvas, figure: Figure) -> None:
@@ -51,11 +54,12 @@ def draw_upper(canvas: Canvas, figure: Figure) -> None:
         if figure.person.pattern == "logo":
             _draw_logo(canvas, figure)
     if figure.back and kind in ("shirt", "coat", "dress"):
-        canvas.trapezoid("upper", 0, (0.845, 0.03), (0.825, 0.035), 0.8)  # the collar
+        _draw_collar_from_the_back(canvas)
 
 
 def _draw_trunk(canvas: Canvas, figure: Figure, cut: Cut) -> None:
-    shoulder, hip = figure.shoulder, figure.hip
+    shoulder = figure.shoulder
+    hip = figure.hip
     half = [
         (shoulder * 0.5, 0.835),
         (shoulder, 0.80),
@@ -69,31 +73,45 @@ def _draw_trunk(canvas: Canvas, figure: Figure, cut: Cut) -> None:
 
 def _draw_open_front(canvas: Canvas, hem: float) -> None:
     """What a jacket or a coat shows of the garment under it, between its lapels."""
-    canvas.trapezoid("inner", 0, (0.83, 0.034), (max(hem, 0.47), 0.034 * 0.8))
-    lapel = [(0.034, 0.835), (0.034 + 0.028, 0.80), (0.034, 0.70)]
+    waist = max(hem, 0.47)
+    canvas.trapezoid("inner", top=(0.83, 0.034), bottom=(waist, 0.034 * 0.8))
+    lapel = [
+        (0.034, 0.835),
+        (0.034 + 0.028, 0.80),
+        (0.034, 0.70),
+    ]
     for outline in mirrored(lapel):
         canvas.polygon("upper", outline, 0.8)
 
 
 def _draw_hood_or_pocket(canvas: Canvas, figure: Figure) -> None:
     if figure.front:
-        canvas.trapezoid("upper", 0, (0.56, 0.045), (0.49, 0.062), 0.84)
+        canvas.trapezoid("upper", top=(0.56, 0.045), bottom=(0.49, 0.062), tone=0.84)
     else:
-        canvas.ellipse("upper", (-0.03 * figure.facing, 0.825), (0.062, 0.036), 0.82)
+        x = -0.03 * figure.facing
+        canvas.ellipse("upper", x=x, y=0.825, rx=0.062, ry=0.036, tone=0.82)
 
 
 def _draw_buttons_and_collar(canvas: Canvas, hem: float) -> None:
-    canvas.trapezoid("upper", 0, (0.83, 0.004), (hem, 0.004), 0.7)
-    tip = [(0.0, 0.80), (0.04, 0.845), (0.045, 0.81)]
+    canvas.trapezoid("upper", top=(0.83, 0.004), bottom=(hem, 0.004), tone=0.7)
+    tip = [
+        (0.0, 0.80),
+        (0.04, 0.845),
+        (0.045, 0.81),
+    ]
     for outline in mirrored(tip):
         canvas.polygon("upper", outline, 1.18)
+
+
+def _draw_collar_from_the_back(canvas: Canvas) -> None:
+    canvas.trapezoid("upper", top=(0.845, 0.03), bottom=(0.825, 0.035), tone=0.8)
 
 
 def _draw_logo(canvas: Canvas, figure: Figure) -> None:
     """A ring on the chest, in the second colour."""
     colour = figure.cloth_colours[figure.person.pattern_colour]
-    canvas.ellipse("upper", (0, 0.70), (0.042, 0.042), colour)
-    canvas.ellipse("upper", (0, 0.70), (0.02, 0.02))
+    canvas.ellipse("upper", y=0.70, rx=0.042, ry=0.042, tone=colour)
+    canvas.ellipse("upper", y=0.70, rx=0.02, ry=0.02)
 
 
 def draw_sleeve(canvas: Canvas, figure: Figure, side: int) -> None:
@@ -102,13 +120,17 @@ def draw_sleeve(canvas: Canvas, figure: Figure, side: int) -> None:
     if sleeves == "none":
         return
     start, elbow, wrist = figure.arm(side)
+    elbow_x, elbow_y = elbow
     if sleeves == "short":
-        end = (0.45 * start[0] + 0.55 * elbow[0], 0.45 * start[1] + 0.55 * elbow[1])
-        joints = [start, end]
+        start_x, start_y = start
+        end_x = 0.45 * start_x + 0.55 * elbow_x
+        end_y = 0.45 * start_y + 0.55 * elbow_y
+        joints = [start, (end_x, end_y)]
     else:
-        above_the_hand = -0.02 if figure.lifts(side) else 0.02
-        cuff = (wrist[0] * 0.94 + elbow[0] * 0.06, wrist[1] + above_the_hand)
-        joints = [start, elbow, cuff]
+        wrist_x, wrist_y = wrist
+        cuff_x = wrist_x * 0.94 + elbow_x * 0.06
+        cuff_y = wrist_y - 0.02 if figure.lifts(side) else wrist_y + 0.02
+        joints = [start, elbow, (cuff_x, cuff_y)]
     canvas.limb("upper", joints, SLEEVES[sleeves], 0.9)
 
 
@@ -119,22 +141,26 @@ def draw_trouser_leg(canvas: Canvas, figure: Figure, leg: Points, tone: float) -
         return
     hip, knee, ankle = leg
     if kind == "shorts":
-        canvas.limb("lower", [hip, (knee[0] * 0.95, 0.30)], (0.095, 0.092), tone)
+        knee_x, _ = knee
+        above_knee = (knee_x * 0.95, 0.30)
+        canvas.limb("lower", [hip, above_knee], (0.095, 0.092), tone)
         return
-    width = {"leggings": 0.062, "jeans": 0.076}.get(kind, 0.086)
+    width = _TROUSER_WIDTHS[kind]
     if figure.person.build == "heavy":
         width *= 1.12
-    hem = (ankle[0], ankle[1] + 0.012)
-    canvas.limb("lower", [hip, knee, hem], (width * 1.1, width * 0.88, width * 0.62), tone)
+    widths = (width * 1.1, width * 0.88, width * 0.62)
+    ankle_x, ankle_y = ankle
+    hem = (ankle_x, ankle_y + 0.012)
+    canvas.limb("lower", [hip, knee, hem], widths, tone)
 
 
 def draw_waist(canvas: Canvas, figure: Figure) -> None:
     """The skirt, or the upper end of trousers."""
     hip = figure.hip
     if figure.person.lower == "skirt":
-        canvas.trapezoid("lower", 0, (0.53, hip), (0.30, hip * 1.45))
+        canvas.trapezoid("lower", top=(0.53, hip), bottom=(0.30, hip * 1.45))
     elif figure.person.lower != "none":
-        canvas.trapezoid("lower", 0, (0.54, hip), (0.46, hip * 0.98))
+        canvas.trapezoid("lower", top=(0.54, hip), bottom=(0.46, hip * 0.98))
 
 
 def draw_shoe(canvas: Canvas, figure: Figure, ankle: Point, tone: float) -> None:
@@ -142,15 +168,16 @@ def draw_shoe(canvas: Canvas, figure: Figure, ankle: Point, tone: float) -> None
     x, y = ankle
     kind = figure.person.shoes
     toe = 0.05 * figure.facing
-    reach = 0.034 if figure.facing else 0.03
     middle = x + toe * 0.5
+    reach = 0.034 if figure.facing else 0.03
     if kind == "boots":
-        canvas.limb("shoes", [(x, y + 0.075), (x, y)], (0.056, 0.05), tone)
-    canvas.ellipse("shoes", (middle, y - 0.022), (reach + abs(toe) * 0.4, 0.022), tone)
+        shaft = [(x, y + 0.075), (x, y)]
+        canvas.limb("shoes", shaft, (0.056, 0.05), tone)
+    length = reach + abs(toe) * 0.4
+    canvas.ellipse("shoes", x=middle, y=y - 0.022, rx=length, ry=0.022, tone=tone)
     if kind == "sneakers":
+        sole = [(middle - reach, y - 0.038), (middle + reach, y - 0.038)]
         white = figure.person.shoe_colour == "white"
-        sole = (150, 150, 155) if white else (238, 238, 236)
-        ends = [(middle - reach, y - 0.038), (middle + reach, y - 0.038)]
-        canvas.limb("shoes", ends, 0.01, sole)
+        canvas.limb("shoes", sole, 0.01, _SOLE_OF_WHITE if white else _SOLE)
     if kind == "sandals":
-        canvas.ellipse("skin", (middle, y - 0.012), (reach * 0.6, 0.008), tone)
+        canvas.ellipse("skin", x=middle, y=y - 0.012, rx=reach * 0.6, ry=0.008, tone=tone)

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.synthetic.canvas import PART
+from cskt.data.synthetic.captions import LEXICON
+from cskt.data.synthetic.domains import label_map
+from cskt.data.synthetic.identities import COLOURS
 from cskt.errors import CSKTError
-
-from .captions import LEXICON
-from .domains import label_map
-from .figure import PART
-from .identities import COLOURS
 
 _HAIR = ("hair", "ponytail")
 _DESCRIBING = {

@@ -8,7 +8,15 @@ from PIL import Image, ImageFilter
 from cskt.data.synthetic.canvas import PART
 from cskt.data.synthetic.style import Style
 
-_CLOTH = ("upper", "inner", "lower", "bag", "scarf", "headwear", "umbrella")
+_CLOTH = [
+    PART["upper"],
+    PART["inner"],
+    PART["lower"],
+    PART["bag"],
+    PART["scarf"],
+    PART["headwear"],
+    PART["umbrella"],
+]
 
 
 def photograph(
@@ -16,10 +24,12 @@ def photograph(
 ) -> np.ndarray:
     """Painted ``pixels`` (H, W, 3) float32 with part ``labels`` (H, W) as a camera sees them, (H,
     W, 3) uint8."""
-    pixels = pixels * _light_on_person(labels, style, rng)[..., None]
-    tint = np.array(style.tints[camera % len(style.tints)], dtype=np.float32) / 255
+    gain = _light_on_person(labels, style, rng)
+    pixels = pixels * gain[..., None]
+    tint = style.tints[camera % len(style.tints)]
+    white = np.array(tint, dtype=np.float32) / 255
     brightness = rng.uniform(*style.light)
-    pixels = pixels * (brightness * tint)
+    pixels = pixels * (brightness * white)
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + style.saturation * (pixels - grey)
     pixels = 118 + style.contrast * (pixels - 118)
@@ -28,12 +38,17 @@ def photograph(
         pixels = _blurred(pixels, radius)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32)
     pixels = pixels + style.noise * noise
+    return _to_bytes(pixels)
+
+
+def _to_bytes(pixels: np.ndarray) -> np.ndarray:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def _blurred(pixels: np.ndarray, radius: float) -> np.ndarray:
-    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32)
+    image = Image.fromarray(_to_bytes(pixels))
+    blurred = image.filter(ImageFilter.GaussianBlur(radius))
+    return np.asarray(blurred, dtype=np.float32)
 
 
 def _light_on_person(labels: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
@@ -43,30 +58,35 @@ def _light_on_person(labels: np.ndarray, style: Style, rng: np.random.Generator)
     person = labels != 0
     gain = np.ones(labels.shape, dtype=np.float32)
     strength = 0.14 * rng.uniform(-1, 1)
-    side_light = strength * np.linspace(-1, 1, width, dtype=np.float32)
-    gain[person] *= 1 + np.broadcast_to(side_light, labels.shape)[person]
+    across = np.linspace(-1, 1, width, dtype=np.float32)
+    side_light = np.broadcast_to(strength * across, labels.shape)
+    gain[person] *= 1 + side_light[person]
     if style.volume:
         shade = style.volume * (1 - _roundness(person, height))
         gain[person] *= 1 - shade[person]
-    cloth = np.isin(labels, [PART[name] for name in _CLOTH])
+    cloth = np.isin(labels, _CLOTH)
     folds = style.folds * _folds(rng, height, width)
     gain[cloth] *= 1 + folds[cloth]
-    gain[_edges(labels) & person] *= 1 - style.outline
+    outline = _edges(labels) & person
+    gain[outline] *= 1 - style.outline
     return gain
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:
     """``(H, W)`` bool: where the part is another one than a pixel higher or to the left."""
     edge = np.zeros(labels.shape, dtype=bool)
-    edge[1:] |= labels[1:] != labels[:-1]
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    differs_from_above = labels[1:] != labels[:-1]
+    differs_from_left = labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= differs_from_above
+    edge[:, 1:] |= differs_from_left
     return edge
 
 
 def _roundness(person: np.ndarray, height: int) -> np.ndarray:
     """``(H, W)`` in [0, 1]: 1 well inside the person, less towards the outline, as on a rounded
     body."""
-    mask = Image.fromarray(person.astype(np.uint8) * 255)
+    silhouette = person.astype(np.uint8) * 255
+    mask = Image.fromarray(silhouette)
     blurred = mask.filter(ImageFilter.BoxBlur(height / 42))
     soft = np.asarray(blurred, dtype=np.float32) / 255
     return np.clip(2 * soft - 1, 0, 1)
@@ -74,5 +94,6 @@ def _roundness(person: np.ndarray, height: int) -> np.ndarray:
 
 def _folds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Smooth streaks, ``(H, W)`` in about [-1, 1]: cloth under light."""
-    coarse = Image.fromarray(rng.normal(0, 1, (12, 14)).astype(np.float32))
-    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    coarse = rng.normal(0, 1, (12, 14)).astype(np.float32)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(smooth)

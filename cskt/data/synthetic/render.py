@@ -51,8 +51,10 @@ def render(person: Identity, scene: Scene, style: Style) -> tuple[np.ndarray, np
         second = cloth_colours[person.pattern_colour]
         picture = _with_pattern(picture, labels, person.pattern, second, period, phase)
     pixels = np.asarray(picture.reduce(scale), dtype=np.float32)
-    labels = labels[scale // 2 :: scale, scale // 2 :: scale].copy()
-    return photograph(pixels, labels, style, scene.camera, rng), labels
+    middle = scale // 2
+    labels = labels[middle::scale, middle::scale].copy()
+    image = photograph(pixels, labels, style, scene.camera, rng)
+    return image, labels
 
 
 def _viewpoint(
@@ -64,9 +66,12 @@ def _viewpoint(
     pitch = rng.uniform(*style.pitch)
     roll = style.roll * rng.uniform(-1, 1)
     # a person farther away stands higher in the picture
-    margin = 0.03 + 0.4 * max(0.0, 0.85 - body / height)
-    base = height * (1 - margin + style.crop * rng.uniform(-0.6, 1.6))
-    centre = width * (0.5 + style.drift * rng.uniform(-1, 1))
+    missing = max(0.0, 0.85 - body / height)
+    margin = 0.03 + 0.4 * missing
+    sunk = style.crop * rng.uniform(-0.6, 1.6)
+    base = height * (1 - margin + sunk)
+    aside = style.drift * rng.uniform(-1, 1)
+    centre = width * (0.5 + aside)
     return Viewpoint(centre, base, body, pitch, roll)
 
 
@@ -77,9 +82,12 @@ def _with_shadow(backdrop: Image.Image, viewpoint: Viewpoint) -> Image.Image:
     y = feet_y / 4
     wide = 0.05 * viewpoint.height
     tall = 0.0065 * viewpoint.height
-    mask = Image.new("L", (backdrop.width // 4, backdrop.height // 4), 0)
-    ImageDraw.Draw(mask).ellipse([x - wide, y - tall, x + wide, y + tall], fill=130)
-    mask = mask.filter(ImageFilter.GaussianBlur(0.003 * viewpoint.height))
+    small = (backdrop.width // 4, backdrop.height // 4)
+    mask = Image.new("L", small, 0)
+    pen = ImageDraw.Draw(mask)
+    pen.ellipse([x - wide, y - tall, x + wide, y + tall], fill=130)
+    softness = 0.003 * viewpoint.height
+    mask = mask.filter(ImageFilter.GaussianBlur(softness))
     mask = mask.resize(backdrop.size, Image.Resampling.BILINEAR)
     dark = Image.new("RGB", backdrop.size, (38, 38, 42))
     return Image.composite(dark, backdrop, mask)
@@ -106,10 +114,12 @@ def _with_pattern(
     else:
         pixels[garment & rows & columns] = colour
         mixed = garment & (rows ^ columns)
-        pixels[mixed] = (pixels[mixed].astype(np.uint16) + colour) // 2
+        total = pixels[mixed].astype(np.uint16) + colour
+        pixels[mixed] = total // 2
     return Image.fromarray(pixels)
 
 
 def _stripes(size: int, period: float, phase: float) -> np.ndarray:
     """Which of ``size`` pixels in a line a stripe covers."""
-    return (np.arange(size) / period + phase) % 1.0 < 0.42
+    position = np.arange(size) / period + phase
+    return position % 1.0 < 0.42

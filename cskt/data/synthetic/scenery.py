@@ -29,10 +29,14 @@ _CARS: tuple[Colour, ...] = (
     (70, 74, 80),
     (196, 170, 92),
 )
+_BARK = (104, 84, 66)
+_CAR_WINDOW = (116, 136, 150)
+_TYRE = (40, 40, 44)
 
 
 def _pick(colours: Sequence[Colour], rng: np.random.Generator) -> Colour:
-    return colours[int(rng.integers(len(colours)))]
+    index = int(rng.integers(len(colours)))
+    return colours[index]
 
 
 def plain_page(rng: np.random.Generator, height: int, width: int) -> Image.Image:
@@ -40,7 +44,8 @@ def plain_page(rng: np.random.Generator, height: int, width: int) -> Image.Image
     top = pale_colour(rng)
     bottom = pale_colour(rng)
     ramp = np.linspace(0, 1, height)[:, None, None]
-    page = np.broadcast_to(top * (1 - ramp) + bottom * ramp, (height, width, 3))
+    rows = top * (1 - ramp) + bottom * ramp
+    page = np.broadcast_to(rows, (height, width, 3))
     return Image.fromarray(page.astype(np.uint8))
 
 
@@ -57,18 +62,17 @@ def street(camera: int, rng: np.random.Generator, height: int, width: int) -> Im
     return blurred.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _street_in_focus(
-    camera: int, rng: np.random.Generator, height: int, width: int
-) -> Image.Image:
+def _street_in_focus(camera: int, rng: np.random.Generator, height: int, width: int) -> Image.Image:
     place = np.random.default_rng((_PLACES, camera))
     wall = _pick(_WALLS, place) + place.normal(0, 8, 3)
     ground = _pick(_GROUNDS, place) + place.normal(0, 8, 3)
-    horizon = height * (place.uniform(0.45, 0.66) + rng.uniform(-0.05, 0.05))
+    share = place.uniform(0.45, 0.66) + rng.uniform(-0.05, 0.05)
+    horizon = height * share
     shift = width * rng.uniform(-0.5, 0.5)
     image = Image.new("RGB", (width, height), to_colour(wall))
     pen = ImageDraw.Draw(image)
     _draw_windows(pen, wall, place, shift, horizon, width)
-    pen.rectangle([0, horizon * 0.96, width, horizon], fill=to_colour(wall * 0.72))
+    _draw_plinth(pen, wall, horizon, width)
     kerb = _draw_pavement(pen, ground, place, horizon, height, width)
     _draw_slabs(pen, ground, shift, kerb, height, width)
     if rng.random() < 0.45:
@@ -92,13 +96,20 @@ def _draw_windows(
     wide = step * place.uniform(0.45, 0.7)
     storey = horizon * place.uniform(0.3, 0.42)
     frame = to_colour(wall * 0.82)
+    thickness = max(1, width // 60)
     for row in range(3):
         top = row * storey + 0.06 * horizon
+        bottom = top + 0.62 * storey
         for column in range(-3, 7):
             left = shift + column * step
             tone = to_colour(glass * place.uniform(0.85, 1.15))
-            box = [left, top, left + wide, top + 0.62 * storey]
-            pen.rectangle(box, fill=tone, outline=frame, width=max(1, width // 60))
+            box = [left, top, left + wide, bottom]
+            pen.rectangle(box, fill=tone, outline=frame, width=thickness)
+
+
+def _draw_plinth(pen: ImageDraw.ImageDraw, wall: np.ndarray, horizon: float, width: int) -> None:
+    box = [0, horizon * 0.96, width, horizon]
+    pen.rectangle(box, fill=to_colour(wall * 0.72))
 
 
 def _draw_pavement(
@@ -130,10 +141,11 @@ def _draw_slabs(
     """The pavement's joints, towards a vanishing point."""
     middle = width / 2 + shift * 0.3
     tone = to_colour(ground * 0.86)
+    thickness = max(1, height // 200)
     for slant in np.linspace(-1.6, 1.6, 7):
         far = (middle + slant * width * 0.3, kerb)
         near = (middle + slant * width * 1.2, height)
-        pen.line([far, near], fill=tone, width=max(1, height // 200))
+        pen.line([far, near], fill=tone, width=thickness)
 
 
 def _draw_tree(
@@ -143,13 +155,15 @@ def _draw_tree(
     middle = width * rng.uniform(-0.05, 1.05)
     leaf = np.array(_pick(_LEAVES, rng))
     half = 0.025 * width
-    pen.rectangle([middle - half, 0.2 * height, middle + half, kerb], fill=(104, 84, 66))
+    trunk = [middle - half, 0.2 * height, middle + half, kerb]
+    pen.rectangle(trunk, fill=_BARK)
     for _ in range(7):
         x = middle + rng.uniform(-0.2, 0.2) * width
         y = rng.uniform(0.0, 0.3) * height
         radius = rng.uniform(0.1, 0.2) * width
         tone = to_colour(leaf * rng.uniform(0.85, 1.15))
-        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=tone)
+        box = [x - radius, y - radius, x + radius, y + radius]
+        pen.ellipse(box, fill=tone)
 
 
 def _draw_parked_car(
@@ -158,22 +172,25 @@ def _draw_parked_car(
     """Body, cabin and two wheels, seen from the side at the kerb."""
     rear = width * rng.uniform(-0.6, 0.9)
     paint = _pick(_CARS, rng)
-    long, tall = 0.8 * width, 0.085 * height
-    bonnet, roof = kerb - tall, kerb - 1.8 * tall
+    long = 0.8 * width
+    tall = 0.085 * height
+    bonnet = kerb - tall
+    roof = kerb - 1.8 * tall
     cabin = [
         (rear + 0.2 * long, bonnet),
         (rear + 0.32 * long, roof),
         (rear + 0.68 * long, roof),
         (rear + 0.82 * long, bonnet),
     ]
-    pen.polygon(cabin, fill=(116, 136, 150))
+    pen.polygon(cabin, fill=_CAR_WINDOW)
     body = [rear, kerb - 1.1 * tall, rear + long, kerb - 0.1 * tall]
     pen.rounded_rectangle(body, tall * 0.4, fill=paint)
     radius = 0.35 * tall
     top = kerb - 0.55 * tall
     for share in (0.2, 0.8):
         axle = rear + share * long
-        pen.ellipse([axle - radius, top, axle + radius, top + 2 * radius], fill=(40, 40, 44))
+        wheel = [axle - radius, top, axle + radius, top + 2 * radius]
+        pen.ellipse(wheel, fill=_TYRE)
 
 
 def draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -187,14 +204,15 @@ def draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
         top = _draw_bank(canvas, rng, _pick(_LEAVES, rng))
         for x in np.linspace(-0.5, 0.5, 12):
             tone = float(rng.uniform(0.85, 1.15))
-            canvas.ellipse("occluder", (float(x), top), (0.06, 0.04), tone)
+            canvas.ellipse("occluder", x=float(x), y=top, rx=0.06, ry=0.04, tone=tone)
 
 
 def _draw_pole(canvas: Canvas, rng: np.random.Generator) -> None:
     grey = rng.uniform(90, 160)
-    canvas.palette["occluder"] = to_colour(grey + rng.normal(0, 8, 3))
+    colour = grey + rng.normal(0, 8, 3)
+    canvas.palette["occluder"] = to_colour(colour)
     x = float(rng.uniform(-0.16, 0.16))
-    canvas.trapezoid("occluder", x, (1.6, 0.022), (-0.5, 0.022))
+    canvas.trapezoid("occluder", x=x, top=(1.6, 0.022), bottom=(-0.5, 0.022))
 
 
 def _draw_bank(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> float:
@@ -202,6 +220,11 @@ def _draw_bank(canvas: Canvas, rng: np.random.Generator, colour: Colour) -> floa
     canvas.palette["occluder"] = colour
     top = float(rng.uniform(0.14, 0.36))
     tilt = float(rng.uniform(-0.06, 0.06))
-    outline = [(-0.9, top - tilt), (0.9, top + tilt), (0.9, -0.5), (-0.9, -0.5)]
+    outline = [
+        (-0.9, top - tilt),
+        (0.9, top + tilt),
+        (0.9, -0.5),
+        (-0.9, -0.5),
+    ]
     canvas.polygon("occluder", outline)
     return top
