@@ -115,7 +115,7 @@ def draw_umbrella(canvas: Canvas, figure: Figure) -> None:
     stick = [(hand, 0.76), (hand * 0.6, 1.10)]
     canvas.limb("umbrella", stick, 0.01, _STICK)
     middle = hand * 0.5
-    canvas.dome("umbrella", x=middle, y=1.02, rx=0.24, ry=0.15)
+    canvas.ellipse("umbrella", x=middle, y=1.02, rx=0.24, ry=0.15, upper_half=True)
     for side in (-1, 0, 1):
         x = middle + 0.16 * side
         canvas.ellipse("umbrella", x=x, y=1.02, rx=0.08, ry=0.02, tone=0.75)
@@ -148,7 +148,7 @@ def draw_headwear(canvas: Canvas, figure: Figure) -> None:
         return
     head = figure.head
     rim = head.y + head.ry * 0.30
-    canvas.dome("headwear", y=rim, rx=head.rx * 1.16, ry=head.ry * 0.86)
+    canvas.ellipse("headwear", y=rim, rx=head.rx * 1.16, ry=head.ry * 0.86, upper_half=True)
     if kind == "beanie":
         half = head.rx * 1.05
         canvas.limb("headwear", [(-half, rim), (half, rim)], 0.026, 0.8)

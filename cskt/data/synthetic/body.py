@@ -124,7 +124,7 @@ def _draw_hair_from_the_front(canvas: Canvas, figure: Figure) -> None:
     y = figure.head.y
     rx = figure.head.rx
     ry = figure.head.ry
-    canvas.dome("hair", y=y + 0.008, rx=rx * 1.12, ry=ry * 1.05)
+    canvas.ellipse("hair", y=y + 0.008, rx=rx * 1.12, ry=ry * 1.05, upper_half=True)
     canvas.ellipse(  # the fringe
         "hair",
         x=rx * 0.3,
@@ -148,12 +148,13 @@ def _draw_hair_from_the_side(canvas: Canvas, figure: Figure) -> None:
     y = figure.head.y
     rx = figure.head.rx
     ry = figure.head.ry
-    canvas.dome(
+    canvas.ellipse(
         "hair",
         x=behind * rx * 0.16,
         y=y + 0.012,
         rx=rx * 1.08,
         ry=ry * 0.98,
+        upper_half=True,
     )
     canvas.ellipse(
         "hair",

@@ -130,10 +130,11 @@ class Canvas:
         rx: float,
         ry: float,
         tone: Tone = 1.0,
-        start: int = 0,
+        upper_half: bool = False,
     ) -> None:
-        """Around (x, y), upright in the picture whatever the camera's tilt; ``start`` 180 paints
+        """Around (x, y), upright in the picture whatever the camera's tilt; all of it, or
         the upper half."""
+        start = 180 if upper_half else 0
         middle_x, middle_y = self.viewpoint.place(x, y)
         wide = rx * self.viewpoint.height
         tall = ry * self.viewpoint.height
@@ -142,19 +143,6 @@ class Canvas:
         box = [top_left, bottom_right]
         self._colour_pen.pieslice(box, start, 360, fill=self._toned(part, tone))
         self._label_pen.pieslice(box, start, 360, fill=PART[part])
-
-    def dome(
-        self,
-        part: str,
-        *,
-        x: float = 0.0,
-        y: float,
-        rx: float,
-        ry: float,
-        tone: Tone = 1.0,
-    ) -> None:
-        """The upper half of an ellipse."""
-        self.ellipse(part, x=x, y=y, rx=rx, ry=ry, tone=tone, start=180)
 
     def limb(
         self, part: str, joints: Points, widths: float | tuple[float, ...], tone: Tone = 1.0
