@@ -12,12 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cskt import CSKTError, backbones, pretraining
+from cskt import backbones, pretraining
 from cskt.data.synthetic import corpus
+from cskt.errors import ConfigurationError, RunError
+
+WEIGHTS = "cskt-mini.safetensors"
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
+    """Batches of 16, chunks of 32 images, a checkpoint after every step."""
     monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(corpus, "CHUNK", 32)
     monkeypatch.setattr(pretraining, "BATCH_SIZE", 16)
@@ -25,41 +29,67 @@ def small(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_stages_equal_one_run(small, monkeypatch):
-    items = [corpus.corpus_item(index) for index in range(32)]
-    drawn = np.stack([image for image, _ in items]), [facts for _, facts in items]
-    monkeypatch.setattr(pretraining, "build_corpus", lambda *_: drawn)
-    whole = pretraining.pretrain_mini(samples=48, images=32, output=small / "whole")
+@pytest.fixture
+def drawn(small, monkeypatch):
+    """A corpus of 32 images, drawn here and not by a pool of processes."""
+    images = []
+    facts = []
+    for index in range(32):
+        image, fact = corpus.corpus_item(index)
+        images.append(image)
+        facts.append(fact)
+    monkeypatch.setattr(pretraining, "build_corpus", lambda *_: (np.stack(images), facts))
+    return small
+
+
+@pytest.mark.slow
+def test_stages_equal_one_run(drawn):
+    whole = pretraining.pretrain_mini(samples=48, images=32, output=drawn / "whole")
     for _ in range(3):
         staged = pretraining.pretrain_mini(
-            samples=48, images=32, output=small / "staged", stop_after=1e-9
+            samples=48, images=32, output=drawn / "staged", stop_after=1e-9
         )
-    weights = [load_file(folder / "cskt-mini.safetensors") for folder in (whole, staged)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    weights = load_file(whole / WEIGHTS)
+    staged_weights = load_file(staged / WEIGHTS)
+    assert weights.keys() == staged_weights.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, staged_weights[name]), name
     record = json.loads((staged / "cskt-mini.run.json").read_text())
-    assert record["steps"] == 3 and record["known_tokens"] == len(weights[0]["token_embedding.ids"])
+    assert record["steps"] == 3
+    assert record["known_tokens"] == len(weights["token_embedding.ids"])
     assert record["history"][-1]["scale"] != record["history"][0]["scale"]
-    with pytest.raises(CSKTError, match="belongs to another run"):
-        pretraining.pretrain_mini(samples=64, images=32, output=small / "staged")
 
-    monkeypatch.setattr(backbones, "ASSETS", staged)
-    shutil.copy(Path(backbones.__file__).parent / "assets" / "cskt-mini.json", staged)
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_other_arguments(drawn):
+    pretraining.pretrain_mini(samples=16, images=32, output=drawn)
+    with pytest.raises(RunError, match="belongs to another run"):
+        pretraining.pretrain_mini(samples=64, images=32, output=drawn)
+
+
+@pytest.mark.slow
+def test_the_weights_are_those_of_a_backbone_that_can_be_loaded(drawn, monkeypatch):
+    folder = pretraining.pretrain_mini(samples=16, images=32, output=drawn / "run")
+    weights = load_file(folder / WEIGHTS)
+    shutil.copy(Path(backbones.__file__).parent / "assets" / "cskt-mini.json", folder)
+    monkeypatch.setattr(backbones, "ASSETS", folder)
     loaded = backbones.create_backbone("cskt-mini")
-    row = int(weights[0]["token_embedding.ids"][5])
-    assert torch.equal(
-        loaded.token_embedding.weight[row], weights[0]["token_embedding.rows"][5].float()
-    )
+    token = int(weights["token_embedding.ids"][5])
+    expected = weights["token_embedding.rows"][5].float()
+    assert torch.equal(loaded.token_embedding.weight[token], expected)
 
 
-def test_the_corpus_is_built_in_chunks_that_survive(small, tmp_path):
-    images, facts = corpus.build_corpus(tmp_path / "corpus", 40, workers=1)
-    assert images.shape == (64, 128, 64, 3) and len(facts) == 64
-    (tmp_path / "corpus" / "1.json").unlink()
-    again, _ = corpus.build_corpus(tmp_path / "corpus", 40, workers=1)
-    assert (again == images).all()
+@pytest.mark.slow
+def test_the_corpus_is_built_in_chunks_that_survive(small):
+    folder = small / "corpus"
+    images, facts = corpus.build_corpus(folder, 40, workers=1)
+    assert images.shape == (64, 128, 64, 3)
+    assert len(facts) == 64
+    (folder / "1.json").unlink()
+    again, _ = corpus.build_corpus(folder, 40, workers=1)
+    assert np.array_equal(again, images)
 
 
-def test_too_few_samples(small):
-    with pytest.raises(CSKTError, match="at least one batch"):
+def test_less_than_a_batch_is_refused(small):
+    with pytest.raises(ConfigurationError, match="at least one batch"):
         pretraining.pretrain_mini(samples=3, output=small / "x")

@@ -4,88 +4,116 @@ styles."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 
 import numpy as np
+import pytest
 
 from cskt.backbones import known_token_ids, tokenizer_for
 from cskt.config import MINI
-from cskt.data.synthetic import corpus, domains
+from cskt.data.synthetic import corpus
 from cskt.data.synthetic.captions import caption
 from cskt.data.synthetic.corpus import ILLUSTRATION, corpus_caption, corpus_item
-from cskt.data.synthetic.domains import DOMAINS, VIEWS
+from cskt.data.synthetic.domains import DOMAINS, IDENTITIES, VIEWS, write_dataset
 from cskt.data.synthetic.identities import Identity, sample_identity
-from cskt.data.synthetic.render import Scene, render
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import Scene
 
 
 def benchmark_captions(shots: int, captions: int) -> list[str]:
+    """As many captions of each wording for each of some shots."""
     texts = []
     for seed in range(shots):
-        rng, view = np.random.default_rng(seed), VIEWS[seed % 4]
+        rng = np.random.default_rng(seed)
         person = sample_identity(rng)
-        labels = render(person, Scene(view, seed % 5, seed), DOMAINS["ABC"[seed % 3]])[1]
-        texts += [
-            caption(person, labels, view, domain, rng) for domain in "ABC" for _ in range(captions)
-        ]
+        view = VIEWS[seed % 4]
+        style = DOMAINS["ABC"[seed % 3]].style
+        _, labels = render(person, Scene(view, seed % 5, seed), style)
+        for wording in captions * "ABC":
+            texts.append(caption(person, labels, view, wording, rng))
     return texts
 
 
+@pytest.mark.slow
 def test_the_shipped_backbone_knows_every_token_of_the_benchmark():
     tokens = tokenizer_for(MINI)(benchmark_captions(shots=120, captions=4))
     assert set(tokens.unique().tolist()) - {0} <= known_token_ids(MINI)
 
 
-def test_items_are_deterministic_and_captions_run_from_short_to_long():
-    items = [corpus_item(index) for index in range(24)]
-    again = corpus_item(7)
-    assert np.array_equal(items[7][0], again[0]) and items[7][1] == again[1]
+def test_an_item_is_drawn_the_same_every_time():
+    image, facts = corpus_item(7)
+    again, facts_again = corpus_item(7)
+    assert np.array_equal(image, again)
+    assert facts == facts_again
+
+
+def test_captions_run_from_short_to_long():
     rng = np.random.default_rng(0)
-    texts = [corpus_caption(facts, rng) for _, facts in items for _ in range(6)]
-    lengths = [len(text.split()) for text in texts]
-    assert min(lengths) <= 4 and max(lengths) >= 25
-    assert not any("{" in text or re.search(r"\ba [aeiou]", text) for text in texts)
+    lengths = []
+    for index in range(24):
+        _, facts = corpus_item(index)
+        for _ in range(6):
+            text = corpus_caption(facts, rng)
+            lengths.append(len(text.split()))
+            assert "{" not in text
+            assert not re.search(r"\ba [aeiou]", text), text
+    assert min(lengths) <= 4
+    assert max(lengths) >= 25
 
 
-def drawn_of(person: Identity) -> tuple:
+def drawn_of(person: Identity) -> Identity:
     """The attributes that leave a trace in a picture: no colour of a thing that the person does not
     have."""
-    row = dataclasses.asdict(person)
-    for thing, colour in (
-        ("bag", "bag_colour"),
-        ("headwear", "headwear_colour"),
-        ("lower", "lower_colour"),
-    ):
-        row[colour] = row[colour] if row[thing] != "none" else "none"
-    row["pattern_colour"] = row["pattern_colour"] if row["pattern"] != "plain" else "none"
-    row["inner_colour"] = row["inner_colour"] if row["upper"] in ("jacket", "coat") else "none"
-    row["hair_colour"] = row["hair_colour"] if row["hair"] != "bald" else "none"
-    return tuple(row.values())
+    unseen = []
+    if person.bag == "none":
+        unseen.append("bag_colour")
+    if person.headwear == "none":
+        unseen.append("headwear_colour")
+    if person.lower == "none":
+        unseen.append("lower_colour")
+    if person.pattern == "plain":
+        unseen.append("pattern_colour")
+    if person.upper not in ("jacket", "coat"):
+        unseen.append("inner_colour")
+    if person.hair == "bald":
+        unseen.append("hair_colour")
+    return dataclasses.replace(person, **dict.fromkeys(unseen, "none"))
 
 
-def test_the_corpus_shares_no_style_and_no_person_with_the_domains(monkeypatch, tmp_path):
-    """The people are those of ``write_dataset``, undrawn and unwritten: each has a stream of its
-    own."""
-    assert all(
-        style.backdrop != ILLUSTRATION.backdrop and style.head < 1.15 for style in DOMAINS.values()
-    )
+def test_the_corpus_shares_no_style_with_the_domains():
+    for domain in DOMAINS.values():
+        assert domain.style.backdrop != ILLUSTRATION.backdrop
+        assert domain.style.head < 1.15
+
+
+def benchmark_people() -> list[Identity]:
+    """Everybody in the three domains: each person has a random stream of their own."""
     people = []
+    for domain in DOMAINS.values():
+        for identity in range(1, sum(IDENTITIES) + 1):
+            rng = np.random.default_rng((domain.seed, 0, identity))
+            people.append(sample_identity(rng))
+    return people
 
-    def sampled(rng: np.random.Generator) -> Identity:
-        people.append(sample_identity(rng))
-        return people[-1]
 
-    monkeypatch.setattr(domains, "sample_identity", sampled)
-    monkeypatch.setattr(domains, "_shots", lambda *_: iter(()))
-    for domain in DOMAINS:
-        domains.write_dataset(domain, tmp_path)
-    assert len(people) == 3 * sum(domains.IDENTITIES)
-    corpus_people = [
-        sample_identity(np.random.default_rng((corpus._SEED, index))) for index in range(300)
-    ]
-    assert [dataclasses.asdict(who) for who in corpus_people[:3]] == [
-        corpus_item(i)[1]["person"] for i in range(3)
-    ]
-    assert not set(map(drawn_of, corpus_people)) & set(map(drawn_of, people))
-    assert len(set(map(drawn_of, people))) == len(
-        people
-    )  # nor is anybody in two splits or two domains
+def test_benchmark_people_are_those_that_are_written(tmp_path):
+    write_dataset("B", tmp_path, identities=(1, 0, 1))
+    rows = json.loads((tmp_path / "attributes.json").read_text())
+    written = {row["id"]: Identity(**row["attributes"]) for row in rows}
+    people_of_b = benchmark_people()[sum(IDENTITIES) :]
+    assert list(written.values()) == people_of_b[:2]
+
+
+def test_nobody_is_in_two_splits_or_two_domains_or_in_the_corpus():
+    people = {drawn_of(person) for person in benchmark_people()}
+    assert len(people) == 3 * sum(IDENTITIES)
+    for index in range(300):
+        person = sample_identity(np.random.default_rng((corpus.SEED, index)))
+        assert drawn_of(person) not in people
+
+
+def test_corpus_people_are_those_that_are_drawn():
+    _, facts = corpus_item(2)
+    person = sample_identity(np.random.default_rng((corpus.SEED, 2)))
+    assert facts["person"] == dataclasses.asdict(person)

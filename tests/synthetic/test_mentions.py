@@ -7,60 +7,89 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cskt import CSKTError, load_dataset
+from cskt import load_dataset
+from cskt.data.benchmarks import PersonRetrievalDataset
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import attribute_rows, find_mentions, mentions_of
+from cskt.errors import DataError
 
 
-@pytest.mark.parametrize(
-    ("caption", "shown", "expected"),
-    [
-        (
-            "The man has short black hair and is wearing a dark blue and gray plaid shirt and gray jeans.",
-            {"hair": "short", "upper": "shirt", "lower": "jeans", "bag": "backpack"},
-            {
-                "hair": "short black hair",
-                "upper": "dark blue and gray plaid shirt",
-                "lower": "gray jeans.",
-            },
-        ),
-        (
-            "A woman wears a t-shirt. She also has sports shoes on.",
-            {"upper": "t-shirt", "shoes": "sneakers"},
-            {"upper": "t-shirt.", "shoes": "sports shoes"},
-        ),
-        (
-            "A guy with a beanie hat and red and white striped jacket over a white t-shirt.",
-            {"headwear": "beanie", "upper": "jacket", "inner": "t-shirt"},
-            {"headwear": "beanie hat", "upper": "red and white striped jacket"},
-        ),
-        ("", {"upper": "coat"}, {}),
-    ],
-)
-def test_words_that_name_a_part(caption, shown, expected):
+def named(caption: str, shown: dict[str, str]) -> dict[str, str]:
+    """The words that name each group, as they stand in the caption."""
     words = caption.split()
-    found = find_mentions(caption, shown)
-    assert {part: " ".join(words[first:last]) for part, (first, last) in found.items()} == expected
+    spans = find_mentions(caption, shown)
+    return {group: " ".join(words[first:last]) for group, (first, last) in spans.items()}
 
 
-@pytest.mark.parametrize("domain", ["A", "B", "C"])
-def test_every_domain_s_captions_are_understood(domain, tmp_path):
-    synthetic_dataset(f"SynthPEDES-{domain}", tmp_path, identities=(2, 1, 12))
-    data = load_dataset(f"SynthPEDES-{domain}", tmp_path)
-    images = list(range(len(data.test.image_paths)))
+def test_a_mention_is_the_noun_with_its_colours_and_pattern():
+    caption = (
+        "The man has short black hair and is wearing a dark blue and gray plaid shirt and "
+        "gray jeans."
+    )
+    shown = {"hair": "short", "upper": "shirt", "lower": "jeans", "bag": "backpack"}
+    assert named(caption, shown) == {
+        "hair": "short black hair",
+        "upper": "dark blue and gray plaid shirt",
+        "lower": "gray jeans.",
+    }
+
+
+def test_a_noun_may_have_several_words():
+    caption = "A woman wears a t-shirt. She also has sports shoes on."
+    shown = {"upper": "t-shirt", "shoes": "sneakers"}
+    assert named(caption, shown) == {"upper": "t-shirt.", "shoes": "sports shoes"}
+
+
+def test_what_is_under_a_jacket_is_no_mention():
+    caption = "A guy with a beanie hat and red and white striped jacket over a white t-shirt."
+    shown = {"headwear": "beanie", "upper": "jacket", "inner": "t-shirt"}
+    assert named(caption, shown) == {
+        "headwear": "beanie hat",
+        "upper": "red and white striped jacket",
+    }
+
+
+def test_an_empty_caption_mentions_nothing():
+    assert named("", {"upper": "coat"}) == {}
+
+
+@pytest.fixture(scope="module", params=["A", "B", "C"])
+def data(request, tmp_path_factory) -> PersonRetrievalDataset:
+    folder = tmp_path_factory.mktemp("data")
+    name = f"SynthPEDES-{request.param}"
+    synthetic_dataset(name, folder, identities=(2, 1, 12))
+    return load_dataset(name, folder)
+
+
+def test_every_domain_s_captions_are_understood(data):
+    images = range(len(data.test.image_paths))
     mentions = mentions_of(data, images)
-    parts = {mention.part for mention in mentions}
-    assert {"upper", "lower", "shoes", "hair"} <= parts and len(mentions) > 2 * len(images)
+    assert {"upper", "lower", "shoes", "hair"} <= {mention.part for mention in mentions}
+    assert len(mentions) > 2 * len(images)
     for mention in mentions:
+        first, last = mention.span
+        assert 0 <= first < last
         assert mention.mask.shape == (256, 128) and mention.mask.any()
         assert mention.identity == data.test.image_identities[mention.image]
-        assert mention.caption in data.test.captions and 0 <= mention.span[0] < mention.span[1]
-    upper = {m.image for m in mentions if m.part == "upper"}
-    shows = [i for i, row in enumerate(attribute_rows(data, images)) if "upper" in row["shown"]]
-    assert len(upper & set(shows)) > 0.9 * len(shows), (
-        "captions nearly always name the upper garment"
-    )
-    again = mentions_of(data, images[:2])
-    assert all(np.array_equal(a.mask, b.mask) for a, b in zip(again, mentions, strict=False))
-    with pytest.raises(CSKTError, match="only SynthPEDES"):
-        mentions_of(dataclasses.replace(data, name="CUHK-PEDES"), [0])
+        assert mention.caption in data.test.captions
+
+
+def test_captions_nearly_always_name_the_upper_garment(data):
+    images = range(len(data.test.image_paths))
+    rows = attribute_rows(data, images)
+    showing = {image for image in images if "upper" in rows[image]["shown"]}
+    mentions = mentions_of(data, images)
+    naming = {mention.image for mention in mentions if mention.part == "upper"}
+    assert len(naming & showing) > 0.9 * len(showing)
+
+
+def test_mentions_are_found_again(data):
+    for first, second in zip(mentions_of(data, [0, 1]), mentions_of(data, [0, 1]), strict=True):
+        assert first.span == second.span
+        assert np.array_equal(first.mask, second.mask)
+
+
+def test_only_synthpedes_has_mentions(data):
+    real = dataclasses.replace(data, name="CUHK-PEDES")
+    with pytest.raises(DataError, match="only SynthPEDES"):
+        mentions_of(real, [0])

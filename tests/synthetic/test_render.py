@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
+from cskt.data.synthetic.canvas import PART, PARTS, Viewpoint
 from cskt.data.synthetic.domains import DOMAINS
-from cskt.data.synthetic.figure import PART, PARTS, Viewpoint
-from cskt.data.synthetic.identities import COLOURS, dyed, sample_identity
-from cskt.data.synthetic.render import HEIGHT, WIDTH, Scene, Style, render
+from cskt.data.synthetic.identities import COLOURS, Identity, dyed, sample_identity
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.style import HEIGHT, WIDTH, Scene, Style
 
 CLEAN = Style(
     light=(1.0, 1.0),
@@ -24,22 +26,46 @@ CLEAN = Style(
 )
 
 
-def person(seed=0, **attributes):
-    plain = dict(
-        upper="t-shirt", pattern="plain", bag="none", scarf_colour="none", umbrella_colour="none"
-    )
-    return dataclasses.replace(
-        sample_identity(np.random.default_rng(seed)), **{**plain, **attributes}
-    )
+RED, BLUE = 0, 2  # channels
+PLAIN = {
+    "upper": "t-shirt",
+    "pattern": "plain",
+    "bag": "none",
+    "scarf_colour": "none",
+    "umbrella_colour": "none",
+}
 
 
-def test_shapes_and_determinism():
-    first, second = (render(person(), Scene("front", 1, 5), DOMAINS["B"]) for _ in range(2))
-    image, labels = first
-    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
-    assert labels.shape == (HEIGHT, WIDTH) and labels.max() < len(PARTS)
-    assert np.array_equal(image, second[0]) and np.array_equal(labels, second[1])
-    assert not np.array_equal(image, render(person(), Scene("front", 1, 6), DOMAINS["B"])[0])
+def person(seed: int = 0, **attributes: str) -> Identity:
+    anybody = sample_identity(np.random.default_rng(seed))
+    return dataclasses.replace(anybody, **{**PLAIN, **attributes})
+
+
+def labels_of(who: Identity, view: str, style: Style = CLEAN, seed: int = 3) -> np.ndarray:
+    _, labels = render(who, Scene(view, 0, seed), style)
+    return labels
+
+
+def area(labels: np.ndarray, part: str) -> int:
+    return int((labels == PART[part]).sum())
+
+
+def test_a_picture_and_its_label_map_have_the_documented_shapes():
+    image, labels = render(person(), Scene("front", 1, 5), DOMAINS["B"].style)
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    assert image.dtype == np.uint8
+    assert labels.shape == (HEIGHT, WIDTH)
+    assert labels.max() < len(PARTS)
+
+
+def test_a_scene_is_rendered_the_same_every_time_and_another_one_otherwise():
+    style = DOMAINS["B"].style
+    image, labels = render(person(), Scene("front", 1, 5), style)
+    again, labels_again = render(person(), Scene("front", 1, 5), style)
+    other, _ = render(person(), Scene("front", 1, 6), style)
+    assert np.array_equal(image, again)
+    assert np.array_equal(labels, labels_again)
+    assert not np.array_equal(image, other)
 
 
 @pytest.mark.parametrize("colour", ["red", "yellow", "blue", "green", "white", "black"])
@@ -51,82 +77,95 @@ def test_the_mask_covers_pixels_of_the_garment_s_colour(colour, part):
     image, labels = render(who, Scene("front", 0, 3), CLEAN)
     mask = labels == PART[part]
     assert mask.sum() > 600
-    assert np.abs(np.median(image[mask], axis=0) - COLOURS[colour]).max() < 45
+    seen = np.median(image[mask], axis=0)
+    assert seen == pytest.approx(COLOURS[colour], abs=45)
 
 
-@pytest.mark.parametrize(
-    ("view", "sees_backpack", "sees_glasses"), [("front", False, True), ("back", True, False)]
-)
-def test_views_hide_what_they_should(view, sees_backpack, sees_glasses):
-    who = person(bag="backpack", eyewear="sunglasses", headwear="none")
-    _, labels = render(who, Scene(view, 0, 3), CLEAN)
-    bag, torso = (labels == PART["bag"]).sum(), (labels == PART["upper"]).sum()
-    assert (bag > 800) == sees_backpack and (bag < 0.5 * torso or sees_backpack)
-    assert bool((labels == PART["eyewear"]).any()) == sees_glasses
+def test_a_backpack_is_seen_from_behind_and_hardly_from_the_front():
+    who = person(bag="backpack", headwear="none")
+    assert area(labels_of(who, "back"), "bag") > 800
+    front = labels_of(who, "front")
+    assert area(front, "bag") <= 800
+    assert area(front, "bag") < 0.5 * area(front, "upper")
+
+
+def test_sunglasses_are_seen_from_the_front_only():
+    who = person(eyewear="sunglasses", headwear="none")
+    assert area(labels_of(who, "front"), "eyewear") > 0
+    assert area(labels_of(who, "back"), "eyewear") == 0
 
 
 def test_an_occluder_hides_pixels_and_the_mask_knows():
     behind = dataclasses.replace(CLEAN, occlusion=1.0)
-    clear = [render(person(s), Scene("front", 0, s), CLEAN)[1] for s in range(6)]
-    hidden = [render(person(s), Scene("front", 0, s), behind)[1] for s in range(6)]
-    assert all((labels == PART["occluder"]).any() for labels in hidden)
-    assert sum((labels == PART["shoes"]).sum() for labels in hidden) < sum(
-        (labels == PART["shoes"]).sum() for labels in clear
-    )
+    shoes_in_the_open = 0
+    shoes_behind_it = 0
+    for seed in range(6):
+        clear = labels_of(person(seed), "front", CLEAN, seed)
+        hidden = labels_of(person(seed), "front", behind, seed)
+        assert area(hidden, "occluder") > 0
+        shoes_in_the_open += area(clear, "shoes")
+        shoes_behind_it += area(hidden, "shoes")
+    assert shoes_behind_it < shoes_in_the_open
 
 
-def test_domains_keep_colours_apart():
-    """Light and tint must not destroy colour: red and blue coats stay on their side in every
-    domain."""
-    for domain, style in DOMAINS.items():
-        for camera in range(5):
-            means = {}
-            for colour in ("red", "blue"):
-                image, labels = render(
-                    person(upper_colour=colour), Scene("back", camera, camera), style
-                )
-                means[colour] = image[labels == PART["upper"]].mean(axis=0)
-            assert means["red"][0] > means["red"][2] + 20, (domain, camera)
-            assert means["blue"][2] > means["blue"][0] + 20, (domain, camera)
+def mean_colour_of_a_coat(colour: str, camera: int, style: Style) -> np.ndarray:
+    who = person(upper_colour=colour)
+    image, labels = render(who, Scene("back", camera, camera), style)
+    return image[labels == PART["upper"]].mean(axis=0)
+
+
+@pytest.mark.parametrize("camera", range(5))
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_light_and_tint_leave_red_red_and_blue_blue(domain, camera):
+    style = DOMAINS[domain].style
+    red_coat = mean_colour_of_a_coat("red", camera, style)
+    blue_coat = mean_colour_of_a_coat("blue", camera, style)
+    assert red_coat[RED] > red_coat[BLUE] + 20
+    assert blue_coat[BLUE] > blue_coat[RED] + 20
+
+
+def length_of_the_legs(pitch: float) -> int:
+    style = dataclasses.replace(CLEAN, pitch=(pitch, pitch), zoom=(0.85, 0.85))
+    labels = labels_of(person(lower="trousers"), "front", style)
+    mask = labels == PART["lower"]
+    rows = np.flatnonzero(mask.any(axis=1))
+    return int(rows[-1] - rows[0])
 
 
 def test_a_camera_above_shortens_the_legs():
-    lengths = []
-    for pitch in (0.0, 0.4):
-        style = dataclasses.replace(CLEAN, pitch=(pitch, pitch), zoom=(0.85, 0.85))
-        _, labels = render(person(lower="trousers"), Scene("front", 0, 3), style)
-        rows = np.flatnonzero((labels == PART["lower"]).any(axis=1))
-        lengths.append(rows[-1] - rows[0])
-    assert lengths[1] < 0.9 * lengths[0]
+    assert length_of_the_legs(pitch=0.4) < 0.9 * length_of_the_legs(pitch=0.0)
 
 
-def test_a_tilted_camera_turns_the_person():
-    shifts = []
-    for roll in (0.0, 8.0):
-        viewpoint = Viewpoint(centre=64.0, base=250.0, height=200.0, roll=roll)
-        top, bottom = viewpoint.place(0.0, 1.0), viewpoint.place(0.0, 0.0)
-        shifts.append(top[0] - bottom[0])
-    assert shifts[0] == pytest.approx(0.0)
-    assert shifts[1] == pytest.approx(200.0 * np.sin(np.radians(8.0)))
+@pytest.mark.parametrize("roll", [0.0, 8.0])
+def test_a_tilted_camera_turns_the_person(roll):
+    viewpoint = Viewpoint(centre=64.0, base=250.0, height=200.0, roll=roll)
+    top_x, _ = viewpoint.place(0.0, 1.0)
+    bottom_x, _ = viewpoint.place(0.0, 0.0)
+    shift = 200.0 * math.sin(math.radians(roll))
+    assert top_x - bottom_x == pytest.approx(shift)
 
 
-def test_dyed_cloth():
+def test_cloth_is_dyed_as_it_is_named_unless_told_otherwise():
     assert dyed() == COLOURS
-    pale, turned = dyed(paleness=0.5), dyed(hue=120.0)
-    assert pale["black"] == tuple(
-        round(255 * (0.5 + 0.5 * channel / 255)) for channel in COLOURS["black"]
-    )
-    assert turned["red"][1] == max(turned["red"])  # red turned by a third of the circle is green
 
 
-def test_days_are_bright():
+def test_pale_cloth_is_nearer_to_white():
+    halfway = [round((channel + 255) / 2) for channel in COLOURS["black"]]
+    assert dyed(paleness=0.5)["black"] == pytest.approx(halfway, abs=1)
+
+
+def test_red_turned_by_a_third_of_the_circle_is_green():
+    red, green, blue = dyed(hue=120.0)["red"]
+    assert green > max(red, blue)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_days_are_bright(domain):
     """No domain is kept hard by darkness: the mean of its pictures is that of a photograph in
     daylight."""
-    for domain, style in DOMAINS.items():
-        pictures = [
-            render(sample_identity(np.random.default_rng(seed)), Scene("front", seed, seed), style)[
-                0
-            ]
-            for seed in range(5)
-        ]
-        assert 110 < np.mean(pictures) < 190, domain
+    means = []
+    for seed in range(5):
+        who = sample_identity(np.random.default_rng(seed))
+        image, _ = render(who, Scene("front", seed, seed), DOMAINS[domain].style)
+        means.append(image.mean())
+    assert 110 < np.mean(means) < 190

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,18 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .captions import PRONOUNS, WORDINGS, Phrases, join, visible_attributes
-from .figure import PART
-from .identities import Identity, sample_identity
-from .render import Scene, Style, render
+from cskt.data.synthetic.canvas import PART, to_colour
+from cskt.data.synthetic.captions import Phrases, join, visible_attributes
+from cskt.data.synthetic.identities import Identity, sample_identity
+from cskt.data.synthetic.lexicon import PRONOUNS, WORDINGS
+from cskt.data.synthetic.render import render
+from cskt.data.synthetic.scenery import pale_colour
+from cskt.data.synthetic.style import Scene, Style
+from cskt.files import write_atomically
 
-CHUNK = 2000
-_SEED = 1_000_003
-HEIGHT, WIDTH = 128, 64
+CHUNK = 2000  # images in a file
+SEED = 1_000_003  # no domain's
+HEIGHT, WIDTH = 128, 64  # of an image
 ILLUSTRATION = Style(
     height=HEIGHT,
     supersample=3,
@@ -76,6 +81,7 @@ _FRAMES = (
     "{who} {view} with {list}",
     "a cartoon of a {who} {view}",
 )
+_NO_LIST = _FRAMES[-1]
 _OBJECT_FRAMES = (
     "{it}",
     "a picture of {it}",
@@ -86,80 +92,110 @@ _OBJECT_FRAMES = (
     "{it} and no person",
     "only {it}",
 )
-_VIEWS = {
-    view: [phrase for words in WORDINGS.values() for phrase in words["views"][view]]
-    for view in _VIEW_ODDS
-}
 _OBJECTS = ("upper", "lower", "shoes", "bag", "headwear", "umbrella", "scarf")
 
 
 def _zoom(image: np.ndarray, labels: np.ndarray, part: str, rng: np.random.Generator) -> np.ndarray:
     """One garment or thing alone, enlarged on a plain ground; (128, 64, 3) uint8."""
-    mask = labels == PART[part]
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    ground = np.clip(rng.normal(205, 34, 3), 60, 255)
-    alone = np.where(mask[..., None], image, ground.astype(np.uint8))
-    crop = Image.fromarray(alone[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    scale = min(HEIGHT / crop.height, WIDTH / crop.width) * rng.uniform(0.55, 0.95)
-    size = tuple(max(1, int(side * scale)) for side in crop.size)
-    page = Image.new("RGB", (WIDTH, HEIGHT), tuple(int(c) for c in ground))
-    page.paste(
-        crop.resize(size, Image.Resampling.BILINEAR),
-        ((WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2),
-    )
+    ground = pale_colour(rng).astype(np.uint8)
+    thing = _cut_out(image, labels == PART[part], ground)
+    fit = min(HEIGHT / thing.height, WIDTH / thing.width)
+    scale = fit * rng.uniform(0.55, 0.95)
+    width = max(1, int(thing.width * scale))
+    height = max(1, int(thing.height * scale))
+    enlarged = thing.resize((width, height), Image.Resampling.BILINEAR)
+    page = Image.new("RGB", (WIDTH, HEIGHT), to_colour(ground))
+    left = (WIDTH - width) // 2
+    top = (HEIGHT - height) // 2
+    page.paste(enlarged, (left, top))
     return np.asarray(page)
+
+
+def _cut_out(image: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> Image.Image:
+    """The smallest part of the image that holds all of the mask, with ``ground`` around it."""
+    alone = np.where(mask[..., None], image, ground)
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    return Image.fromarray(alone[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 
 
 def corpus_item(index: int) -> tuple[np.ndarray, dict[str, Any]]:
     """Item ``index``: image (128, 64, 3) uint8 and the facts from which captions are written."""
-    rng = np.random.default_rng((_SEED, index))
+    rng = np.random.default_rng((SEED, index))
     person = sample_identity(rng)
     view = str(rng.choice(list(_VIEW_ODDS), p=list(_VIEW_ODDS.values())))
-    style = dataclasses.replace(
-        ILLUSTRATION, head=float(rng.uniform(1.15, 1.55)), outline=float(rng.uniform(0.1, 0.6))
-    )
-    image, labels = render(person, Scene(view, 0, int(rng.integers(2**31))), style)
+    head = float(rng.uniform(1.15, 1.55))
+    outline = float(rng.uniform(0.1, 0.6))
+    style = dataclasses.replace(ILLUSTRATION, head=head, outline=outline)
+    scene = Scene(view, camera=0, seed=int(rng.integers(2**31)))
+    image, labels = render(person, scene, style)
     shown = visible_attributes(person, labels, view)
-    facts = {"person": dataclasses.asdict(person), "view": view, "shown": shown, "object": None}
+    facts: dict[str, Any] = {
+        "person": dataclasses.asdict(person),
+        "view": view,
+        "shown": shown,
+        "object": None,
+    }
     things = [part for part in _OBJECTS if part in shown]
     if things and rng.random() < 0.15:
-        facts["object"] = str(rng.choice(things))
-        image = _zoom(image, labels, facts["object"], rng)
+        thing = str(rng.choice(things))
+        facts["object"] = thing
+        image = _zoom(image, labels, thing, rng)
     return image, facts
 
 
 def corpus_caption(facts: dict[str, Any], rng: np.random.Generator) -> str:
     """A caption of an item, short or long, drawn anew at every call."""
-    person, view, shown = Identity(**facts["person"]), facts["view"], facts["shown"]
-    phrases = Phrases(person, view, rng, synonym=None, pair=0.2)
-    if thing := facts["object"]:
-        return str(rng.choice(_OBJECT_FRAMES)).format(it=phrases.of(thing, shown[thing]))
-    groups = [group for group in shown if group != "inner"]
-    count = min(len(groups), int(rng.integers(1, 8)))
-    parts = [
-        phrases.of(group, shown[group], inner="inner" in shown and rng.random() < 0.5)
-        for group in map(str, rng.permutation(groups)[:count])
-    ]
-    frame, lists = str(rng.choice(_FRAMES)) if parts else _FRAMES[-1], {"list": join(parts)}
-    if rng.random() < 0.5 and len(parts) > 3:
-        middle = int(rng.integers(1, len(parts)))
+    person = Identity(**facts["person"])
+    view = facts["view"]
+    shown = facts["shown"]
+    thing = facts["object"]
+    vocabulary = Phrases(person, view, rng, synonym=None, pair=0.2)
+    if thing:
+        frame = str(rng.choice(_OBJECT_FRAMES))
+        return frame.format(it=vocabulary.of(thing, shown[thing]))
+    phrases = _some_phrases(shown, vocabulary, rng)
+    frame = str(rng.choice(_FRAMES)) if phrases else _NO_LIST
+    lists = {"list": join(phrases)}
+    if rng.random() < 0.5 and len(phrases) > 3:
+        middle = int(rng.integers(1, len(phrases)))
         second = str(rng.choice(_FRAMES[:-1]))
         frame = frame.replace("{list}", "{first}") + " " + second.replace("{list}", "{second}")
-        lists = {"first": join(parts[:middle]), "second": join(parts[middle:])}
-    he, him, his = PRONOUNS[person.gender]
-    return frame.format(
-        who=phrases.word(person.gender),
-        he=he,
-        him=him,
-        his=his,
-        view=str(rng.choice(_VIEWS[view])),
-        **lists,
-    )
+        lists = {"first": join(phrases[:middle]), "second": join(phrases[middle:])}
+    who = vocabulary.word(person.gender)
+    seen_as = str(rng.choice(_views(view)))
+    return frame.format(who=who, view=seen_as, **PRONOUNS[person.gender], **lists)
+
+
+def _some_phrases(
+    shown: dict[str, str], vocabulary: Phrases, rng: np.random.Generator
+) -> list[str]:
+    """Phrases of one to seven of the visible groups, in any order."""
+    groups = [group for group in shown if group != "inner"]
+    count = min(len(groups), int(rng.integers(1, 8)))
+    phrases = []
+    for group in rng.permutation(groups)[:count]:
+        inner = "inner" in shown and rng.random() < 0.5
+        phrases.append(vocabulary.of(str(group), shown[group], inner))
+    return phrases
+
+
+def _views(view: str) -> list[str]:
+    """What all wordings say of a view."""
+    phrases = []
+    for wording in WORDINGS.values():
+        phrases += wording.views[view]
+    return phrases
 
 
 def _render_items(indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    images, facts = zip(*map(corpus_item, indices), strict=True)
-    return np.stack(images), list(facts)
+    images = []
+    facts = []
+    for index in indices:
+        image, fact = corpus_item(index)
+        images.append(image)
+        facts.append(fact)
+    return np.stack(images), facts
 
 
 def build_corpus(
@@ -168,20 +204,24 @@ def build_corpus(
     """All images (N, 128, 64, 3) and their facts, rendered in chunks that survive an interruption;
     N is ``images`` rounded up to a multiple of 2,000."""
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = range(-(-images // CHUNK))
+    chunks = range(math.ceil(images / CHUNK))
     missing = [chunk for chunk in chunks if not (folder / f"{chunk}.json").exists()]
-    with multiprocessing.get_context("spawn").Pool(workers if missing else 1) as pool:
-        drawn = pool.imap(
-            _render_items, [range(chunk * CHUNK, (chunk + 1) * CHUNK) for chunk in missing]
-        )
-        for chunk, (pixels, facts) in zip(
-            tqdm(missing, desc="corpus chunks", disable=not missing), drawn, strict=True
-        ):
-            np.save(folder / f"{chunk}.npy", pixels)
-            (folder / f"{chunk}.json.part").write_text(json.dumps(facts))
-            (folder / f"{chunk}.json.part").replace(folder / f"{chunk}.json")
-    arrays = [np.load(folder / f"{chunk}.npy", mmap_mode="r") for chunk in chunks]
-    facts = [
-        fact for chunk in chunks for fact in json.loads((folder / f"{chunk}.json").read_text())
-    ]
+    if missing:
+        _render_chunks(folder, missing, workers)
+    arrays = []
+    facts = []
+    for chunk in chunks:
+        arrays.append(np.load(folder / f"{chunk}.npy", mmap_mode="r"))
+        facts += json.loads((folder / f"{chunk}.json").read_text())
     return np.concatenate(arrays), facts
+
+
+def _render_chunks(folder: Path, chunks: list[int], workers: int) -> None:
+    """Write the images of each chunk, and then its facts, which say that the chunk is whole."""
+    ranges = [range(chunk * CHUNK, (chunk + 1) * CHUNK) for chunk in chunks]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        rendered = pool.imap(_render_items, ranges)
+        bar = tqdm(chunks, desc="corpus chunks")
+        for chunk, (pixels, facts) in zip(bar, rendered, strict=True):
+            np.save(folder / f"{chunk}.npy", pixels)
+            write_atomically(folder / f"{chunk}.json", json.dumps(facts))

@@ -40,14 +40,24 @@ def dyed(hue: float = 0.0, paleness: float = 0.0) -> dict[str, Colour]:
     ``paleness`` of the way to white."""
     table = {}
     for name, rgb in COLOURS.items():
-        own_hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
-        turned = colorsys.hsv_to_rgb((own_hue + hue / 360) % 1.0, saturation, value)
-        pale = [channel + paleness * (1 - channel) for channel in turned]
-        red, green, blue = (round(255 * channel) for channel in pale)
-        table[name] = (red, green, blue)
+        shares = [channel / 255 for channel in rgb]
+        own_hue, saturation, value = colorsys.rgb_to_hsv(*shares)
+        turned_hue = (own_hue + hue / 360) % 1.0
+        red, green, blue = colorsys.hsv_to_rgb(turned_hue, saturation, value)
+        table[name] = (
+            _bleached(red, paleness),
+            _bleached(green, paleness),
+            _bleached(blue, paleness),
+        )
     return table
 
 
+def _bleached(channel: float, paleness: float) -> int:
+    pale = channel + paleness * (1 - channel)
+    return round(255 * pale)
+
+
+_JEANS_COLOURS = ("blue", "navy", "black", "grey")
 _SHOE_COLOURS = ("black", "white", "brown", "grey", "red", "blue", "beige", "pink", "green")
 # How often each value is drawn: as in a city street, roughly.
 _ODDS: dict[str, dict[str, float]] = {
@@ -108,14 +118,17 @@ class Identity:
 
     def colour(self, part: str) -> str:
         """The name of the colour of a garment or thing."""
-        return getattr(self, "shoe_colour" if part == "shoes" else f"{part}_colour")
+        if part == "shoes":
+            return self.shoe_colour
+        return getattr(self, f"{part}_colour")
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
     """Draw one person."""
 
     def draw(attribute: str) -> str:
-        return str(rng.choice(list(_ODDS[attribute]), p=list(_ODDS[attribute].values())))
+        odds = _ODDS[attribute]
+        return str(rng.choice(list(odds), p=list(odds.values())))
 
     def colour(names: Iterable[str] = COLOURS, other_than: str = "") -> str:
         return str(rng.choice([name for name in names if name != other_than]))
@@ -127,10 +140,12 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         upper = "dress"
     upper_colour = colour()
     pattern = draw("pattern")
-    if upper in ("jacket", "coat") or (upper in ("vest", "dress") and pattern == "logo"):
+    if upper in ("jacket", "coat"):
+        pattern = "plain"
+    if upper in ("vest", "dress") and pattern == "logo":
         pattern = "plain"
     lower = draw(f"{whose} lower")
-    lower_colour = colour(["blue", "navy", "black", "grey"] if lower == "jeans" else COLOURS)
+    lower_colour = colour(_JEANS_COLOURS if lower == "jeans" else COLOURS)
     return Identity(
         gender="woman" if woman else "man",
         upper=upper,

@@ -10,30 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from cskt.data.datasets import PersonRetrievalDataset
-from cskt.errors import CSKTError
+from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.synthetic.canvas import PART
+from cskt.data.synthetic.domains import label_map
+from cskt.data.synthetic.identities import COLOURS
+from cskt.data.synthetic.lexicon import LEXICON
+from cskt.errors import DataError
 
-from .captions import LEXICON
-from .domains import label_map
-from .figure import PART
-from .identities import COLOURS
+_PATTERNS = {"striped", "checked", "plaid", "checkered"}
+_HAIR_WORDS = {"long", "short", "blond", "blonde", "fair", "golden"}
 
-_HAIR = ("hair", "ponytail")
-_DESCRIBING = {
-    word for key in COLOURS for phrase in LEXICON.get(key, (key,)) for word in phrase.split()
-}
-_DESCRIBING |= {
-    "striped",
-    "checked",
-    "plaid",
-    "checkered",
-    "long",
-    "short",
-    "blond",
-    "blonde",
-    "fair",
-    "golden",
-}
+
+def _describing_words() -> set[str]:
+    """The words that may stand before a noun: colours, patterns and looks of hair."""
+    words = _PATTERNS | _HAIR_WORDS
+    for colour in COLOURS:
+        for phrase in _phrases(colour):
+            words.update(phrase.split())
+    return words
+
+
+def _phrases(key: str) -> Sequence[str]:
+    return LEXICON.get(key, (key,))
+
+
+_DESCRIBING = _describing_words()
 
 
 @dataclass(frozen=True)
@@ -54,38 +55,51 @@ def find_mentions(caption: str, shown: Mapping[str, str]) -> dict[str, tuple[int
     (group -> kind, of ``attributes.json``): its first noun by the lexicon with the colours and
     patterns before it. Groups that the caption leaves out are missing."""
     words = [word.strip(".,").lower() for word in caption.split()]
-    found = {}
+    spans = {}
     for group, kind in shown.items():
         if group == "inner":  # a t-shirt under something: its noun may be another garment's
             continue
-        nouns = [
-            phrase.split() for phrase in (_HAIR if group == "hair" else LEXICON.get(kind, (kind,)))
-        ]
-        for noun in sorted(nouns, key=len, reverse=True):
-            starts = [i for i in range(len(words)) if words[i : i + len(noun)] == noun]
-            if starts:
-                found[group] = _first_word(words, starts[0]), starts[0] + len(noun)
-                break
-    return found
+        nouns = ("hair", "ponytail") if group == "hair" else _phrases(kind)
+        span = _find_noun(words, nouns)
+        if span is not None:
+            noun, behind = span
+            spans[group] = (_first_describing(words, noun), behind)
+    return spans
 
 
-def _first_word(words: list[str], noun: int) -> int:
+def _find_noun(words: list[str], nouns: Sequence[str]) -> tuple[int, int] | None:
+    """Where the longest of ``nouns`` (of one or more words) that occurs stands first: its first
+    word, and the one behind it."""
+    by_length = sorted(nouns, key=lambda noun: len(noun.split()), reverse=True)
+    for noun in by_length:
+        noun_words = noun.split()
+        length = len(noun_words)
+        for start in range(len(words)):
+            if words[start : start + length] == noun_words:
+                return start, start + length
+    return None
+
+
+def _first_describing(words: list[str], noun: int) -> int:
+    """The first of the describing words right before ``noun``, or ``noun`` itself."""
     first = noun
-    while first and words[first - 1] in _DESCRIBING:
+    while first > 0 and words[first - 1] in _DESCRIBING:
         first -= 1
-        if (
-            first > 1 and words[first - 1] == "and" and words[first - 2] in _DESCRIBING
-        ):  # red and white
+        joined = first > 1 and words[first - 1] == "and"
+        if joined and words[first - 2] in _DESCRIBING:  # red and white
             first -= 1
     return first
 
 
 def mentions_of(data: PersonRetrievalDataset, images: Sequence[int]) -> list[Mention]:
     """Every mention of a visible part in the first captions of some test ``images`` (indices) of a
-    SynthPEDES domain; :class:`CSKTError` for a data set whose parts nobody knows."""
-    split, domain, mentions = data.test, data.name.removeprefix("SynthPEDES-"), []
+    SynthPEDES domain; a :class:`DataError` for a data set whose parts nobody knows."""
+    split = data.test
+    domain = data.name.removeprefix("SynthPEDES-")
+    mentions = []
     for image, row in zip(images, attribute_rows(data, images), strict=True):
-        caption = split.captions[int(np.flatnonzero(split.caption_images == image)[0])]
+        captions = np.flatnonzero(split.caption_images == image)
+        caption = split.captions[int(captions[0])]
         labels = label_map(domain, row)
         for part, span in find_mentions(caption, row["shown"]).items():
             mask = labels == PART[part]
@@ -96,13 +110,12 @@ def mentions_of(data: PersonRetrievalDataset, images: Sequence[int]) -> list[Men
 
 def attribute_rows(data: PersonRetrievalDataset, images: Sequence[int]) -> list[dict[str, Any]]:
     """The rows of ``attributes.json`` of some test images of a SynthPEDES domain; else a
-    :class:`CSKTError`."""
+    :class:`DataError`."""
     if not data.synthetic:
-        raise CSKTError(
+        raise DataError(
             f"{data.name} has no attribute table; only SynthPEDES knows what its pictures show."
         )
-    table = {row["path"]: row for row in json.loads((data.root / "attributes.json").read_text())}
-    return [
-        table[data.test.image_paths[image].relative_to(data.root / "imgs").as_posix()]
-        for image in images
-    ]
+    rows = json.loads((data.root / "attributes.json").read_text())
+    row_of = {row["path"]: row for row in rows}
+    paths = [data.test.image_paths[image].relative_to(data.root / "imgs") for image in images]
+    return [row_of[path.as_posix()] for path in paths]
