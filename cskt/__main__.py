@@ -35,7 +35,7 @@ from cskt.data import benchmarks, synthetic, verification
 from cskt.errors import CSKTError
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
 from cskt.model import load_model
-from cskt.model.cskt import CONFIG_FILE
+from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.reference import foreign_backbone, reference_config, reference_parameters
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """What the prompts do in a model: who reads them, where, and what is lost without them.
 
-Attention is read from the towers that train (:class:`cskt.model.towers.Record`), never from a
+Attention is read from the towers that train (:class:`cskt.model.recording.Record`), never from a
 second implementation.
 """
 
@@ -24,8 +24,9 @@ from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention
 from .evaluation import LoadedSplit, embed_images, embed_texts
 from .metrics import bootstrap, rank_features
-from .model.cskt import CSKT, PARTS
-from .model.towers import Record
+from .knockout import PARTS, without
+from .model.cskt import CSKT
+from .model.recording import Record
 
 Layers = Collection[int] | None
 FEATURE_READERS = ("class token", "end token")  # what becomes the feature
@@ -287,7 +288,7 @@ def knock_out(
         }
         for part in PARTS:
             for layer in [-1] * (whole and held[part] > 0) + list(range(min(held[part], blocks))):
-                with model.without(tower, part, None if layer < 0 else [layer]):
+                with without(model, tower, part, layers=None if layer < 0 else [layer]):
                     found = recall({**features, tower: encode[tower](model, split, precision)})
                 rows.append(
                     {

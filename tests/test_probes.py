@@ -20,7 +20,7 @@ from cskt.data.benchmarks import Split
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import Mention
 from cskt.evaluation import LoadedSplit
-from cskt.model.cskt import PARTS
+from cskt.knockout import PARTS
 
 ROOT = Path(__file__).parents[1]
 matplotlib.use("Agg")

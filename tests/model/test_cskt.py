@@ -10,7 +10,7 @@ from cskt.config import METHODS, CSKTConfig
 from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
-from cskt.model.cskt import fit_captions
+from cskt.model.inputs import fit_captions
 
 pytestmark = pytest.mark.numerics
 OFF = CSKTConfig().for_method("zero-shot")
@@ -98,7 +98,7 @@ def test_parameter_counts_of_real_backbones(name, size, trainable, total):
         == (trained[-1], every[-1])
         == (model.num_trainable, model.num_total)
     )
-    assert repr(model) == model.summary()
+    assert "(prompts): BidirectionalPrompts" in repr(model)
 
 
 @pytest.mark.parametrize("method", METHODS)

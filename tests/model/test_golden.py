@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cskt.losses import itc_loss, sdm_loss
-from cskt.model.cskt import fit_captions
+from cskt.model.inputs import fit_captions
+from cskt.model.recording import Record
 from cskt.model.reference import reference_parameters
-from cskt.model.towers import Record
 
 pytestmark = pytest.mark.numerics
 

@@ -1,18 +1,14 @@
 """Computing less, keeping less or fusing changes no number: against a plain model, in float64."""
 
-import contextlib
-import itertools
-
 import pytest
 import torch
 
 from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt.config import CSKTConfig
-from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
-from cskt.model.cskt import PARTS
-from cskt.model.towers import Grid, Record, attention, checkpointed
+from cskt.model.recording import Record
+from cskt.model.towers import Grid, attention, checkpointed
 
 pytestmark = pytest.mark.numerics
 # No word, exactly as many as fit with eight prompts, and more than fit.
@@ -166,7 +162,7 @@ def test_attention_in_bfloat16_on_a_cpu_is_torchs():
         torch.testing.assert_close(attention(q, k, v, seen).float(), expected, rtol=0.02, atol=0.02)
 
 
-# Recording and knock-out
+# Recording
 
 
 @pytest.mark.parametrize("layers", [None, [2], []])
@@ -184,7 +180,7 @@ def test_recorded_attention_sums_to_one_and_makes_the_block_s_output(small_clip,
                     weights.sum(-1), torch.ones(weights.shape[:3], dtype=weights.dtype)
                 )
                 assert weights.shape[2] == weights.shape[3] == record.outputs[layer].shape[1]
-            layer, x = model._tower(name)[0][2], record.outputs[1]
+            layer, x = model.tower(name).layers[2], record.outputs[1]
             values = layer.keys_values(layer.block.ln_1(x).flatten(0, 1)).chunk(2, -1)[1]
             values = (
                 values.unflatten(0, x.shape[:2])
@@ -214,67 +210,12 @@ def test_attention_has_gradients_where_nothing_is_trained(small_clip):
     assert gradient.shape == record.attention[1].shape and gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("depth", [None, 2])
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(("tower", "changed"), [("vision", 0), ("text", 1)])
-def test_without_a_part_only_what_reads_it_changes(small_clip, tower, changed, part, depth):
-    model = model_of(small_clip, prompt_depth=depth)
-    whole = features(model)
-    for layers in (None, [0], [1], [0, 1]):
-        with model.without(tower, part, layers):
-            cut, recorded, fused = (
-                features(model),
-                features(model, record=True),
-                features(model.fuse()),
-            )
-        assert (cut[changed] - whole[changed]).abs().max() > 1e-3
-        close(cut[1 - changed], whole[1 - changed])
-        for value in (recorded[changed], fused[changed]):
-            close(value, cut[changed])
-    for value, before in zip(features(model), whole, strict=True):  # the model is whole again
-        close(value, before)
-
-
-def test_without_everything_it_is_the_backbone(small_clip):
-    model = model_of(small_clip)
-    with contextlib.ExitStack() as stack:
-        for tower, part in itertools.product(("vision", "text"), PARTS):
-            stack.enter_context(model.without(tower, part))
-        cut = features(model)
-    with torch.no_grad():
-        close(cut[0], model.backbone.encode_image(IMAGES))
-        positions = model.backbone.positional_embedding
-        positions[1 : -model.num_prompts] = positions[
-            1 + model.num_prompts :
-        ].clone()  # words stay where they were
-        close(
-            cut[1][:2], model.backbone.encode_text(model.tokenize(CAPTIONS))[:2]
-        )  # the others lose words to prompts
-
-
-def test_taking_out_what_is_not_there_changes_nothing(small_clip):
-    model = model_of(small_clip, text_to_vision=False, text_adapter=False, prompt_depth=1)
-    whole = features(model)
-    for tower, part, layers in (
-        ("vision", "projected prompts", None),
-        ("text", "own prompts", None),
-        ("text", "adapter", None),
-        ("vision", "own prompts", [1, 2]),
-    ):
-        with model.without(tower, part, layers):
-            for value, before in zip(features(model), whole, strict=True):
-                close(value, before)
-    for arguments in (("image", "adapter"), ("text", "prompts"), ("text", "adapter", [3])):
-        with pytest.raises(CSKTError, match="layers from 0 to 2"), model.without(*arguments):
-            pass
-
-
 def test_a_small_lora_update_survives_bf16(small_clip):
     """Added to the frozen matrix in bf16, most of it would be rounded away."""
     model = CSKT(small_clip(), CSKTConfig(lora_rank=2).for_method("lora")).cast_frozen(
         torch.bfloat16
     )
-    (layer, *_), _ = model._tower("text")
+    layer = model.tower("text").layers[0]
     torch.nn.init.normal_(layer.lora.up, std=1e-3)
     x = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     intended = x @ layer.lora.merged().t()
