@@ -33,9 +33,10 @@ def without(
     known = tower in ("vision", "text") and set(parts) <= set(PARTS)
     if not known or not set(layers) <= set(every_layer):
         unknown = " or ".join(map(repr, parts))
+        known_parts = ", ".join(map(repr, PARTS))
         raise ConfigurationError(
             f"there is no {unknown} at layers {list(layers)} of the {tower!r} tower; give 'vision' "
-            f"or 'text', some of {', '.join(map(repr, PARTS))}, and layers from 0 to {len(every_layer) - 1}."
+            f"or 'text', some of {known_parts}, and layers from 0 to {len(every_layer) - 1}."
         )
     model.unfuse()
     with contextlib.ExitStack() as stack:

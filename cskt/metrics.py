@@ -275,7 +275,9 @@ def _match_ranks(scores: Tensor, items: Tensor, start: Tensor, count: Tensor) ->
     at the size of CUHK-PEDES, in half the memory). Behind some 40 matches a query it is slower.
     """
     size, device = scores.shape[1], scores.device
-    filled = torch.arange(int(count[0]), device=device) < count[:, None]
+    most = int(count[0])
+    slots = torch.arange(most, device=device)
+    filled = slots < count[:, None]
     ranks = torch.full(filled.shape, size + 1, device=device)
     dtype = torch.float32 if size < _EXACT_FLOAT32 else torch.int32  # float32 sums are the fastest
     columns = torch.arange(size, dtype=dtype, device=device)
@@ -283,17 +285,34 @@ def _match_ranks(scores: Tensor, items: Tensor, start: Tensor, count: Tensor) ->
     equal = torch.empty(scores.shape, dtype=dtype, device=device)
     rows_with_match = filled.sum(0).tolist()
     for slot, n in enumerate(rows_with_match):
-        item = items[start[:n] + slot, None]
-        rows = scores[:n]
-        own = rows.gather(1, item)
-        is_larger = torch.gt(rows, own, out=larger[:n])
-        ranks[:n, slot] = 1 + is_larger.sum(1)
-        is_equal = torch.eq(rows, own, out=equal[:n])
-        if is_equal.sum(1).amax() > 1:
-            stands_before = torch.lt(columns, item.to(dtype), out=larger[:n])
-            ties = is_equal.mul_(stands_before)
-            ranks[:n, slot] += ties.sum(1).long()
-    return ranks.sort(1).values[filled]
+        index = start[:n] + slot
+        item = items[index][:, None]
+        ranks[:n, slot] = _item_ranks(
+            scores[:n],
+            item,
+            columns,
+            larger[:n],
+            equal[:n],
+        )
+    ascending = ranks.sort(1).values
+    return ascending[filled]
+
+
+def _item_ranks(
+    scores: Tensor, item: Tensor, columns: Tensor, larger: Tensor, equal: Tensor
+) -> Tensor:
+    """(R,): the rank of one ``item`` (R, 1) of each row; ``columns`` (G,) number the gallery,
+    ``larger`` and ``equal`` (R, G) are room to count in."""
+    own = scores.gather(1, item)
+    torch.gt(scores, own, out=larger)
+    ranks = 1 + larger.sum(1)
+    torch.eq(scores, own, out=equal)
+    tied = equal.sum(1).amax() > 1
+    if tied:
+        stands_before = torch.lt(columns, item.to(columns.dtype), out=larger)
+        equal.mul_(stands_before)
+        ranks = ranks + equal.sum(1)
+    return ranks
 
 
 def _matrix(name: str, values: Matrix) -> Tensor:

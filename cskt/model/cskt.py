@@ -194,8 +194,15 @@ class CSKT(Fusable):
         first = x[0, :1]
         front = self.once(start, lambda: prefix_keys_values(tower, first))
         words = grid.pack(x[:, 1 : 1 + grid.columns])
-        step = self.steps["text"]
-        return run_tower(tower.layers, words, grid, True, front, read=end - 1, step=step)
+        return run_tower(
+            tower.layers,
+            words,
+            grid,
+            causal=True,
+            front=front,
+            read=end - 1,
+            step=self.steps["text"],
+        )
 
     def _project_text(self, rows: Tensor) -> Tensor:
         projection = self.backbone.text_projection

@@ -74,10 +74,13 @@ class FusedLayer(Layer):
         outward = block.attn.out_proj
         self.inward_map = LinearMap(inward, block.attn.in_proj_bias).to(dtype)
         self.outward_map = LinearMap(outward.weight, outward.bias).to(dtype)
-        self.up, self.down = up.to(dtype), down.to(dtype)
+        self.up = up.to(dtype)
+        self.down = down.to(dtype)
 
     def inward(self, normed: Tensor, outputs: slice) -> Tensor:
-        return linear(normed, self.inward_map.weight[outputs], self.inward_map.bias[outputs])
+        weight = self.inward_map.weight[outputs]
+        bias = self.inward_map.bias[outputs]
+        return linear(normed, weight, bias)
 
     def output(self, rows: Tensor) -> Tensor:
         return self.block.ls_1(self.outward_map(rows))

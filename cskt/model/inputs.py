@@ -33,15 +33,11 @@ def fit_captions(ids: Tensor, end_token: int, columns: int) -> tuple[Tensor, Ten
 def check_images(images: Any, size: tuple[int, int], dtype: torch.dtype) -> None:
     """:class:`ConfigurationError` unless ``images`` are (B, 3, height, width) in the model's type,
     or in any that autocast takes."""
-    shape = (3, *size)
-    if (
-        not isinstance(images, Tensor)
-        or images.ndim != 4
-        or not len(images)
-        or images.shape[1:] != shape
-    ):
+    is_batch = isinstance(images, Tensor) and images.ndim == 4 and len(images) > 0
+    if not is_batch or images.shape[1:] != (3, *size):
+        height, width = size
         raise ConfigurationError(
-            f"images must be a (B, {', '.join(map(str, shape))}) tensor with B >= 1, got "
+            f"images must be a (B, 3, {height}, {width}) tensor with B >= 1, got "
             f"{_describe(images)}; resize the images or the model (image_size)."
         )
     mixed = images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
@@ -54,18 +50,22 @@ def check_images(images: Any, size: tuple[int, int], dtype: torch.dtype) -> None
 def check_token_ids(ids: Any, context: int, vocabulary: int, end_token: int) -> int:
     """The start token, which all captions ``ids`` (B, up to ``context``) share;
     :class:`ConfigurationError` unless they are whole captions of one vocabulary."""
-    if (
-        not isinstance(ids, Tensor)
-        or ids.ndim != 2
-        or not len(ids)
-        or not 2 <= ids.shape[1] <= context
-    ):
+    if not isinstance(ids, Tensor) or ids.ndim != 2 or not len(ids):
+        raise _unfit(f"a (B, {context}) tensor with B >= 1, got {_describe(ids)}")
+    if not 2 <= ids.shape[1] <= context:
         raise _unfit(f"a (B, {context}) tensor with B >= 1, got {_describe(ids)}")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise _unfit(f"integers, got {ids.dtype}")
     first = ids[:, 0]
-    ends = (ids[:, 1:] == end_token).any(dim=1) & (first != end_token)
-    facts = [ids.min(), ids.max(), ends.all(), first[0], first.min() == first.max()]
+    starts_well = first != end_token
+    ends = (ids[:, 1:] == end_token).any(dim=1) & starts_well
+    facts = [
+        ids.min(),
+        ids.max(),
+        ends.all(),
+        first[0],
+        first.min() == first.max(),
+    ]
     facts = [fact.long() for fact in facts]
     low, high, whole, start, alike = torch.stack(facts).tolist()  # a GPU is waited for once
     if low < 0 or high >= vocabulary:
@@ -74,7 +74,8 @@ def check_token_ids(ids: Any, context: int, vocabulary: int, end_token: int) -> 
         row = ends.tolist().index(False)
         raise _unfit(f"captions, but row {row} lacks the end token {end_token} after a start token")
     if not alike:
-        raise _unfit(f"captions with one start token, got {sorted(set(first.tolist()))}")
+        tokens = sorted(set(first.tolist()))
+        raise _unfit(f"captions with one start token, got {tokens}")
     return start
 
 

@@ -15,9 +15,11 @@ def parameter_table(model: CSKT) -> str:
     every: dict[str, int] = {}
     for name, parameter in model.counted_parameters().items():
         block = _block_of(name)
-        count = parameter.numel()
-        every[block] = every.get(block, 0) + count
-        trained[block] = trained.get(block, 0) + (count if parameter.requires_grad else 0)
+        trained.setdefault(block, 0)
+        every.setdefault(block, 0)
+        every[block] += parameter.numel()
+        if parameter.requires_grad:
+            trained[block] += parameter.numel()
     trained["total"] = model.num_trainable
     every["total"] = model.num_total
 

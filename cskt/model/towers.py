@@ -168,7 +168,10 @@ class Layer:
         elif causal:
             seen = grid.filled(shared=k.shape[1] - grid.columns)
         heads = self.block.attn.num_heads
-        out = attention(_by_head(q, heads), _by_head(k, heads), _by_head(v, heads), seen, keep)
+        q = _by_head(q, heads)
+        k = _by_head(k, heads)
+        v = _by_head(v, heads)
+        out = attention(q, k, v, seen, keep)
         out = out.transpose(1, 2).flatten(2)
         return self.output(grid.pack(out) if read is None else out[:, 0])
 
@@ -287,7 +290,8 @@ def prefix_keys_values(tower: Tower, start: Tensor) -> list[Tensor]:
     """Keys and values (1 + P, 2 W) at each layer of the start token (1, W) and the text prompts
     behind it."""
     layers, prompts = tower.layers, tower.prompts
-    x, shared = start, []
+    x = start
+    shared = []
     for i, layer in enumerate(layers):
         if i < len(prompts):
             x = torch.cat([x[:1], prompts[i]])
