@@ -10,6 +10,7 @@ nobody reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +24,26 @@ def splice(ids: Tensor, end_token: int, prompts: int, context: int) -> Tensor:
     rows = []
     for caption in ids.tolist():
         caption += [0] * (context - len(caption))
-        if caption.index(end_token) < context - prompts:
-            words = caption[1 : context - prompts]
-        else:
-            words = [*caption[1 : context - 1 - prompts], end_token]
-        rows.append(caption[:1] + [0] * prompts + words)
+        room = context - prompts
+        words = caption[1:room]
+        if caption.index(end_token) >= room:
+            words[-1] = end_token
+        start = caption[:1]
+        rows.append(start + [0] * prompts + words)
     return torch.tensor(rows, device=ids.device)
 
 
 def put_prompts(x: Tensor, prompts: Tensor, at: int) -> Tensor:
     """x (B, L, W) with the rows from ``at`` on replaced by the same prompts (P, W) in every
     sample."""
-    return torch.cat([x[:, :at], prompts.expand(len(x), -1, -1), x[:, at + len(prompts) :]], dim=1)
+    before = x[:, :at]
+    behind = x[:, at + len(prompts) :]
+    return torch.cat([before, prompts.expand(len(x), -1, -1), behind], dim=1)
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module],
-    adapters: Sequence[nn.Module],
+    blocks: Sequence[Any],
+    adapters: Sequence[Any],
     x: Tensor,
     prompts: Sequence[Tensor],
     at: int,
@@ -52,45 +56,46 @@ def run_blocks(
             x = put_prompts(x, prompts[i], at)
         x = x + block.ls_1(block.attention(block.ln_1(x), attn_mask=mask))
         y = x + block.ls_2(block.mlp(block.ln_2(x)))
-        if len(adapters):
+        if adapters:
             adapter = adapters[i]
-            y = y + adapter.scale * adapter.up(adapter.down(adapter.norm(x)).relu())
+            narrow = adapter.down(adapter.norm(x)).relu()
+            y = y + adapter.scale * adapter.up(narrow)
         x = y
     return x
 
 
 def plain_encode_image(model: CSKT, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) -> features (B, D), as ``model.encode_image``."""
-    visual, prompts = model.backbone.visual, model.prompts.vision_rows()
+    visual = model.backbone.visual
+    prompts = model.prompts.vision_rows()
     x = visual.conv1(images).flatten(2).transpose(1, 2)
-    x = (
-        torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
-        + visual.positional_embedding
-    )
-    x, at = visual.patch_dropout(x), x.shape[1]
+    x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+    x = visual.patch_dropout(x + visual.positional_embedding)
+    columns = x.shape[1]
     if prompts:
-        x = torch.cat([x, prompts[0].expand(len(x), -1, -1)], dim=1)
-    x = run_blocks(
-        visual.transformer.resblocks, model.vision_adapters, visual.ln_pre(x), prompts, at
-    )
+        first = prompts[0].expand(len(x), -1, -1)
+        x = torch.cat([x, first], dim=1)
+    x = visual.ln_pre(x)
+    x = run_blocks(model.blocks("vision"), list(model.vision_adapters), x, prompts, at=columns)
     return visual.ln_post(x)[:, 0] @ visual.proj
 
 
 def plain_encode_text(model: CSKT, token_ids: Tensor) -> Tensor:
     """Token ids (B, up to 77) -> features (B, D), as ``model.encode_text``."""
-    backbone, prompts = model.backbone, model.prompts.text_rows()
+    backbone = model.backbone
+    prompts = model.prompts.text_rows()
     ids = splice(token_ids, model.end_token, model.num_prompts, backbone.context_length)
     x = backbone.token_embedding(ids)
     if prompts:
         x = put_prompts(x, prompts[0], at=1)
     x = x + backbone.positional_embedding
-    blocks = backbone.transformer.resblocks
+    blocks = model.blocks("text")
     mask = backbone.attn_mask.repeat(len(x) * blocks[0].attn.num_heads, 1, 1)
-    x = backbone.ln_final(run_blocks(blocks, model.text_adapters, x, prompts, at=1, mask=mask))
-    x, projection = (
-        x[torch.arange(len(x)), (ids == model.end_token).int().argmax(1)],
-        backbone.text_projection,
-    )
+    x = run_blocks(blocks, list(model.text_adapters), x, prompts, at=1, mask=mask)
+    x = backbone.ln_final(x)
+    ends = (ids == model.end_token).int().argmax(1)
+    x = x[torch.arange(len(x)), ends]
+    projection = backbone.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Module) else x @ projection

@@ -36,7 +36,7 @@ from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.errors import CSKTError
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, grid_rows
 from cskt.model import load_model
-from cskt.model.cskt import CONFIG_FILE
+from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.reference import foreign_backbone, reference_config, reference_parameters
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import math
 import os
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -31,7 +30,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cskt.config import MINI
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError, ModelError
+from cskt.state_dicts import copy_state, read_checkpoint
 
 ASSETS = Path(__file__).parent / "assets"
 RANDOM = "random"  # pretrained="random": untrained weights, of cskt-mini too
@@ -40,10 +40,8 @@ _TOKENS = "token_embedding.weight"  # the table that those two stand for
 _POSITIONS = "visual.positional_embedding"
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "visual.attn_mask")
 clip_tokenizer = functools.cache(open_clip.SimpleTokenizer)  # CLIP's byte-pair encoder
-UNUSED = (
-    "logit_scale",
-    "logit_bias",
-)  # CLIP's own temperature: no feature and no loss of ours reads it
+# CLIP's own temperature: no feature and no loss of ours reads it.
+UNUSED = ("logit_scale", "logit_bias")
 
 
 def create_backbone(
@@ -56,15 +54,18 @@ def create_backbone(
 
     ``pretrained``: None (random weights; for ``cskt-mini`` the embedded ones), ``"random"``, an
     open_clip tag such as ``"openai"``, or the path of a checkpoint file of open_clip or OpenAI.
-    Position embeddings are resized to the image size (default: the model's own). :class:`CSKTError`
-    for an unknown name or tag, an unfit file, a failed download.
+    Position embeddings are resized to the image size (default: the model's own).
+    :class:`ConfigurationError` for an unknown name, :class:`ModelError` for an unknown tag, an
+    unfit file, a failed download.
     """
     config = model_config(name)
     vision = config["vision_cfg"]
-    native, patch = to_2tuple(vision.get("image_size", 224)), to_2tuple(vision["patch_size"])
+    native = to_2tuple(vision.get("image_size", 224))
+    patch = to_2tuple(vision["patch_size"])
     size = tuple(to_2tuple(image_size or native))
-    if [type(side) for side in size] != [int, int] or size[0] < patch[0] or size[1] < patch[1]:
-        raise CSKTError(
+    two_integers = [type(side) for side in size] == [int, int]
+    if not two_integers or size[0] < patch[0] or size[1] < patch[1]:
+        raise ConfigurationError(
             f"image_size must be (height, width) in pixels, at least one patch of {name} "
             f"({patch[0]} x {patch[1]}), got {image_size!r}."
         )
@@ -78,22 +79,21 @@ def create_backbone(
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """A fresh copy of the open_clip model config of ``name``; :class:`CSKTError` unless it is a ViT
-    CLIP we know."""
+    """A fresh copy of the open_clip model config of ``name``; :class:`ConfigurationError` unless
+    it is a ViT CLIP we know."""
     if name != MINI and name not in open_clip.list_models():
-        raise CSKTError(
+        raise ConfigurationError(
             f"backbone {name!r} is unknown; use {MINI!r} or a ViT of open_clip.list_models()."
         )
-    config = (
-        json.loads(_asset("json").read_text()) if name == MINI else open_clip.get_model_config(name)
-    )
-    if (
-        "custom_text" in config
-        or not config["vision_cfg"].get("patch_size")
-        or "hf_model_name" in config["text_cfg"]
-    ):
-        raise CSKTError(
-            f"backbone {name!r} is not a plain ViT CLIP; use one such as ViT-B-16-quickgelu or ViT-L-14."
+    if name == MINI:
+        config = json.loads(_asset("json").read_text())
+    else:
+        config = open_clip.get_model_config(name)
+    is_vit = bool(config["vision_cfg"].get("patch_size"))
+    if not is_vit or "custom_text" in config or "hf_model_name" in config["text_cfg"]:
+        raise ConfigurationError(
+            f"backbone {name!r} is not a plain ViT CLIP; use one such as ViT-B-16-quickgelu or "
+            "ViT-L-14."
         )
     return config
 
@@ -101,8 +101,9 @@ def model_config(name: str) -> dict[str, Any]:
 def _asset(kind: str) -> Path:
     path = ASSETS / f"{MINI}.{kind}"
     if not path.is_file():
-        raise CSKTError(
-            f"{path} of {MINI} is missing; reinstall cskt or make it with: python -m cskt pretrain-mini"
+        raise ModelError(
+            f"{path} of {MINI} is missing; reinstall cskt or make it with: "
+            "python -m cskt pretrain-mini"
         )
     return path
 
@@ -119,11 +120,14 @@ def tokenizer_for(name: str) -> Callable[[list[str]], Tensor]:
 def known_token_ids(name: str) -> set[int] | None:
     """Tokens that the backbone has learned: those shipped with ``cskt-mini``; None (all) for any
     other backbone."""
-    return set(load_file(_asset("safetensors"))[_IDS].tolist()) if name == MINI else None
+    if name != MINI:
+        return None
+    shipped = load_file(_asset("safetensors"))
+    return set(shipped[_IDS].tolist())
 
 
 def load_clip_state(
-    backbone: nn.Module, state: Mapping[str, Tensor], grid: tuple[int, int], source: str
+    backbone: open_clip.CLIP, state: Mapping[str, Tensor], grid: tuple[int, int], source: str
 ) -> None:
     """Copies a CLIP state dict into ``backbone``, image positions resized from ``grid``; errors
     name ``source``."""
@@ -142,82 +146,22 @@ def resize_positions(
     """Image positions (1 + rows * columns, W) moved to another grid as released: class row kept,
     bilinear. Their own grid is ``native_grid`` where the row count fits it, else the target's, else
     square."""
+    target = tuple(grid)
     count = len(positions) - 1
     side = math.isqrt(max(count, 0))
-    source = next((g for g in (native_grid, grid, (side, side)) if g[0] * g[1] == count), grid)
-    if source == tuple(grid):
+    source = target
+    for candidate in (native_grid, target, (side, side)):
+        if math.prod(candidate) == count:
+            source = candidate
+            break
+    if source == target:
         return positions
+    class_row = positions[:1]
     cells = positions[1:].to(torch.promote_types(positions.dtype, torch.float32))
-    cells = F.interpolate(cells.t().unflatten(1, source)[None], size=tuple(grid), mode="bilinear")[
-        0
-    ]
-    return torch.cat([positions[:1].to(cells.dtype), cells.flatten(1).t()])
-
-
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, unpickling nothing else: .safetensors, torch.save or
-    TorchScript (OpenAI)."""
-    path = Path(path)
-    if not path.is_file():
-        raise CSKTError(
-            f"checkpoint file {path} does not exist; give the path of an existing file."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # torch retires TorchScript, but OpenAI's files are made so
-            try:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            except RuntimeError:  # a TorchScript archive
-                content = torch.jit.load(path, map_location="cpu").state_dict()
-    except Exception as error:  # each reader has its own exceptions; the user needs the file's name
-        raise CSKTError(
-            f"checkpoint file {path} cannot be read as tensors ({type(error).__name__}); give a complete "
-            "file, saved from a plain state_dict."
-        ) from error
-    return unwrap_state(content, str(path))
-
-
-def unwrap_state(content: Any, source: str) -> dict[str, Tensor]:
-    """A state dict, whole or under ``state_dict`` or ``model``, without the prefix of a
-    data-parallel wrapper."""
-    if isinstance(content, Mapping):
-        content = next(
-            (content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)),
-            content,
-        )
-    if not isinstance(content, Mapping) or not content:
-        raise CSKTError(
-            f"{source} holds no state dict; save model.state_dict(), bare or under 'state_dict'."
-        )
-    wrapped = all(str(name).startswith("module.") for name in content)
-    return {str(name)[len("module.") * wrapped :]: value for name, value in content.items()}
-
-
-@torch.no_grad()
-def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
-    """Copies ``state`` into the tensors ``own`` by name; a :class:`CSKTError` lists what is
-    missing, surplus or of the wrong shape, and nothing is copied."""
-    shapes = {name: tuple(getattr(value, "shape", ("no tensor",))) for name, value in state.items()}
-    wrong = [
-        f"{name} (expected {tuple(tensor.shape)}, got {shapes[name]})"
-        for name, tensor in own.items()
-        if shapes.get(name, tensor.shape) != tensor.shape
-    ]
-    faults = {
-        "missing": [name for name in own if name not in shapes],
-        "surplus": [name for name in shapes if name not in own],
-        "of the wrong shape": wrong,
-    }
-    found = "; ".join(f"{what}: {', '.join(names)}" for what, names in faults.items() if names)
-    if found:
-        raise CSKTError(
-            f"{source} does not fit the model ({found}); use a checkpoint made for this configuration."
-        )
-    for name, tensor in own.items():
-        tensor.copy_(state[name])
+    picture = cells.t().unflatten(1, source)
+    picture = F.interpolate(picture[None], size=target, mode="bilinear")[0]
+    cells = picture.flatten(1).t()
+    return torch.cat([class_row.to(cells.dtype), cells])
 
 
 def fingerprint(backbone: nn.Module, weights: bool = True) -> str:
@@ -239,10 +183,13 @@ def fingerprint(backbone: nn.Module, weights: bool = True) -> str:
         values = tensor.detach().to("cpu", torch.float32)
         if name == _POSITIONS:
             values = values[:1]
-        if name == _TOKENS and not (filled := values.any(dim=1)).all():
-            digest.update(filled.nonzero()[:, 0].numpy())
-            values = values[filled]
-        digest.update(values.contiguous().numpy())
+        if name == _TOKENS:
+            filled = values.any(dim=1)
+            if not filled.all():
+                ids = filled.nonzero()[:, 0]
+                digest.update(ids.contiguous().numpy().data)
+                values = values[filled]
+        digest.update(values.contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -250,31 +197,32 @@ def save_mini(backbone: nn.Module, token_ids: Collection[int], path: str | os.Pa
     """Writes ``cskt-mini``'s weights in fp16: the token rows named, and every other tensor
     whole."""
     ids = torch.tensor(sorted(set(token_ids)), dtype=torch.int32)
-    state = {name: tensor.detach().cpu().half() for name, tensor in backbone.state_dict().items()}
-    rows = state.pop(_TOKENS)[ids.long()]
-    save_file({name: t.contiguous() for name, t in {**state, _ROWS: rows, _IDS: ids}.items()}, path)
+    state = {}
+    for name, tensor in backbone.state_dict().items():
+        state[name] = tensor.detach().cpu().half().contiguous()
+    table = state.pop(_TOKENS)
+    state[_ROWS] = table[ids.long()]
+    state[_IDS] = ids
+    save_file(state, path)
 
 
 def check_supported(backbone: nn.Module) -> None:
-    """Raises a :class:`CSKTError` unless ``backbone`` is a CLIP whose blocks
+    """Raises a :class:`ModelError` unless ``backbone`` is a CLIP whose blocks
     :mod:`cskt.model.towers` can run."""
     visual = getattr(backbone, "visual", None)
-    if not (
-        isinstance(backbone, open_clip.CLIP)
-        and isinstance(visual, VisionTransformer)
-        and visual.attn_pool is None
-        and visual.pool_type == "tok"
-        and backbone.attn_mask is not None
-        and backbone.text_pool_type in ("argmax", "eos")
-        and all(
-            type(b) is ResidualAttentionBlock
-            for t in (visual, backbone)
-            for b in t.transformer.resblocks
-        )
+    if (
+        not isinstance(backbone, open_clip.CLIP)
+        or not isinstance(visual, VisionTransformer)
+        or visual.attn_pool is not None
+        or visual.pool_type != "tok"
+        or backbone.attn_mask is None
+        or backbone.text_pool_type not in ("argmax", "eos")
+        or not all(type(block) is ResidualAttentionBlock for block in blocks(backbone, "vision"))
+        or not all(type(block) is ResidualAttentionBlock for block in blocks(backbone, "text"))
     ):
-        raise CSKTError(
-            f"the backbone ({type(backbone).__name__}) is not an open_clip ViT CLIP with class-token "
-            "pooling and a causal text tower; use one such as ViT-B-16-quickgelu."
+        raise ModelError(
+            f"the backbone ({type(backbone).__name__}) is not an open_clip ViT CLIP with "
+            "class-token pooling and a causal text tower; use one such as ViT-B-16-quickgelu."
         )
 
 
@@ -283,22 +231,24 @@ def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | st
     (random).
 
     A tag wins over a local file of the same name; ``~`` stands for the home folder.
-    :class:`CSKTError` for neither, and for an unknown backbone.
+    :class:`ModelError` for neither, :class:`ConfigurationError` for an unknown backbone.
     """
     model_config(name)
     if pretrained is None and name == MINI:
         return _asset("safetensors")
     if pretrained in (None, RANDOM):
         return None
-    tag, path = str(pretrained), Path(pretrained).expanduser()
+    assert pretrained is not None
+    tag = str(pretrained)
+    path = Path(pretrained).expanduser()
     if get_pretrained_cfg(name, tag):
         return tag
     if path.is_file():
         return path
     tags = ", ".join(list_pretrained_tags_by_model(name)) or "none"
-    raise CSKTError(
-        f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file (looked "
-        f"at {path.absolute()}); give one of the tags or put the checkpoint file there."
+    raise ModelError(
+        f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file "
+        f"(looked at {path.absolute()}); give one of the tags or put the checkpoint file there."
     )
 
 
@@ -317,47 +267,47 @@ def _weights(
         return None
     if isinstance(source, Path):
         return _mini_state(config) if pretrained is None else read_checkpoint(source)
-    tag, known = source, get_pretrained_cfg(name, source)
-    if (
-        known.get("quick_gelu")
-        and not config.get("quick_gelu")
-        and f"{name}-quickgelu" in open_clip.list_models()
-    ):
-        raise CSKTError(
-            f"tag {tag!r} was trained with QuickGELU; use the backbone {name + '-quickgelu'!r}."
+    known = get_pretrained_cfg(name, source)
+    needs_quick_gelu = known.get("quick_gelu") and not config.get("quick_gelu")
+    quick = f"{name}-quickgelu"
+    if needs_quick_gelu and quick in open_clip.list_models():
+        raise ConfigurationError(
+            f"tag {source!r} was trained with QuickGELU; use the backbone {quick!r}."
         )
-    return read_checkpoint(_download(name, tag, known))
+    return read_checkpoint(_download(name, source, known))
 
 
 def _download(name: str, tag: str, known: dict[str, Any]) -> str:
     """The file of an open_clip tag: put into ~/.cache/clip by hand, in the hub's cache, or
     downloaded now."""
-    url, repository = known.get("url", ""), known["hf_hub"].rstrip("/")
-    by_hand = (
-        Path.home() / ".cache" / "clip" / (os.path.basename(url) or f"{name}-{tag}.safetensors")
-    )
-    cached = [
-        try_to_load_from_cache(repository, f"open_clip_{f}")
-        for f in ("model.safetensors", "pytorch_model.bin")
-    ]
-    for path in (by_hand, *cached):
-        if isinstance(path, str | Path) and os.path.isfile(path):
-            return str(path)
+    url = known.get("url", "")
+    repository = known["hf_hub"].rstrip("/")
+    file = os.path.basename(url) or f"{name}-{tag}.safetensors"
+    by_hand = Path.home() / ".cache" / "clip" / file
+    if by_hand.is_file():
+        return str(by_hand)
+    for weights in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+        cached = try_to_load_from_cache(repository, weights)
+        if isinstance(cached, str) and os.path.isfile(cached):
+            return cached
     try:
-        with contextlib.suppress(
-            urllib.error.HTTPError
-        ):  # the hub's client retries for a minute: ask once first
-            urllib.request.urlopen(
-                urllib.request.Request(ENDPOINT, method="HEAD"), timeout=10
-            ).close()
+        _check_connection()
         return download_pretrained(known)
     except Exception as error:  # urllib, huggingface_hub and the file system each raise their own
-        raise CSKTError(
-            f"the weights of {name}, tag {tag!r}, could not be fetched from the Hugging Face hub ({repository}, "
-            f"{type(error).__name__}) and are neither in its cache {HF_HUB_CACHE} nor at {by_hand}; download "
-            f"{url or f'{ENDPOINT}/{repository}'} on a connected machine and put the file there, or pass its path as "
-            "pretrained."
+        address = url or f"{ENDPOINT}/{repository}"
+        raise ModelError(
+            f"the weights of {name}, tag {tag!r}, could not be fetched from the Hugging Face hub "
+            f"({repository}, {type(error).__name__}) and are neither in its cache {HF_HUB_CACHE} "
+            f"nor at {by_hand}; download {address} on a connected machine and put the file there, "
+            "or pass its path as pretrained."
         ) from error
+
+
+def _check_connection() -> None:
+    """The hub's client retries for a minute: ask once first. Any answer will do."""
+    request = urllib.request.Request(ENDPOINT, method="HEAD")
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 def _mini_state(config: dict[str, Any]) -> dict[str, Tensor]:
@@ -365,8 +315,15 @@ def _mini_state(config: dict[str, Any]) -> dict[str, Tensor]:
     no number that a version of torch happens to draw may decide whether a saved model is
     accepted."""
     state = load_file(_asset("safetensors"))
-    rows, ids = state.pop(_ROWS), state.pop(_IDS)
-    shape = config["text_cfg"]["vocab_size"], rows.shape[1]
-    table = torch.zeros(shape)
+    rows = state.pop(_ROWS)
+    ids = state.pop(_IDS)
+    table = torch.zeros(config["text_cfg"]["vocab_size"], rows.shape[1])
     table[ids.long()] = rows.float()
-    return {**state, _TOKENS: table}
+    state[_TOKENS] = table
+    return state
+
+
+def blocks(backbone: open_clip.CLIP, tower: str) -> list[ResidualAttentionBlock]:
+    """The transformer's blocks in the ``"text"`` or ``"vision"`` tower of a backbone."""
+    owner = backbone.visual if tower == "vision" else backbone
+    return list(owner.transformer.resblocks)

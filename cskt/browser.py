@@ -28,7 +28,8 @@ from .data.datasets import PersonRetrievalDataset
 from .demo import hit_strip, image_uri
 from .evaluation import LoadedSplit, make_folder, write_atomically
 from .gallery import MAX_QUERY
-from .model.cskt import CSKT, fit_captions
+from .model.cskt import CSKT
+from .model.inputs import fit_captions
 from .model.towers import Grid, prefix_keys_values, run_tower
 
 ASSETS = Path(__file__).parent / "assets"
@@ -54,10 +55,11 @@ class _TextEncoder(nn.Module):
     def __init__(self, model: CSKT) -> None:
         super().__init__()
         backbone, self.rows = model.backbone, None
-        self.layers, prompts = model._tower("text")
+        tower = model.tower("text")
+        self.layers = tower.layers
         positions, table = backbone.positional_embedding, backbone.token_embedding.weight
         start = table[model.tokenize("")[0, :1]] + positions[:1]
-        self.front = prefix_keys_values(self.layers, prompts, start)
+        self.front = prefix_keys_values(tower, start)
         if model.known_tokens is not None:
             known = torch.tensor(sorted(model.known_tokens))
             self.rows = torch.zeros(len(table), dtype=torch.int32)
@@ -97,7 +99,7 @@ def export_text_encoder(model: CSKT, path: str | os.PathLike) -> Path:
     level = noisy.level
     with torch.no_grad(), model.fused():
         encoder = _TextEncoder(model).eval()
-        held = encoder.layers[0].maps["up"][0]
+        held = encoder.layers[0].up.weight
         if (held.dtype, held.device.type) != (torch.float32, "cpu"):
             raise CSKTError(
                 f"the text encoder is exported in float32 from the CPU, but this one is {held.dtype} on "

@@ -32,7 +32,8 @@ from cskt.data.loading import load_images
 from cskt.errors import CSKTError
 from cskt.files import read_yaml
 from cskt.metrics import Metrics, both_directions, per_query
-from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
+from cskt.model.checkpoints import CONFIG_FILE
+from cskt.model.cskt import CSKT, load_model
 from cskt.numerics import resolve_device, resolve_precision
 
 CONFIG, HISTORY, METRICS, ADAPTER = (

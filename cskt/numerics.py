@@ -19,7 +19,7 @@ import logging
 
 import torch
 
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError, ResourceError
 
 log = logging.getLogger(__name__)
 PRECISIONS = ("fp32", "bf16")  # what is computed in; "auto" is resolved to one of them
@@ -27,11 +27,11 @@ PRECISIONS = ("fp32", "bf16")  # what is computed in; "auto" is resolved to one 
 
 def resolve_device(device: str) -> str:
     """``"auto"`` -> ``"cuda"`` where there is one, else ``"cpu"``; asking for a missing GPU is a
-    :class:`CSKTError`."""
+    :class:`ResourceError`."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise CSKTError(
+        raise ResourceError(
             "device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'."
         )
     return device
@@ -43,7 +43,8 @@ def computes_bf16(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        read_capabilities = getattr(torch.cpu, "get_capabilities", None)
+        capabilities = read_capabilities() if read_capabilities else {}
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 
@@ -53,10 +54,10 @@ def resolve_precision(precision: str, device: str) -> str:
 
     ``"auto"`` is bf16 only on a CUDA device that computes it natively, fp32 on every CPU.
     ``"bf16"`` where the device does not compute it natively is fp32, with a line in the log.
-    :class:`CSKTError` for any other word.
+    :class:`ConfigurationError` for any other word.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise CSKTError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}.")
+        raise ConfigurationError(f"precision must be 'auto', 'fp32' or 'bf16', got {precision!r}.")
     if precision == "fp32" or (precision == "auto" and device != "cuda"):
         return "fp32"
     if computes_bf16(device):

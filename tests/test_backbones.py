@@ -39,21 +39,15 @@ def test_embedded_weights(mini, tmp_path):
     ids = torch.tensor(sorted(KNOWN))
     for name, tensor in loaded.state_dict().items():
         expected = mini.state_dict()[name].half().float()
-        torch.testing.assert_close(
-            *((t[ids] if name == "token_embedding.weight" else t) for t in (tensor, expected))
-        )
-    table = loaded.token_embedding.weight
-    assert (
-        set(table.any(dim=1).nonzero()[:, 0].tolist()) == KNOWN
-    )  # nothing is drawn for the other rows
-    assert (
-        backbones.known_token_ids("cskt-mini") == KNOWN
-        and backbones.known_token_ids("ViT-B-32") is None
-    )
-    assert load_file(tmp_path / "cskt-mini.safetensors")["token_embedding.rows"].shape == (
-        len(KNOWN),
-        16,
-    )
+        if name == "token_embedding.weight":
+            tensor, expected = tensor[ids], expected[ids]
+        torch.testing.assert_close(tensor, expected)
+    filled = loaded.token_embedding.weight.any(dim=1).nonzero()[:, 0]
+    assert set(filled.tolist()) == KNOWN  # nothing is drawn for the other rows
+    assert backbones.known_token_ids("cskt-mini") == KNOWN
+    assert backbones.known_token_ids("ViT-B-32") is None
+    shipped = load_file(tmp_path / "cskt-mini.safetensors")
+    assert shipped["token_embedding.rows"].shape == (len(KNOWN), 16)
     random = backbones.create_backbone("cskt-mini", "random")
     assert backbones.fingerprint(random) != backbones.fingerprint(loaded)
 
@@ -154,21 +148,16 @@ def test_checkpoint_files(mini, tmp_path, kind):
     elif kind == "torchscript":
         torch.jit.save(torch.jit.script(Scripted(state)), path)
     else:
-        wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
-        torch.save(
-            {
-                "state_dict": state,
-                "open_clip": {"state_dict": state, "epoch": 1},
-                "parallel": {"state_dict": wrapped},
-            }[kind]
-            if kind != "state_dict"
-            else state,
-            path,
-        )
+        parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+        contents = {
+            "state_dict": state,
+            "open_clip": {"state_dict": state, "epoch": 1},
+            "parallel": {"state_dict": parallel},
+        }
+        torch.save(contents[kind], path)
     loaded = backbones.create_backbone("cskt-mini", path)
-    assert all(
-        torch.equal(tensor, state[name].float()) for name, tensor in loaded.state_dict().items()
-    )
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, state[name].float()), name
     assert not loaded.training
 
 
@@ -178,15 +167,16 @@ def test_positions_follow_the_image_size(mini, tmp_path):
     assert wide.visual.positional_embedding.shape == (1 + 6 * 2, 16)
     with torch.no_grad():
         assert wide.encode_image(torch.zeros(1, 3, 96, 32)).shape == (1, 8)
+
+
+def test_resized_positions():
     flat = torch.full((17, 3), 2.0)
     assert torch.equal(backbones.resize_positions(flat, (4, 4), (8, 3)), torch.full((25, 3), 2.0))
-    ramp = torch.cat(
-        [torch.tensor([[9.0]]), torch.arange(4.0).repeat_interleave(2)[:, None]]
-    )  # 4 x 2, constant rows
+    rows = torch.arange(4.0).repeat_interleave(2)[:, None]  # 4 x 2, each row constant
+    ramp = torch.cat([torch.tensor([[9.0]]), rows])
     moved = backbones.resize_positions(ramp, (4, 2), (2, 4))
-    assert moved[0] == 9 and torch.equal(
-        moved[1:, 0], torch.tensor([0.5, 2.5]).repeat_interleave(4)
-    )
+    assert moved[0] == 9
+    assert moved[1:, 0].tolist() == [0.5] * 4 + [2.5] * 4
     assert backbones.resize_positions(ramp, (8, 8), (4, 2)) is ramp
 
 
@@ -235,11 +225,9 @@ def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
     with pytest.raises(CSKTError) as caught:
         backbones.create_backbone("ViT-B-16-quickgelu", "openai", (384, 128))
     text = str(caught.value)
-    assert (
-        "tag 'openai'" in text
-        and str(tmp_path / ".cache/clip/ViT-B-16.pt") in text
-        and "ViT-B-16.pt on a" in text
-    )
+    assert "tag 'openai'" in text
+    assert str(tmp_path / ".cache/clip/ViT-B-16.pt") in text
+    assert "ViT-B-16.pt on a" in text
     (tmp_path / ".cache/clip").mkdir(parents=True)
     (tmp_path / ".cache/clip/ViT-B-16.pt").write_bytes(b"found, but not a checkpoint")
     with pytest.raises(CSKTError, match="ViT-B-16.pt cannot be read"):
@@ -248,11 +236,9 @@ def test_offline_download_says_where_to_put_the_file(monkeypatch, tmp_path):
 
 def test_tokenizer():
     ids = backbones.tokenizer_for("ViT-B-16-quickgelu")(["a man", "coat " * 100])
-    assert (
-        ids.shape == (2, 77)
-        and ids[0, :4].tolist() == [49406, 320, 786, 49407]
-        and ids[1, -1] == 49407
-    )
+    assert ids.shape == (2, 77)
+    assert ids[0, :4].tolist() == [49406, 320, 786, 49407]
+    assert ids[1, -1] == 49407
 
 
 def test_an_unknown_backbone_is_said_before_its_weights():

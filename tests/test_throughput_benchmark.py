@@ -15,7 +15,9 @@ from matplotlib import pyplot as plt
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import plain, throughput
+from benchmarks import plain, throughput, throughput_cases
+from benchmarks.costs import cost
+from benchmarks.throughput_cases import Setup
 from cskt import CSKT, CSKTError, figures, results, speed
 from cskt.config import CSKTConfig
 from cskt.data.synthetic import synthetic_dataset
@@ -44,66 +46,65 @@ def test_plain_takes_short_rows_and_leaves_the_ids_alone():
 
 @pytest.fixture(scope="module")
 def setup():
-    return throughput.Setup("cskt-mini", (128, 64), 4, "cpu", 0)
+    return Setup("cskt-mini", (128, 64), 4, "cpu", 0)
 
 
 @pytest.mark.parametrize(("method", "training"), [("plain", True), ("full", True), ("full", False)])
 def test_the_analytic_cost_is_what_torch_counts(method, training, setup):
     """CSKT's own count leaves out what its identities leave out; torch's would hold shared and
     padded rows besides."""
-    model, optimizer = throughput.trainee(setup, method, "fp32")
-    encode_image, encode_text = throughput.encoders(model, method)
+    model, optimizer = throughput_cases.trainee(setup, method, "fp32")
+    step = throughput_cases.training_step(setup, model, optimizer, method, "fp32")
+    encode = throughput_cases.encoders(model, method)
+    ids = setup.token_ids(model, setup.lengths(), method)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         if training:
-            throughput.training_step(setup, model, optimizer, method, "fp32")()
+            step()
         else:
-            (
-                encode_image(setup.images(4)),
-                encode_text(setup.token_ids(model, setup.lengths(), method)),
-            )
-    flops, moved = throughput.cost(model, setup.lengths() - 1, method, "fp32", training)
-    assert flops == pytest.approx(counter.get_total_flops(), rel=0.01)
-    assert 1 < flops / moved < 100
+            encode.image(setup.images(4))
+            encode.text(ids)
+    counted = cost(model, setup.lengths() - 1, method, "fp32", training)
+    assert counted.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+    assert 1 < counted.flops / counted.bytes < 100
 
 
-def test_cskt_costs_less_than_plain_in_every_part(setup):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("tower", "low", "high"), [("image", 0.5, 1), ("text", 0.1, 0.5)])
+def test_cskt_costs_less_than_plain_in_every_part(setup, tower, low, high, training):
     model, ends = setup.model("cskt"), setup.lengths() - 1
-    for training in (True, False):
-        for tower, low, high in (("image", 0.5, 1), ("text", 0.1, 0.5)):
-            ours, theirs = (
-                throughput.cost(model, ends, method, "fp32", training, tower)[0]
-                for method in ("cskt", "plain")
-            )
-            assert low < ours / theirs < high
+    ours = cost(model, ends, "cskt", "fp32", training, [tower])
+    plainly = cost(model, ends, "plain", "fp32", training, [tower])
+    assert low < ours.flops / plainly.flops < high
 
 
 @pytest.mark.parametrize("batch", [1, 16, 128, 20])
 def test_captions_are_as_the_settings_say(batch):
-    setup = throughput.Setup("cskt-mini", (128, 64), batch, "cpu", 0)
+    setup = Setup("cskt-mini", (128, 64), batch, "cpu", 0)
     model, lengths = setup.model("cskt"), setup.lengths()
-    assert lengths.min() >= 12 and lengths.max() <= 60 and (batch % 16 or lengths.mean() == 26)
+    assert lengths.min() >= 12
+    assert lengths.max() <= 60
+    assert batch % 16 or lengths.mean() == 26
     ids = setup.token_ids(model, lengths, "cskt")
-    assert (
-        torch.equal(ids.argmax(1) + 1, torch.from_numpy(lengths))
-        and (ids != 0).sum(1).tolist() == lengths.tolist()
-    )
-    assert (
-        torch.equal(ids, setup.token_ids(model, lengths, "plain"))
-        and ids[0, 0] == model.tokenize("a")[0, 0]
-    )
+    ends = ids.argmax(1) + 1
+    assert ends.tolist() == lengths.tolist()
+    assert (ids != 0).sum(1).tolist() == lengths.tolist()
+    assert torch.equal(ids, setup.token_ids(model, lengths, "plain"))
+    assert ids[0, 0] == model.tokenize("a")[0, 0]
 
 
 def test_interleaved_takes_turns_and_keeps_to_its_rounds():
     order = []
-    cases = {(name,): lambda name=name: order.append(name) for name in "ab"}
+    cases = {("a",): lambda: order.append("a"), ("b",): lambda: order.append("b")}
     repeats = throughput.interleaved(cases, "cpu", 3, until=0.0)
-    assert order == list("ab" * 4) and all(len(times) == 3 for times in repeats.values())
+    assert order == ["a", "b"] * 4
+    assert [len(times) for times in repeats.values()] == [3, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from /proc")
 def test_memory_is_measured_in_a_process_of_its_own(setup):
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        needed = pool.submit(throughput.extra_memory, setup, "full", "fp32").result()
+        needed = pool.submit(throughput_cases.extra_memory, setup, "full", "fp32").result()
     gradients = 4e-6 * setup.model("full").num_trainable
     assert gradients < needed < gradients + 500
 
@@ -112,9 +113,8 @@ def test_memory_is_measured_in_a_process_of_its_own(setup):
 def folder(tmp_path_factory):
     """The run file of a tiny benchmark, and one of ranking written by hand."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # a process for each memory figure would take most of the time
+    # A process for each memory figure would take most of the time.
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             throughput, "ProcessPoolExecutor", lambda count, context: ThreadPoolExecutor(count)
         )
@@ -156,6 +156,40 @@ RANKING = {
 }
 
 
+METHODS_OF = {
+    "training step": ("plain", "cskt", "full"),
+    "encode_image": ("cskt", "open_clip"),
+    "encode_text": ("cskt", "open_clip"),
+    "one query": ("cskt", "open_clip"),
+    "step with loader": ("cskt",),
+}
+COUNTED = ("training step", "encode_image", "encode_text")
+
+
+def expected_rows(precisions):
+    """(what, method, precision)"""
+    rows = {("loader", "cskt", "fp32"), ("decode", "cskt", "uint8")}
+    for precision in precisions:
+        for what, methods in METHODS_OF.items():
+            rows |= {(what, method, precision) for method in methods}
+    for variant in ("bpt", "dat", "lora"):
+        rows.add(("training step", variant, precisions[-1]))
+    return rows
+
+
+def check_row(row):
+    assert row["seconds"] > 0
+    assert row["batch"] > 0
+    assert len(row["repeats"]) == 1
+    if row["what"] == "training step" and sys.platform.startswith("linux"):
+        assert row["extra_memory_mb"] > 0
+    counted = row["what"] in COUNTED
+    for name in ("flops", "bytes", "utilisation"):
+        assert (name in row) == counted
+        assert row.get(name, 1) > 0
+
+
+@pytest.mark.slow
 def test_the_run_file_is_whole(folder):
     record = json.loads((folder / "throughput-cpu-bf16.json").read_text())
     assert (record["kind"], record["name"]) == ("benchmark", "throughput")
@@ -170,38 +204,14 @@ def test_the_run_file_is_whole(folder):
     } <= record.keys()
     precisions = ["fp32", "bf16"]
     assert record["settings"]["precisions"] == precisions
-    expected = {
-        (what, method, precision)
-        for precision in precisions
-        for what, methods in {
-            "training step": ("plain", "cskt", "full"),
-            "encode_image": ("cskt", "open_clip"),
-            "encode_text": ("cskt", "open_clip"),
-            "one query": ("cskt", "open_clip"),
-            "step with loader": ("cskt",),
-        }.items()
-        for method in methods
-    } | {("training step", name, precisions[-1]) for name in ("bpt", "dat", "lora")}
     rows = {(row["what"], row["method"], row["precision"]): row for row in record["rows"]}
-    assert rows.keys() == expected | {("loader", "cskt", "fp32"), ("decode", "cskt", "uint8")}
-    assert all(
-        row["seconds"] > 0 and len(row["repeats"]) == 1 and row["batch"] > 0
-        for row in rows.values()
-    )
-    for (what, *_), row in rows.items():
-        assert (
-            what != "training step"
-            or not sys.platform.startswith("linux")
-            or row["extra_memory_mb"] > 0
-        )
-        assert ("utilisation" in row) == (what in ("training step", "encode_image", "encode_text"))
-        assert row.get("flops", 1) > 0 and row.get("bytes", 1) > 0 and row.get("utilisation", 1) > 0
+    assert rows.keys() == expected_rows(precisions)
+    for row in rows.values():
+        check_row(row)
     ratio = record["ratios"]["training step: plain fp32 / cskt fp32"]
-    assert (
-        ratio
-        == rows["training step", "plain", "fp32"]["seconds"]
-        / rows["training step", "cskt", "fp32"]["seconds"]
-    )
+    plain_step = rows["training step", "plain", "fp32"]
+    cskt_step = rows["training step", "cskt", "fp32"]
+    assert ratio == plain_step["seconds"] / cskt_step["seconds"]
     wanted = {name for name in throughput.RATIOS if "compiled" not in name}
     assert wanted <= record["ratios"].keys() and all(
         value > 0 for value in record["ratios"].values()
@@ -433,6 +443,7 @@ def test_published_figures_stay_as_they_were():
     assert sum("(published)" in name for name in table) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_notebook_shows_the_run_files(folder, tmp_path):
     synthetic_dataset("SynthPEDES-A", tmp_path / "data", identities=(12, 4, 8))

@@ -1,16 +1,23 @@
-"""Dual adapters transferring (DAT, Section 2.3): one bottleneck beside the MLP of every block; and
-LoRA to compare."""
+"""Dual adapters transferring (DAT, Section 2.3 of the paper): one bottleneck beside the MLP of
+every block of both towers.
+
+With D: width -> width / reduction, U back, and a norm LN_3 of the adapter's own::
+
+    h = x + Attn(LN_1(x))
+    y = h + MLP(LN_2(h)) + s * U relu(D LN_3(h))                  (5, book/method.md)
+
+s is fixed: 0.1 in the vision tower, 4 in the text tower. :func:`cskt.model.towers.run_layer` is the
+block around it.
+"""
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError
 from cskt.model.prompts import projection
 
 
@@ -26,56 +33,24 @@ class ParallelAdapter(nn.Module):
     ) -> None:
         super().__init__()
         if reduction > width:
-            raise CSKTError(
+            raise ConfigurationError(
                 f"reduction must be at most the tower's width {width}, got {reduction}."
             )
-        self.norm, self.scale = nn.LayerNorm(width, eps), scale
-        self.down, self.up = (
-            projection(width, width // reduction),
-            projection(width // reduction, width),
-        )
+        self.scale = scale
+        self.norm = nn.LayerNorm(width, eps)
+        self.down = projection(width, width // reduction)
+        self.up = projection(width // reduction, width)
         if zero_init:
             nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * self.up(F.relu(self._inner(x)))
+        if torch.is_grad_enabled():
+            # The gradient of `down` needs the normalised rows, as large as x itself and cheap: they
+            # are computed again for it rather than kept.
+            narrow = checkpoint(self._narrow, x, use_reentrant=False, preserve_rng_state=False)
+        else:
+            narrow = self._narrow(x)
+        return self.scale * self.up(F.relu(narrow))
 
-    def _inner(self, x: Tensor) -> Tensor:
-        """``down(norm(x))``. The gradient of ``down`` needs the normalised rows, as large as x
-        itself and cheap: they are computed again for it rather than kept."""
-        if not torch.is_grad_enabled():
-            return self.down(self.norm(x))
-        return checkpoint(
-            lambda rows: self.down(self.norm(rows)),
-            x,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-
-
-class LowRankUpdate(nn.Module):
-    """LoRA (Hu et al., ICLR 2022) of one map (width -> rows): adds ``x @ (up @ down).T``, at first
-    nothing.
-
-    The update is applied beside the map, not added to its weight, where bf16 would round most of it
-    away.
-
-    PEFT does not fit here: it applies its update inside its own attention module only (our towers
-    read the weights, and so would silently train nothing), renames the backbone's tensors and needs
-    transformers and accelerate.
-    """
-
-    def __init__(self, rows: int, width: int, rank: int) -> None:
-        super().__init__()
-        self.down, self.up = (
-            nn.Parameter(torch.empty(rank, width)),
-            nn.Parameter(torch.zeros(rows, rank)),
-        )
-        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-
-    def forward(self, x: Tensor, part: slice) -> Tensor:
-        return F.linear(F.linear(x, self.down), self.up[part])
-
-    def merged(self) -> Tensor:
-        """(rows, width): what to add to the weight for the same map."""
-        return self.up @ self.down
+    def _narrow(self, x: Tensor) -> Tensor:
+        return self.down(self.norm(x))

@@ -1,7 +1,18 @@
-"""Bidirectional prompt transferring (BPT, Section 2.2): prompts of each tower, and what they become
-in the other."""
+"""Bidirectional prompts transferring (BPT, Section 2.2 of the paper): learned rows for the input of
+each block of both towers, and what they become in the other tower.
+
+At block l, with text prompts t_l (n, text_width) and vision prompts v_l (n, vision_width)::
+
+    T2V_l(t) = t A_l + a_l        V2T_l(v) = v B_l + b_l           (1, book/method.md)
+    P_l(text) = [t_l ; V2T_l(v_l)]    P_l(vision) = [T2V_l(t_l) ; v_l]    (2, book/method.md)
+
+:class:`cskt.CSKT` puts P_l into the towers: in the text behind the start token, in the image behind
+the patches (3 and 4 there).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +29,11 @@ def projection(in_features: int, out_features: int) -> nn.Linear:
 
 
 class BidirectionalPrompts(nn.Module):
-    """Per layer: text prompts t (n, text_width), vision prompts v (n, vision_width), and linear
-    maps between them.
+    """The prompts t_l and v_l of layers 0..depth-1, and the linear maps between them.
 
-    The text tower receives ``[t ; V2T(v)]``, the vision tower ``[T2V(t) ; v]``, in this order. With
-    one direction off, the prompts that fed it do not exist: ``text_to_vision`` alone leaves t and
-    T2V(t).
+    With one direction off, the prompts that fed it do not exist: ``text_to_vision`` alone leaves t
+    and T2V(t). As a module it is called with the name of a tower; forward hooks on it see, and may
+    replace, the rows that the tower is about to read.
     """
 
     def __init__(
@@ -36,33 +46,43 @@ class BidirectionalPrompts(nn.Module):
         vision_to_text: bool = True,
     ) -> None:
         super().__init__()
-
-        def prompts(width: int, wanted: bool) -> nn.ParameterList:
-            return nn.ParameterList(
-                torch.empty(length, width).normal_(std=INIT_STD) for _ in range(depth * wanted)
-            )
-
-        self.text, self.vision = (
-            prompts(text_width, text_to_vision),
-            prompts(vision_width, vision_to_text),
-        )
-        self.text_to_vision = nn.ModuleList(projection(text_width, vision_width) for _ in self.text)
-        self.vision_to_text = nn.ModuleList(
-            projection(vision_width, text_width) for _ in self.vision
-        )
+        text_depth = depth if text_to_vision else 0
+        vision_depth = depth if vision_to_text else 0
         self.depth = depth
+        self.text_count = length if text_depth else 0
+        self.vision_count = length if vision_depth else 0
+        self.text = _new_prompts(text_depth, length, text_width)
+        self.vision = _new_prompts(vision_depth, length, vision_width)
+        self.text_to_vision = _new_maps(text_depth, text_width, vision_width)
+        self.vision_to_text = _new_maps(vision_depth, vision_width, text_width)
+
+    def forward(self, tower: str, positions: Tensor | None = None) -> list[Tensor]:
+        """What the ``"text"`` or ``"vision"`` tower receives at layers 0..depth-1: (P, width) each.
+
+        ``positions`` (P, width), if given, are added to the first layer's.
+        """
+        rows = self.text_rows() if tower == "text" else self.vision_rows()
+        if rows and positions is not None:
+            rows[0] = rows[0] + positions
+        return rows
 
     def text_rows(self) -> list[Tensor]:
-        """What the text tower receives at layers 0..depth-1: (P, text_width) each."""
-        return _joined(
-            list(self.text), [m(v) for m, v in zip(self.vision_to_text, self.vision, strict=True)]
-        )
+        """``[t ; V2T(v)]`` of layers 0..depth-1: (P, text_width) each."""
+        from_vision = _mapped(self.vision_to_text, self.vision)
+        return _joined(list(self.text), from_vision)
 
     def vision_rows(self) -> list[Tensor]:
-        """What the vision tower receives at layers 0..depth-1: (P, vision_width) each."""
-        return _joined(
-            [m(t) for m, t in zip(self.text_to_vision, self.text, strict=True)], list(self.vision)
-        )
+        """``[T2V(t) ; v]`` of layers 0..depth-1: (P, vision_width) each."""
+        from_text = _mapped(self.text_to_vision, self.text)
+        return _joined(from_text, list(self.vision))
+
+    def own(self, tower: str) -> Tensor:
+        """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its
+        own prompts."""
+        is_text = torch.arange(self.text_count + self.vision_count) < self.text_count
+        own = is_text if tower == "text" else ~is_text
+        parameter = next(self.parameters(), own)
+        return own.to(parameter.device)
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, float]:
@@ -71,31 +91,40 @@ class BidirectionalPrompts(nn.Module):
         entropy); nan where a direction is off."""
         measured = {}
         for name, maps in (("T2V", self.text_to_vision), ("V2T", self.vision_to_text)):
-            values = [torch.linalg.svdvals(each.weight.float()) for each in maps]
-            shares = [each / each.sum() for each in values]
-            for what, numbers in (
-                ("norm", [each.norm() for each in values]),
-                ("rank", [torch.special.entr(share).sum().exp() for share in shares]),
-            ):
-                measured[f"{name} {what}"] = (
-                    torch.stack(numbers).mean().item() if numbers else float("nan")
-                )
+            norms, ranks = [], []
+            for linear in maps:
+                assert isinstance(linear, nn.Linear)
+                values = torch.linalg.svdvals(linear.weight.float())
+                shares = values / values.sum()
+                norms.append(values.norm())
+                ranks.append(torch.special.entr(shares).sum().exp())
+            measured[f"{name} norm"] = _mean(norms)
+            measured[f"{name} rank"] = _mean(ranks)
         return measured
 
-    def own(self, tower: str) -> Tensor:
-        """(P,) bool: which of the rows that the ``"text"`` or ``"vision"`` tower receives are its
-        own prompts."""
-        counts = [len(prompts[0]) if len(prompts) else 0 for prompts in (self.text, self.vision)]
-        is_text = torch.arange(sum(counts)) < counts[0]
-        parameters = [*self.text, *self.vision]
-        return (is_text if tower == "text" else ~is_text).to(
-            parameters[0].device if parameters else "cpu"
-        )
+
+def _new_prompts(depth: int, length: int, width: int) -> nn.ParameterList:
+    prompts = [torch.empty(length, width).normal_(std=INIT_STD) for _ in range(depth)]
+    return nn.ParameterList(prompts)
+
+
+def _new_maps(depth: int, in_features: int, out_features: int) -> nn.ModuleList:
+    return nn.ModuleList(projection(in_features, out_features) for _ in range(depth))
+
+
+def _mapped(maps: Iterable[nn.Module], prompts: Iterable[Tensor]) -> list[Tensor]:
+    """Each layer's prompts, taken to the other tower by the layer's map."""
+    return [linear(rows) for linear, rows in zip(maps, prompts, strict=True)]
 
 
 def _joined(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
-    return (
-        [torch.cat(pair) for pair in zip(first, second, strict=True)]
-        if first and second
-        else first or second
-    )
+    """``[first ; second]`` at each layer; one of them alone where the other direction is off."""
+    if not first:
+        return second
+    if not second:
+        return first
+    return [torch.cat(pair) for pair in zip(first, second, strict=True)]
+
+
+def _mean(values: list[Tensor]) -> float:
+    return torch.stack(values).mean().item() if values else float("nan")

@@ -10,7 +10,7 @@ from cskt.config import METHODS, CSKTConfig
 from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
-from cskt.model.cskt import fit_captions
+from cskt.model.inputs import fit_captions
 
 pytestmark = pytest.mark.numerics
 OFF = CSKTConfig().for_method("zero-shot")
@@ -33,12 +33,11 @@ def plain_equal(backbone, config=OFF, tolerance=1e-5, captions=CAPTIONS):
     images = torch.randn(1, 3, *model.image_size, generator=torch.Generator().manual_seed(1))
     ids = model.tokenize(captions)
     with torch.no_grad():
-        torch.testing.assert_close(
-            model.encode_image(images), backbone.encode_image(images), rtol=0, atol=tolerance
-        )
-        torch.testing.assert_close(
-            model.encode_text(ids), backbone.encode_text(ids), rtol=0, atol=tolerance
-        )
+        image_features, text_features = model(images, ids)
+        expected_images = backbone.encode_image(images)
+        expected_texts = backbone.encode_text(ids)
+    torch.testing.assert_close(image_features, expected_images, rtol=0, atol=tolerance)
+    torch.testing.assert_close(text_features, expected_texts, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -92,13 +91,11 @@ def test_parameter_counts_of_real_backbones(name, size, trainable, total):
     assert trainable is None or model.num_trainable == trainable
     assert total is None or model.num_total == total
     rows = [line.split() for line in model.summary().splitlines()[2:]]
-    trained, every = ([int(row[i].replace(",", "")) for row in rows] for i in (-2, -1))
-    assert (
-        (sum(trained[:-1]), sum(every[:-1]))
-        == (trained[-1], every[-1])
-        == (model.num_trainable, model.num_total)
-    )
-    assert repr(model) == model.summary()
+    trained = [int(row[-2].replace(",", "")) for row in rows]
+    every = [int(row[-1].replace(",", "")) for row in rows]
+    assert sum(trained[:-1]) == trained[-1] == model.num_trainable
+    assert sum(every[:-1]) == every[-1] == model.num_total
+    assert "(prompts): BidirectionalPrompts" in repr(model)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,14 +121,14 @@ def test_methods_train_what_they_say(small_clip, method):
     )
     if names:
         sdm_loss(*features, torch.tensor([0, 1, 1])).backward()
-        without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-        assert without == []
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
 def test_one_direction_feeds_both_towers_from_one_side(small_clip):
     model = CSKT(small_clip(), CSKTConfig(prompt_length=3).for_method("prompts-text-to-image"))
-    assert [tuple(r.shape) for r in model.prompts.text_rows()] == [(3, 16)] * 2
-    assert [tuple(r.shape) for r in model.prompts.vision_rows()] == [(3, 32)] * 2
+    assert [rows.shape for rows in model.prompts.text_rows()] == [(3, 16), (3, 16)]
+    assert [rows.shape for rows in model.prompts.vision_rows()] == [(3, 32), (3, 32)]
     assert torch.equal(model.prompts.text_rows()[0], model.prompts.text[0])
     assert len(model.prompts.vision) == len(model.prompts.vision_to_text) == 0
     model = CSKT(small_clip(), CSKTConfig(prompt_length=3).for_method("prompts-image-to-text"))
@@ -139,26 +136,27 @@ def test_one_direction_feeds_both_towers_from_one_side(small_clip):
     assert len(model.prompts.text) == 0
 
 
+def add_updates(blocks, updates):
+    """Random updates, written into the blocks' own weights."""
+    for block, update in zip(blocks, updates, strict=True):
+        update.up.normal_()
+        block.attn.in_proj_weight += update.up @ update.down
+
+
 def test_lora_is_open_clip_with_updated_weights(small_clip):
     """The oracle is open_clip's own attention, its weights changed by hand."""
     model = CSKT(small_clip(), CSKTConfig(lora_rank=3).for_method("lora"))
     assert model.num_trainable == 2 * 3 * (16 + 48) + 2 * 3 * (32 + 96)
     merged = small_clip()
+    images, ids = torch.randn(2, 3, 64, 32), model.tokenize(CAPTIONS)
     with torch.no_grad():
-        for blocks, updates in (
-            (merged.transformer.resblocks, model.text_lora),
-            (merged.visual.transformer.resblocks, model.vision_lora),
-        ):
-            for block, update in zip(blocks, updates, strict=True):
-                update.up.normal_()
-                block.attn.in_proj_weight += update.up @ update.down
-        images, ids = torch.randn(2, 3, 64, 32), model.tokenize(CAPTIONS)
-        torch.testing.assert_close(
-            model.encode_image(images), merged.encode_image(images), rtol=1e-4, atol=1e-5
-        )
-        torch.testing.assert_close(
-            model.encode_text(ids), merged.encode_text(ids), rtol=1e-4, atol=1e-5
-        )
+        add_updates(merged.transformer.resblocks, model.text_lora)
+        add_updates(merged.visual.transformer.resblocks, model.vision_lora)
+        image_features, text_features = model(images, ids)
+        expected_images = merged.encode_image(images)
+        expected_texts = merged.encode_text(ids)
+    torch.testing.assert_close(image_features, expected_images, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(text_features, expected_texts, rtol=1e-4, atol=1e-5)
     with pytest.raises(CSKTError, match="no LoRA"):
         model.to_reference_state()
 
@@ -192,12 +190,10 @@ def test_frozen_stays_frozen(small_clip):
         optimizer.zero_grad()
         sdm_loss(*model(images, ids), torch.tensor([0, 1, 1, 2])).backward()
         optimizer.step()
-    assert all(
-        torch.equal(tensor, before[name]) for name, tensor in model.backbone.state_dict().items()
-    )
-    assert not any(
-        torch.equal(tensor, start[name]) for name, tensor in model.trainable_state().items()
-    )
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    for name, tensor in model.trainable_state().items():
+        assert not torch.equal(tensor, start[name]), name
 
 
 def test_full_fine_tuning_moves_everything_but_the_temperature(small_clip):
@@ -220,20 +216,19 @@ def test_a_caption_does_not_depend_on_its_company(model, lengths, random):
     matters."""
     words = ["red", "coat", "man", "umbrella"]
     ids = model.tokenize([" ".join(random.choices(words, k=n)) for n in lengths])
+    order = torch.tensor(random.sample(range(len(ids)), len(ids)))
     with torch.no_grad():
         together = model.encode_text(ids)
-        order = torch.tensor(random.sample(range(len(ids)), len(ids)))
-        torch.testing.assert_close(
-            model.encode_text(ids[order]), together[order], rtol=1e-9, atol=1e-12
-        )
-        for row, feature in zip(ids, together, strict=True):
-            end = int((row == END).int().argmax())
-            noisy = row.clone()
-            noisy[end + 1 :] = random.randrange(49406)
-            for alone in (row, row[: end + 1], noisy):
-                torch.testing.assert_close(
-                    model.encode_text(alone[None])[0], feature, rtol=1e-9, atol=1e-12
-                )
+        shuffled = model.encode_text(ids[order])
+    torch.testing.assert_close(shuffled, together[order], rtol=1e-9, atol=1e-12)
+    for row, feature in zip(ids, together, strict=True):
+        end = int((row == END).int().argmax())
+        noisy = row.clone()
+        noisy[end + 1 :] = random.randrange(49406)
+        for alone in (row, row[: end + 1], noisy):
+            with torch.no_grad():
+                by_itself = model.encode_text(alone[None])[0]
+            torch.testing.assert_close(by_itself, feature, rtol=1e-9, atol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -250,12 +245,14 @@ def test_truncation_keeps_start_and_end(model, words, prompts):
 def test_normalize_and_single_inputs(model):
     images, ids = torch.randn(2, 3, 64, 32, dtype=torch.float64), model.tokenize("a man")
     with torch.no_grad():
-        assert model(images)[1] is None and model(token_ids=ids)[0] is None
-        for plain, unit in (
-            (model.encode_image(images), model.encode_image(images, normalize=True)),
-            (model.encode_text(ids), model.encode_text(ids.int(), normalize=True)),
-        ):
-            torch.testing.assert_close(plain / plain.norm(dim=-1, keepdim=True), unit)
+        image_features, no_texts = model(images)
+        no_images, text_features = model(token_ids=ids)
+        image_units = model.encode_image(images, normalize=True)
+        text_units = model.encode_text(ids.int(), normalize=True)
+    assert no_texts is None
+    assert no_images is None
+    for plain, units in ((image_features, image_units), (text_features, text_units)):
+        torch.testing.assert_close(plain / plain.norm(dim=-1, keepdim=True), units)
     with pytest.raises(CSKTError, match="images, token_ids or both"):
         model()
 
@@ -323,7 +320,7 @@ def test_bfloat16_autocast_stays_close(small_clip):
 def test_unknown_words(small_clip):
     model = CSKT(small_clip(), known_tokens=set(), tokenizer=None)
     encode = model.tokenizer.encode
-    model.known_tokens = {token for word in ("a", "man's", "coat", ",") for token in encode(word)}
+    model.known_tokens = {*encode("a"), *encode("man's"), *encode("coat"), *encode(",")}
     assert model.unknown_words("A man's purple coat, a purple zebra.") == ["purple", "zebra", "."]
     model.known_tokens = None
     assert model.unknown_words("purple") == []

@@ -153,24 +153,28 @@ def test_reference_names_are_the_authors(golden):
     } == golden.trainable_shapes
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda s: s,
-        lambda s: {"model": s, "epoch": 3},
-        lambda s: {"state_dict": s},
-        lambda s: {"model": {f"module.{n}": t for n, t in s.items()}},
-    ],
-)
-def test_reference_checkpoint_round_trip(small_clip, tmp_path, wrap):
-    model, other = CSKT(small_clip(), CONFIG), CSKT(small_clip(seed=1), CONFIG)
-    torch.save(wrap(model.to_reference_state()), tmp_path / "best.pth")
+def wrapped(state, kind):
+    """A state dict as training scripts save it."""
+    if kind == "model":
+        return {"model": state, "epoch": 3}
+    if kind == "state_dict":
+        return {"state_dict": state}
+    if kind == "parallel":
+        return {"model": {f"module.{name}": tensor for name, tensor in state.items()}}
+    return state
+
+
+@pytest.mark.parametrize("kind", ["bare", "model", "state_dict", "parallel"])
+def test_reference_checkpoint_round_trip(small_clip, tmp_path, kind):
+    model = CSKT(small_clip(), CONFIG)
+    state = model.to_reference_state()
+    torch.save(wrapped(state, kind), tmp_path / "best.pth")
+    other = CSKT(small_clip(seed=1), CONFIG)
     other.load_reference_checkpoint(tmp_path / "best.pth")
     assert torch.equal(features(model), features(other))
+    half = {name: tensor.half() for name, tensor in state.items()}
     again = CSKT(small_clip(), CONFIG)
-    again.load_reference_checkpoint(
-        wrap({n: t.half() for n, t in model.to_reference_state().items()})
-    )
+    again.load_reference_checkpoint(wrapped(half, kind))
     torch.testing.assert_close(features(again), features(model), rtol=0.02, atol=0.02)
 
 
