@@ -73,8 +73,8 @@ def test_a_scene_is_rendered_the_same_every_time_and_another_one_otherwise():
 def test_the_mask_covers_pixels_of_the_garment_s_colour(colour, part):
     """The mask and the picture agree: under clean light the median of a mask's pixels is the
     garment's colour."""
-    who = person(lower="trousers", **{f"{part}_colour": colour})
-    image, labels = render(who, Scene("front", 0, 3), CLEAN)
+    clothes = {"lower": "trousers", f"{part}_colour": colour}
+    image, labels = render(person(**clothes), Scene("front", 0, 3), CLEAN)
     mask = labels == PART[part]
     assert mask.sum() > 600
     seen = np.median(image[mask], axis=0)
@@ -141,7 +141,8 @@ def test_a_tilted_camera_turns_the_person(roll):
     viewpoint = Viewpoint(centre=64.0, base=250.0, height=200.0, roll=roll)
     top_x, _ = viewpoint.place(0.0, 1.0)
     bottom_x, _ = viewpoint.place(0.0, 0.0)
-    shift = 200.0 * math.sin(math.radians(roll))
+    angle = math.radians(roll)
+    shift = 200.0 * math.sin(angle)
     assert top_x - bottom_x == pytest.approx(shift)
 
 

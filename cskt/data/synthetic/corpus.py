@@ -114,9 +114,8 @@ def _zoom(image: np.ndarray, labels: np.ndarray, part: str, rng: np.random.Gener
 def _cut_out(image: np.ndarray, mask: np.ndarray, ground: np.ndarray) -> Image.Image:
     """The smallest part of the image that holds all of the mask, with ``ground`` around it."""
     alone = np.where(mask[..., None], image, ground)
-    rows = np.flatnonzero(mask.any(axis=1))
-    columns = np.flatnonzero(mask.any(axis=0))
-    return Image.fromarray(alone[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    box = Image.fromarray(mask).getbbox()
+    return Image.fromarray(alone).crop(box)
 
 
 def corpus_item(index: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -218,7 +217,10 @@ def build_corpus(
 
 def _render_chunks(folder: Path, chunks: list[int], workers: int) -> None:
     """Write the images of each chunk, and then its facts, which say that the chunk is whole."""
-    ranges = [range(chunk * CHUNK, (chunk + 1) * CHUNK) for chunk in chunks]
+    ranges = []
+    for chunk in chunks:
+        first = chunk * CHUNK
+        ranges.append(range(first, first + CHUNK))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         rendered = pool.imap(_render_items, ranges)
         bar = tqdm(chunks, desc="corpus chunks")
