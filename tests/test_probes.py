@@ -15,7 +15,17 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from cskt import CSKT, CSKTConfig, CSKTError, TrainConfig, figures, probes, train, views
+from cskt import (
+    CSKT,
+    CSKTConfig,
+    CSKTError,
+    TrainConfig,
+    probe_figures,
+    probes,
+    style,
+    train,
+    views,
+)
 from cskt.data.benchmarks import Split
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import Mention
@@ -328,7 +338,7 @@ def test_modality_gap_and_planes():
 
 
 def test_figures_show_every_panel():
-    figures.set_style()
+    style.set_style()
     rows = [
         dict(
             tower=tower, layer=layer, head=head, reader=reader, prompts=kind, share=0.2, uniform=0.1
@@ -339,19 +349,23 @@ def test_figures_show_every_panel():
         for head in range(3)
     ]
     table = pd.DataFrame(rows)
-    figure = figures.traffic_maps(table, table, probes.FEATURE_READERS)
+    figure = probe_figures.traffic_maps(table, table, probes.FEATURE_READERS)
     heat = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert len(heat) == 8 and heat[0].collections[0].get_array().ravel().tolist() == pytest.approx(
         [1.0] * 6
     )
     picture = np.full((64, 32, 3), 99, np.uint8)
     assert (
-        len(figures.prompt_overlays(picture, np.ones((2, 3, 4, 2)), ["a", "b", "c"], [0, 5]).axes)
+        len(
+            probe_figures.prompt_overlays(
+                picture, np.ones((2, 3, 4, 2)), ["a", "b", "c"], [0, 5]
+            ).axes
+        )
         == 6
     )
     maps = {"zero-shot": np.ones((4, 2)), "CSKT": np.eye(4)[:, :2]}
-    assert len(figures.relevance_row(picture, maps, picture[..., 0] > 0).axes) == 3
-    bars = figures.word_relevance(["red", "coat"], {"CSKT": np.array([1.0, 3.0])}).axes[0]
+    assert len(probe_figures.relevance_row(picture, maps, picture[..., 0] > 0).axes) == 3
+    bars = probe_figures.word_relevance(["red", "coat"], {"CSKT": np.array([1.0, 3.0])}).axes[0]
     assert sorted(
         patch.get_height() for patch in bars.patches if patch.get_height()
     ) == pytest.approx([0.25, 0.75])
@@ -362,11 +376,11 @@ def test_figures_show_every_panel():
             for layer in (-1, 0, 1)
         ]
     )
-    assert list(figures.knock_out_curves(lost).axes[0].get_lines()[0].get_ydata()) == [0, 1]
+    assert list(probe_figures.knock_out_curves(lost).axes[0].get_lines()[0].get_ydata()) == [0, 1]
     points = {"PCA": np.random.default_rng(0).random((6, 2))}
     assert (
         len(
-            figures.space(
+            probe_figures.space(
                 points, np.arange(6) < 3, {"person": [1, 1, 2] * 2, "colour": list("aabbcc")}
             ).axes
         )

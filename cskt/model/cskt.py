@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cskt import backbones
 from cskt.config import MINI, CSKTConfig
 from cskt.errors import CSKTError
+from cskt.files import public_name
 from cskt.model.adapters import LowRankUpdate, ParallelAdapter
 from cskt.model.prompts import BidirectionalPrompts
 from cskt.model.reference import load_reference_checkpoint, to_reference_state
@@ -520,7 +521,7 @@ class CSKT(nn.Module):
             "fingerprint": self.backbone_fingerprint(),
         }
         if "pretrained" in made:
-            made["pretrained"] = backbones.public_name(made["pretrained"])
+            made["pretrained"] = public_name(made["pretrained"])
         config = json.dumps({"cskt": dataclasses.asdict(self.config), "backbone": made}, indent=2)
         save_file(weights, folder / f".{WEIGHTS_FILE}.part")
         (folder / f".{CONFIG_FILE}.part").write_text(config + "\n")
