@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks import gallery
 from cskt import results, speed
@@ -33,6 +34,7 @@ def test_the_exact_neighbours_are_those_of_one_large_product(monkeypatch):
     assert len(seconds) == 5 and gallery.exact(queries, 4)[0].shape == (5, 4)
 
 
+@pytest.mark.slow
 def test_record_and_table_of_a_tiny_run(tmp_path):
     command = [
         sys.executable,

@@ -222,6 +222,7 @@ def test_bf16_is_measured_on_a_cpu_only_when_asked_for_and_only_where_it_is_nati
             throughput.precisions_of("bf16", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_notebook_shows_the_run_files(folder, tmp_path):
     synthetic_dataset("SynthPEDES-A", tmp_path / "data", identities=(12, 4, 8))
