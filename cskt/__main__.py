@@ -26,7 +26,7 @@ from cskt import (
     parallel,
     pretraining,
     publishing,
-    results,
+    run_files,
     training,
     verify,
 )
@@ -301,7 +301,7 @@ def verify_runs(
     if dataset not in SYNTHETIC:
         raise CSKTError(f"{dataset} cannot be verified; choose one of {', '.join(SYNTHETIC)}.")
     config = TrainConfig.mini(dataset, seed=0, precision="fp32", device="cpu", output=str(output))
-    held = [results.read_run_file(path) for path in sorted(records.glob("*.json"))]
+    held = [run_files.read_run_file(path) for path in sorted(records.glob("*.json"))]
     version, weights = (
         load_dataset(dataset).version,
         evaluation.weights_fingerprint(config),

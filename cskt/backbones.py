@@ -12,7 +12,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -250,12 +250,6 @@ def weights_source(name: str, pretrained: str | os.PathLike | None) -> Path | st
         f"pretrained={tag!r} is neither a tag of {name} (known: {tags}) nor an existing file "
         f"(looked at {path.absolute()}); give one of the tags or put the checkpoint file there."
     )
-
-
-def public_name(pretrained: str | os.PathLike | None) -> str | None:
-    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a
-    tag as it is."""
-    return None if pretrained is None else PureWindowsPath(os.fspath(pretrained)).name
 
 
 def _weights(

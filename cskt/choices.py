@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from .results import CHOSEN, METHOD_NAMES, spread
-from .settings import SETTING, hide_shared, require_one_setting
+from cskt.results import NOTHING, spread
+from cskt.run_files import CHOSEN, METHOD_NAMES
+from cskt.settings import SETTING, hide_shared, require_one_setting
 
-VAL, TEST, LAST = CHOSEN["val"], CHOSEN["test"], CHOSEN["last"]
-_NONE = "—"
+VAL = CHOSEN["val"]
+TEST = CHOSEN["test"]
+LAST = CHOSEN["last"]
 RATES = "learning rate"  # the grid of the search
+_ON_VAL = ["val R@1", "val mAP", "val R@1, last epoch"]
 
 
 def selection_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -20,43 +25,45 @@ def selection_table(runs: pd.DataFrame) -> pd.DataFrame:
     choice and not of the seeds.
 
     Args:
-        runs: from :func:`cskt.results.run_table`; runs without training, which choose nothing, are
-            left out.
+        runs: from :func:`cskt.run_files.run_table`; runs without training, which choose nothing,
+            are left out.
     """
     runs = runs[runs[LAST].notna()]
     kind = ["dataset", "backbone", "method", "epochs", *SETTING]
     # One training may be recorded twice, kept by val and by test.
     runs = runs.drop_duplicates([*kind, "seed"])
-    rows = []
-    for key, group in runs.groupby(kind):
-        dataset, backbone, method, epochs, setting, inputs = key
-        on_test, last = group[TEST] - group[VAL], group[LAST] - group[VAL]
-        kept = group["val epoch"].dropna().astype(int).astype(str)
-        rows.append(
-            {
-                "dataset": dataset,
-                "backbone": backbone,
-                "method": METHOD_NAMES.get(method, method),
-                "epochs": epochs,
-                "setting": setting,
-                "inputs": inputs,
-                "seeds": len(group),
-                VAL: _or_none(group[VAL]),
-                TEST: _or_none(group[TEST]),
-                LAST: _or_none(group[LAST]),
-                "test less val": _or_none(on_test, "+"),
-                "last less val": _or_none(last, "+"),
-                "epochs that val chose": ", ".join(kept) or _NONE,
-            }
-        )
-    return hide_shared(pd.DataFrame(rows), runs) if rows else pd.DataFrame()
+    if runs.empty:
+        return pd.DataFrame()
+    rows = [_selection_row(group) for _, group in runs.groupby(kind)]
+    return hide_shared(pd.DataFrame(rows), runs)
 
 
-def _or_none(values: pd.Series, sign: str = "") -> str:
+def _selection_row(group: pd.DataFrame) -> dict[str, Any]:
+    """The line of :func:`selection_table` for runs that differ in their seed only."""
+    run = group.iloc[0]
+    kept = group["val epoch"].dropna().astype(int).astype(str)
+    return {
+        "dataset": run["dataset"],
+        "backbone": run["backbone"],
+        "method": METHOD_NAMES.get(run["method"], run["method"]),
+        "epochs": run["epochs"],
+        "setting": run["setting"],
+        "inputs": run["inputs"],
+        "seeds": len(group),
+        VAL: _spread_if_known(group[VAL]),
+        TEST: _spread_if_known(group[TEST]),
+        LAST: _spread_if_known(group[LAST]),
+        "test less val": _spread_if_known(group[TEST] - group[VAL], "+"),
+        "last less val": _spread_if_known(group[LAST] - group[VAL], "+"),
+        "epochs that val chose": ", ".join(kept) or NOTHING,
+    }
+
+
+def _spread_if_known(values: pd.Series, sign: str = "") -> str:
     """Mean and spread of percentages, with a sign for differences; a dash where the choice does not
     exist."""
     if values.isna().any():
-        return _NONE
+        return NOTHING
     return spread(values, sign)
 
 
@@ -68,16 +75,17 @@ def search_means(grid: pd.DataFrame) -> pd.DataFrame:
     ``val R@1, last epoch`` (percent), ``seeds``, ``chosen``.
 
     Args:
-        grid: the runs of the grid "learning rate", from :func:`cskt.results.read_grid`.
+        grid: the runs of the grid "learning rate", from :func:`cskt.run_files.read_grid`.
 
     Raises:
-        CSKTError: the runs are of several settings.
+        RunError: the runs are of several settings.
     """
     require_one_setting(grid)
     groups = grid.groupby(["method", "row", RATES, "warm-up"], sort=False, dropna=False)
-    means = groups[["val R@1", "val mAP", "val R@1, last epoch"]].mean().reset_index()
+    means = groups[_ON_VAL].mean().reset_index()
     means["seeds"] = groups.size().to_numpy()
-    best = means.sort_values(["val R@1", "val mAP"], kind="stable").groupby("method").tail(1)
+    ascending = means.sort_values(["val R@1", "val mAP"], kind="stable")
+    best = ascending.groupby("method").tail(1)
     means["chosen"] = means.index.isin(best.index)
     return means
 
@@ -103,7 +111,7 @@ def search_table(grid: pd.DataFrame) -> pd.DataFrame:
                 "tried": tried,
                 "seeds": row["seeds"],
                 "val R@1, epoch kept": f"{row['val R@1']:.2f}",
-                "val R@1, last epoch": _NONE if pd.isna(last) else f"{last:.2f}",
+                "val R@1, last epoch": NOTHING if pd.isna(last) else f"{last:.2f}",
                 "chosen": "chosen" if row["chosen"] else "",
             }
         )
@@ -117,10 +125,17 @@ def chosen_histories(grid: pd.DataFrame) -> pd.DataFrame:
     empty where the run files hold no history."""
     means = search_means(grid)
     chosen = set(means.loc[means["chosen"], "row"])
-    columns = ["method", "seed", "epoch", "val R@1", "test R@1"]
     rows = []
     for run in grid[grid["row"].isin(chosen)].to_dict("records"):
+        label = run["row"].partition(", ")[0]
         for epoch in run["history"]:
-            figures = {name: epoch.get(name) for name in columns[2:]}
-            rows.append({"method": run["row"].partition(", ")[0], "seed": run["seed"], **figures})
-    return pd.DataFrame(rows, columns=columns)
+            rows.append(
+                {
+                    "method": label,
+                    "seed": run["seed"],
+                    "epoch": epoch.get("epoch"),
+                    "val R@1": epoch.get("val R@1"),
+                    "test R@1": epoch.get("test R@1"),
+                }
+            )
+    return pd.DataFrame(rows, columns=["method", "seed", "epoch", "val R@1", "test R@1"])

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -60,3 +60,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CSKTError(f"{path} must hold 'field: value' lines; correct it.")
     return values
+
+
+def public_name(pretrained: str | os.PathLike | None) -> str | None:
+    """``pretrained`` as others may see it: of a path the file's name only, on whatever system; a
+    tag as it is."""
+    if pretrained is None:
+        return None
+    return PureWindowsPath(os.fspath(pretrained)).name

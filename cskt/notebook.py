@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cskt import figures
+from cskt import style
 from cskt.config import TrainConfig
 from cskt.errors import ConfigurationError
 
@@ -42,7 +42,7 @@ def start(namespace: Mapping[str, Any]) -> Setup:
     """
     check_parameters(namespace.get("In", ()))
     root = enter_project()
-    figures.set_style()
+    style.set_style()
     _draw_svg()
     settings = {}
     for field in dataclasses.fields(TrainConfig):

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cskt.errors import CSKTError
+from cskt.errors import RunError
 
 SETTING = ["setting", "inputs"]  # the columns of every frame of runs that no mean may cross
 # An upgrade within a major version is taken to leave the numbers alone; below 1.0 the minor
 # version counts as one.
 PACKAGES = ("torch", "open_clip_torch", "cskt")
-_SHORT = 8  # digits of a fingerprint in a table; the run file has all
+_DIGITS = 8  # of a fingerprint in a table; the run file has all
 
 
 class Setting(NamedTuple):
@@ -30,16 +30,17 @@ class Setting(NamedTuple):
 
 def setting_of(record: dict[str, Any]) -> Setting:
     """The setting of one run, from its record; every grouping of runs rests on it."""
-    version = record["data_version"]
-    parts = [record["precision"], device_kind(record)]
-    if version is not None:  # real data have none
-        parts.append(f"data version {version}")
+    facts = [record["precision"], device_kind(record)]
+    data_version = record["data_version"]
+    if data_version is not None:  # real data have none
+        facts.append(f"data version {data_version}")
     versions = record.get("versions") or {}
     for package in PACKAGES:
-        parts.append(f"{package} {_major(versions.get(package))}")
-    data, weights = record.get("data_fingerprint"), record.get("weights_fingerprint")
-    inputs = f"data {str(data)[:_SHORT]}, weights {str(weights)[:_SHORT]}"
-    return Setting(", ".join(parts), inputs)
+        facts.append(f"{package} {_major(versions.get(package))}")
+    data = str(record.get("data_fingerprint"))
+    weights = str(record.get("weights_fingerprint"))
+    inputs = f"data {data[:_DIGITS]}, weights {weights[:_DIGITS]}"
+    return Setting(", ".join(facts), inputs)
 
 
 def device_kind(record: dict[str, Any]) -> str:
@@ -48,10 +49,13 @@ def device_kind(record: dict[str, Any]) -> str:
     if asked != "auto":
         return asked
     hardware = record["hardware"]
-    name, platform = hardware.get("device") or "", hardware.get("platform") or ""
+    name = hardware.get("device") or ""
+    platform = hardware.get("platform") or ""
     # A processor is named as in the platform's name (x86_64, arm64), on Windows by its family
     # ("Intel64 Family 6 ..."); a GPU has a name of its own.
-    return "cpu" if name in platform or " Family " in name else "cuda"
+    if name in platform or " Family " in name:
+        return "cpu"
+    return "cuda"
 
 
 def device_name(record: dict[str, Any]) -> str:
@@ -63,24 +67,32 @@ def device_name(record: dict[str, Any]) -> str:
 
 
 def _major(version: str | None) -> str:
+    """``"2"`` for ``"2.15.0"``, ``"0.1"`` for ``"0.1.3"``."""
     if not version:
         return "unknown"
-    major, *rest = version.split(".")
-    return f"0.{rest[0]}" if major == "0" and rest else major
+    numbers = version.split(".")
+    if numbers[0] == "0" and len(numbers) > 1:
+        return f"0.{numbers[1]}"
+    return numbers[0]
 
 
 def distinguishing(runs: pd.DataFrame) -> list[str]:
     """Which of the columns :data:`SETTING` a table of ``runs`` must show, because the runs differ
     in it."""
-    shown = ["setting"] if runs["setting"].nunique() > 1 else []
+    shown = []
+    if runs["setting"].nunique() > 1:
+        shown.append("setting")
     inputs = runs.groupby(["dataset", "backbone"])["inputs"].nunique()
-    return shown + ["inputs"] if (inputs > 1).any() else shown
+    if (inputs > 1).any():
+        shown.append("inputs")
+    return shown
 
 
 def hide_shared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """``table`` without those columns of :data:`SETTING` in which its ``runs`` are alike."""
     shown = distinguishing(runs)
-    return table.drop(columns=[name for name in SETTING if name not in shown])
+    hidden = [name for name in SETTING if name not in shown]
+    return table.drop(columns=hidden)
 
 
 def setting_suffix(runs: pd.DataFrame) -> pd.Series:
@@ -97,21 +109,23 @@ def setting_line(runs: pd.DataFrame) -> str:
     apart."""
     if runs.empty:
         return "No runs."
-    settings = list(dict.fromkeys(runs["setting"]))
+    settings = list(runs["setting"].unique())
+    inputs = list(runs["inputs"].unique())
     line = f"All runs: {settings[0]}"
     if len(settings) > 1:
         line = f"Runs of {len(settings)} settings, never averaged together: {'; '.join(settings)}"
-    inputs = set(runs["inputs"])
-    return f"{line}; {inputs.pop()}." if len(inputs) == 1 else f"{line}."
+    if len(inputs) == 1:
+        line += f"; {inputs[0]}"
+    return f"{line}."
 
 
 def require_one_setting(runs: pd.DataFrame) -> None:
-    """Refuse runs that may not be averaged or compared with each other: a :class:`CSKTError` names
+    """Refuse runs that may not be averaged or compared with each other: a :class:`RunError` names
     the settings."""
-    found = runs[SETTING].drop_duplicates()
-    if len(found) > 1:
-        each = "; ".join(f"{row.setting}, {row.inputs}" for row in found.itertuples())
-        raise CSKTError(
-            f"runs of {len(found)} settings cannot be averaged or compared ({each}); "
+    settings = runs[SETTING].drop_duplicates()
+    if len(settings) > 1:
+        names = "; ".join(settings["setting"] + ", " + settings["inputs"])
+        raise RunError(
+            f"runs of {len(settings)} settings cannot be averaged or compared ({names}); "
             "take those of one setting at a time."
         )

@@ -5,41 +5,58 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cskt.errors import CSKTError
-
-from .config import MINI
-from .results import CHOSEN, METHOD_NAMES, NOT_RUN
-from .settings import SETTING, device_name, hide_shared, require_one_setting, setting_of
+from cskt.errors import RunError
+from cskt.results import NOT_RUN
+from cskt.run_files import CHOSEN, METHOD_NAMES, of_embedded_default
+from cskt.settings import SETTING, device_name, hide_shared, require_one_setting, setting_of
 
 LAST = CHOSEN["last"]
 WIDTH = 2  # standard deviations to either side of the committed mean
 # R@1: what the standard deviations of CSKT and full fine-tuning shall not exceed.
 AIMS = {"numerics": 0.5, "seeds": 1.0}
-_NEEDED = ("dataset", "data_version", "seed", "hardware", "versions", "rows")
+_FIELDS = ("dataset", "data_version", "seed", "hardware", "versions", "rows")
+_ROW_FIELDS = ("method", "numerics", "precision")
+_ANSWERS = {True: "yes", False: "no", None: NOT_RUN}
+
+
+class Interval(NamedTuple):
+    """Both ends, in percent of R@1."""
+
+    low: float
+    high: float
 
 
 def read_variation(path: str | Path) -> dict[str, Any] | None:
     """The run file of ``benchmarks/variation.py``; None where it was not run here,
-    :class:`CSKTError` if damaged."""
+    :class:`RunError` if damaged."""
     path = Path(path)
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text())
-        missing = [name for name in _NEEDED if name not in record]
-        for row in [] if missing else record["rows"]:
-            float(row["last"]["R@1"])
-            missing += [name for name in ("method", "numerics", "precision") if name not in row]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = _missing_fields(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = f"run file {path} cannot be read ({error!r}); delete it and measure again."
-        raise CSKTError(message) from error
+        raise RunError(message) from error
     if missing:
-        raise CSKTError(f"run file {path} lacks {', '.join(missing)}; delete it and measure again.")
+        raise RunError(f"run file {path} lacks {', '.join(missing)}; delete it and measure again.")
     return record
+
+
+def _missing_fields(record: dict[str, Any]) -> list[str]:
+    """What the record or a row of it lacks; KeyError, TypeError or ValueError where a row has no
+    R@1."""
+    missing = [name for name in _FIELDS if name not in record]
+    if missing:
+        return missing
+    for row in record["rows"]:
+        float(row["last"]["R@1"])
+        missing += [name for name in _ROW_FIELDS if name not in row]
+    return missing
 
 
 def committed_seeds(record: dict[str, Any], runs: pd.DataFrame, method: str) -> pd.Series:
@@ -50,22 +67,23 @@ def committed_seeds(record: dict[str, Any], runs: pd.DataFrame, method: str) -> 
 
     Args:
         record: from :func:`read_variation`.
-        runs: from :func:`cskt.results.run_table`.
+        runs: from :func:`cskt.run_files.run_table`.
         method: key of :data:`cskt.config.METHODS`.
     """
-    runs = _mini(runs)
-    alike = (runs["dataset"] == record["dataset"]) & (runs["method"] == method)
-    found = runs[alike & (runs["setting"] == _fp32_setting(record)) & runs[LAST].notna()]
-    require_one_setting(found)
-    return found.drop_duplicates("seed")[LAST]
+    runs = of_embedded_default(runs)
+    of_method = (runs["dataset"] == record["dataset"]) & (runs["method"] == method)
+    of_setting = runs["setting"] == _fp32_setting(record)
+    seeds = runs[of_method & of_setting & runs[LAST].notna()]
+    require_one_setting(seeds)
+    return seeds.drop_duplicates("seed")[LAST]
 
 
-def interval(seeds: pd.Series) -> tuple[float, float] | None:
+def interval(seeds: pd.Series) -> Interval | None:
     """Mean -+ :data:`WIDTH` standard deviations of the committed seeds; None for fewer than two."""
     if len(seeds) < 2:
         return None
     reach = WIDTH * seeds.std()
-    return seeds.mean() - reach, seeds.mean() + reach
+    return Interval(seeds.mean() - reach, seeds.mean() + reach)
 
 
 def variation_rows(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
@@ -74,21 +92,26 @@ def variation_rows(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     ``difference`` is to the method's reference, which is its first row in the file; ``low`` and
     ``high`` are the ends of the committed :func:`interval` (NaN: none), ``inside`` says whether it
     holds the row (None: unknown)."""
-    rows, first = [], {}
+    rows = []
+    references: dict[str, float] = {}
     for row in record["rows"]:
-        method, value = row["method"], row["last"]["R@1"]
-        ends = interval(committed_seeds(record, runs, method))
-        low, high = ends or (float("nan"), float("nan"))
+        method = row["method"]
+        value = row["last"]["R@1"]
+        references.setdefault(method, value)
+        committed = interval(committed_seeds(record, runs, method))
+        inside = None
+        if committed is not None:
+            inside = committed.low <= value <= committed.high
         rows.append(
             {
                 "method": METHOD_NAMES.get(method, method),
                 "numerics": row["numerics"],
                 "precision": row["precision"],
                 "R@1": value,
-                "difference": value - first.setdefault(method, value),
-                "low": low,
-                "high": high,
-                "inside": low <= value <= high if ends else None,
+                "difference": value - references[method],
+                "low": float("nan") if committed is None else committed.low,
+                "high": float("nan") if committed is None else committed.high,
+                "inside": inside,
             }
         )
     names = ["method", "numerics", "precision", "R@1", "difference", "low", "high", "inside"]
@@ -97,67 +120,67 @@ def variation_rows(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
 
 def variation_table(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
     """:func:`variation_rows` for people: R@1 of the last epoch under each numerics, in percent."""
-    answers = {True: "yes", False: "no", None: NOT_RUN}
-    table = []
+    lines = []
     for row in variation_rows(record, runs).to_dict("records"):
-        ends = f"{row['low']:.2f} to {row['high']:.2f}"
-        table.append(
+        committed = f"{row['low']:.2f} to {row['high']:.2f}"
+        lines.append(
             {
                 "method": row["method"],
                 "numerics": row["numerics"],
                 "precision": row["precision"],
                 "R@1, last epoch": f"{row['R@1']:.2f}",
                 "against the first row": f"{row['difference']:+.2f}",
-                "committed mean ± 2 sd": NOT_RUN if row["inside"] is None else ends,
-                "inside": answers[row["inside"]],
+                "committed mean ± 2 sd": NOT_RUN if row["inside"] is None else committed,
+                "inside": _ANSWERS[row["inside"]],
             }
         )
-    return pd.DataFrame(table)
+    return pd.DataFrame(lines)
 
 
 def spread_table(record: dict[str, Any] | None, runs: pd.DataFrame) -> pd.DataFrame:
     """Standard deviation of R@1, last epoch, over the committed seeds and over fp32 numerics, with
-    the number of runs of each: a row per data set and method of the synthetic benchmark, and per
-    setting where the runs are of several."""
-    seeds = f"sd over seeds (aim {AIMS['seeds']:g})"
-    numerics = f"sd over fp32 numerics (aim {AIMS['numerics']:g})"
-    measured = {} if record is None else _fp32_figures(record)
-    runs = _mini(runs)
+    the number of runs of each: a row per data set and method of the synthetic data, and per setting
+    where the runs are of several."""
+    over_seeds = f"sd over seeds (aim {AIMS['seeds']:g})"
+    over_numerics = f"sd over fp32 numerics (aim {AIMS['numerics']:g})"
+    runs = of_embedded_default(runs)
     runs = runs[runs[LAST].notna() & runs["method"].isin(METHOD_NAMES)]
-    rows = []
-    for key, group in runs.groupby(["dataset", "method", *SETTING], sort=False):
-        dataset, method, setting, inputs = key
-        figures = measured.get((dataset, method, setting), pd.Series(dtype=float))
-        rows.append(
+    if runs.empty:
+        return pd.DataFrame()
+    lines = []
+    for _, group in runs.groupby(["dataset", "method", *SETTING], sort=False):
+        run = group.iloc[0]
+        seeds = group.drop_duplicates("seed")[LAST]
+        lines.append(
             {
-                "dataset": dataset,
-                "method": METHOD_NAMES[method],
-                "setting": setting,
-                "inputs": inputs,
-                seeds: _deviation(group.drop_duplicates("seed")[LAST]),
-                numerics: _deviation(figures),
+                "dataset": run["dataset"],
+                "method": METHOD_NAMES[run["method"]],
+                "setting": run["setting"],
+                "inputs": run["inputs"],
+                over_seeds: _deviation(seeds),
+                over_numerics: _deviation(_fp32_figures(record, run)),
             }
         )
-    return hide_shared(pd.DataFrame(rows), runs) if rows else pd.DataFrame()
+    return hide_shared(pd.DataFrame(lines), runs)
 
 
-def _fp32_figures(record: dict[str, Any]) -> dict[tuple[str, str, str], pd.Series]:
-    """R@1 of the fp32 rows by data set, method and setting."""
-    figures: dict[tuple[str, str, str], list[float]] = {}
+def _fp32_figures(record: dict[str, Any] | None, run: pd.Series) -> pd.Series:
+    """R@1 of those fp32 rows of a variation that are of the data set, method and setting of
+    ``run``."""
+    figures: list[float] = []
+    if record is None or record["dataset"] != run["dataset"]:
+        return pd.Series(figures)
+    if _fp32_setting(record) != run["setting"]:
+        return pd.Series(figures)
     for row in record["rows"]:
-        if row["precision"] == "fp32":
-            place = record["dataset"], row["method"], _fp32_setting(record)
-            figures.setdefault(place, []).append(row["last"]["R@1"])
-    return {place: pd.Series(values) for place, values in figures.items()}
+        if row["precision"] == "fp32" and row["method"] == run["method"]:
+            figures.append(row["last"]["R@1"])
+    return pd.Series(figures)
 
 
 def _fp32_setting(record: dict[str, Any]) -> str:
     """The setting of those committed runs that a variation is compared with."""
     return setting_of({**record, "precision": "fp32"}).setting
-
-
-def _mini(runs: pd.DataFrame) -> pd.DataFrame:
-    return runs[runs["synthetic"].astype(bool) & (runs["backbone"] == MINI)]
 
 
 def _deviation(values: pd.Series) -> str:
@@ -166,12 +189,12 @@ def _deviation(values: pd.Series) -> str:
 
 def describe_variation(record: dict[str, Any]) -> str:
     """One line: data, seed, hardware, packages, commit."""
-    machine = record["hardware"]
+    processors = record["hardware"]["cpu_count"]
     facts = [
         f"{record['dataset']} (synthetic)",
         f"data version {record['data_version']}",
         f"seed {record['seed']}",
-        f"{device_name(record)} with {machine['cpu_count']} processors",
+        f"{device_name(record)} with {processors} processors",
         f"torch {record['versions']['torch']}",
         f"commit {str(record.get('commit'))[:10]}",
     ]

@@ -14,7 +14,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cskt import __main__ as cli
-from cskt import publishing, results, training
+from cskt import publishing, run_files, training
 from cskt.backbones import create_backbone
 from cskt.config import METHODS, MINI, CSKTConfig, TrainConfig
 from cskt.data import synthetic
@@ -263,7 +263,7 @@ def test_grids_say_what_varies(cskt, settings, tmp_path):
         *command, "--datasets", "CUHK-PEDES,RSTPReid", "--grid", "transfer", "--methods", "cskt"
     )
     assert code == 0, err
-    assert set(results.read_grid(tmp_path / "records", "transfer")["row"]) == {"CSKT"}
+    assert set(run_files.read_grid(tmp_path / "records", "transfer")["row"]) == {"CSKT"}
     pairs = {}
     for path in (tmp_path / "records" / "transfer").iterdir():
         record = json.loads(path.read_text())

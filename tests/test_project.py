@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from cskt import __main__ as cli
-from cskt import results, speed
+from cskt import results, run_files, speed
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -302,23 +302,28 @@ def test_the_parameter_table_of_the_book_adds_up():
 
 
 def test_the_readme_s_results_are_those_of_the_run_files():
-    runs = results.run_table((BOOK / "results" / "runs").glob("*.json"))
+    runs = run_files.run_table((BOOK / "results" / "runs").glob("*.json"))
     assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text(
         encoding="utf-8"
     )
 
 
 def test_the_readme_s_speed_is_that_of_the_run_file():
-    found = speed.benchmark_findings(speed.read_benchmarks(BOOK / "results" / "benchmarks"))
+    ratios = speed.read_measurements(BOOK / "results" / "benchmarks")["throughput-cpu"]["ratios"]
+    step = ratios["training step: plain fp32 / cskt fp32"]
+    memory = ratios["extra memory: cskt fp32 / plain fp32"]
+    full = ratios["training step: full fp32 / cskt fp32"]
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
-    assert found[0].startswith("throughput-cpu: ") and found[0].partition(": ")[2] in text
+    assert f"in fp32 is {step:.2f} times as fast as the plain one's" in text
+    assert f"needs {memory:.2f} times its extra memory" in text
+    assert f"{full:.2f} times as fast as full fine-tuning's" in text
 
 
 def test_the_committed_runs_are_clean_complete_and_comparable():
     """Every run behind a table came from a commit without local changes, on one and the same data
     per domain."""
     folder = BOOK / "results" / "runs"
-    records = [results.read_run_file(path) for path in sorted(folder.rglob("*.json"))]
+    records = [run_files.read_run_file(path) for path in sorted(folder.rglob("*.json"))]
     assert all(record["commit"] and not record["dirty"] for record in records)
     mini = [record for record in records if record["config"]["backbone"] == "cskt-mini"]
     assert mini and len({record["weights_fingerprint"] for record in mini}) == 1
@@ -329,7 +334,7 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
         )
         ours = [
             record
-            for record in map(results.read_run_file, folder.glob("*.json"))
+            for record in map(run_files.read_run_file, folder.glob("*.json"))
             if record["dataset"] == domain
         ]
         assert {record["method"] for record in ours} >= {"zero-shot", "full", "cskt"}
@@ -338,7 +343,7 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
 
 def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
     folder = BOOK / "results" / "benchmarks"
-    records = speed.read_benchmarks(folder)
+    records = speed.read_measurements(folder)
     assert {"ranking", "throughput-cpu"} <= set(records)
     made = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     assert all(record["commit"] and not record["dirty"] for record in made)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from cskt import backbones
 from cskt.config import CSKTConfig
 from cskt.errors import CSKTError
+from cskt.files import public_name
 from cskt.model import CSKT
 
 pytestmark = pytest.mark.numerics
@@ -116,7 +117,7 @@ def test_a_saved_model_names_no_folder_and_finds_its_weights_again(
     ],
 )
 def test_of_a_path_the_name_is_public_and_a_tag_is_all_of_it(pretrained, shown):
-    assert backbones.public_name(pretrained) == shown
+    assert public_name(pretrained) == shown
 
 
 def test_damaged_or_missing_files_are_named(small_clip, tmp_path):

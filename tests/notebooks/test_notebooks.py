@@ -12,7 +12,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from cskt import results
 from cskt.data.synthetic import synthetic_dataset
-from tests import test_choices, test_results, test_variation
+from tests import run_records
 from tests.tiny_runs import write_dataset
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -115,13 +115,16 @@ def evidence(tmp_path):
     runs.mkdir()
     for method, r1 in (("zero-shot", 20.0), ("cskt", 55.0), ("full", 63.0)):
         for seed in (0, 1):
-            choice = test_choices.chosen((1, r1 - 9), (2, r1 + 1), (3, r1 + seed))
-            test_results.run_file(
-                runs, f"{method}-{seed}", method=method, seed=seed, r1=r1, selected=choice
-            )
+            selected = {
+                "val": run_records.choice(1, r1 - 9),
+                "test": run_records.choice(2, r1 + 1),
+                "last": run_records.choice(3, r1 + seed),
+            }
+            fields = {"method": method, "seed": seed, "r1": r1, "selected": selected}
+            run_records.run_file(runs, f"{method}-{seed}", **fields)
     for rate, val in ((0.003, 40.0), (0.01, 55.0), (0.03, 50.0)):
-        test_choices.search_run(tmp_path, "cskt", "CSKT", rate, val)
-    record = test_variation.record(*test_variation.ROWS)
+        run_records.search_file(tmp_path, "cskt", "CSKT", rate, val)
+    record = run_records.variation_record()
     (tmp_path / "variation-cpu.json").write_text(json.dumps(record))
     return tmp_path
 
@@ -131,10 +134,10 @@ def test_pages_of_run_files(evidence):
     tables = NOTEBOOKS.parent / "book" / "data"
     common = dict(runs=str(evidence / "runs"))
     text = execute(evidence, "benchmarks", **common, literature=str(tables / "literature.csv"))
-    assert f"All runs: {test_results.SYNTHETIC}; {test_results.INPUTS}." in text
+    assert f"All runs: {run_records.SETTING}; {run_records.INPUTS}." in text
     assert "+10.00 ± 0.00" in text and "chosen on val" in text, "what test would have chosen"
     text = execute(evidence, "ablations", **common, transfer=str(tables / "generalisation.csv"))
-    assert f"; epoch chosen on val; {test_results.SYNTHETIC}; {test_results.INPUTS}" in text
+    assert f"; epoch chosen on val; {run_records.SETTING}; {run_records.INPUTS}" in text
     assert "0.03" in text and "55.00" in text and "The run files hold no history" not in text
     text = execute(evidence, "variation", **common, variation=str(evidence / "variation-cpu.json"))
     assert "SynthPEDES-A (synthetic), data version 2, seed 0" in text and "threads 2" in text
