@@ -34,7 +34,7 @@ from cskt import evaluation, files, numerics
 from cskt.config import TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
 from cskt.data.pipeline import Augment, batches, prefetch
-from cskt.errors import CSKTError
+from cskt.errors import CSKTError, ResourceError
 from cskt.evaluation import (
     ADAPTER,
     CONFIG,
@@ -357,14 +357,15 @@ class _Trainer:
             total=len(order), desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=hidden
         )
         for captions, images in prefetch(load, order):
-            batch = images, data.tokens[captions], identities[captions]
             try:
-                loss = self._step(augment, *batch)
+                loss = self._step(augment, images, data.tokens[captions], identities[captions])
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
-                error.__traceback__ = None  # it holds what the step had computed
-                raise CSKTError(self._memory_advice(augment, *batch)) from None
+                raise ResourceError(
+                    f"batch_size {config.batch_size} does not fit into the memory of {self.device}; "
+                    "lower batch_size, or set checkpointing True."
+                ) from None
             total += loss * len(captions)
             bar.update()
         bar.close()
@@ -391,29 +392,6 @@ class _Trainer:
         self.fabric.backward(loss)
         self.optimizer.step()
         return loss.detach()
-
-    def _memory_advice(self, augment: Augment, *batch: Tensor) -> str:
-        """What to do about a batch that does not fit: the largest half, quarter, ... of it that
-        does, by trying."""
-        size, advice = len(batch[0]) // 2, ""
-        while size >= 2 and not advice:
-            self.optimizer.zero_grad()
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
-            # a whole step, since the optimiser's state counts too; the run ends here, so it may
-            # change weights
-            try:
-                self._step(augment, *(part[:size] for part in batch))
-                advice = f"use batch_size {size}, which fits"
-            except RuntimeError as error:
-                if not _out_of_memory(error):
-                    raise
-            size //= 2
-        return (
-            f"batch_size {len(batch[0])} does not fit into the memory of {self.device}; "
-            f"{advice or 'not even 2 does: use smaller images or backbone'}"
-            f"{'' if self.config.checkpointing else ', or checkpointing True'} (--set)."
-        )
 
     def _measure(
         self, model: nn.Module
