@@ -24,9 +24,9 @@ from torch import Tensor
 from typer import Option
 
 from cskt.errors import CSKTError
-from cskt.evaluation import environment
 from cskt.files import make_folder, write_json
 from cskt.metrics import rank_features, retrieval_metrics
+from cskt.runs import environment
 
 SEED, IDENTITIES, WIDTH, ICFG = 0, 1000, 512, 19_848
 

@@ -45,13 +45,13 @@ from cskt.config import METHODS, TrainConfig
 from cskt.data.images import decode_image
 from cskt.data.pipeline import Augment
 from cskt.errors import CSKTError
-from cskt.evaluation import environment
 from cskt.files import make_folder, write_json
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics
 from cskt.model.towers import run_layer
 from cskt.numerics import computes_bf16, resolve_device, resolve_precision
-from cskt.training import make_optimizer
+from cskt.optimizer import make_optimizer
+from cskt.runs import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results" / "benchmarks"
 LENGTHS = (

@@ -27,6 +27,7 @@ from cskt import (
     pretraining,
     publishing,
     results,
+    runs,
     training,
     verify,
 )
@@ -98,7 +99,7 @@ def train_config(
 
 def _train(
     config: TrainConfig, overwrite: bool = False, prefix: str = "", progress: bool | None = None
-) -> evaluation.Run:
+) -> runs.Run:
     """Train and say how it goes; ``prefix`` tells runs side by side apart."""
     run = training.train(
         config,
@@ -110,12 +111,12 @@ def _train(
         progress=progress,
     )
     after, before = (
-        run.metrics["metrics"]["text_to_image"],
-        run.metrics["zero_shot"]["text_to_image"],
+        run.record["metrics"]["text_to_image"],
+        run.record["zero_shot"]["text_to_image"],
     )
     typer.echo(
         f"{run.folder}: test R@1 {after['R@1']:.2f} (zero-shot {before['R@1']:.2f}), mAP {after['mAP']:.2f}, "
-        f"epoch {run.metrics['best_epoch']} kept (selection: {run.metrics['selection']})"
+        f"epoch {run.record['best_epoch']} kept (selection: {run.record['selection']})"
     )
     return run
 
@@ -229,7 +230,7 @@ def reproduce(
             if isinstance(made, BrokenProcessPool):
                 lost += 1
             elif isinstance(made, Exception):
-                failures.append(_sentence(training.run_name(config), made))
+                failures.append(_sentence(runs.run_name(config), made))
             else:
                 place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
                 _write_records(target, *made, place)
@@ -246,17 +247,17 @@ def reproduce(
 
 def _reproduce_run(
     config: TrainConfig, others: list[benchmarks.PersonRetrievalDataset] | None, beside: bool
-) -> tuple[evaluation.Run, dict[str, dict[str, Any]] | None]:
+) -> tuple[runs.Run, dict[str, dict[str, Any]] | None]:
     """Train; the run, and the records on ``others`` by name (None: no transfer is asked for).
     ``beside``: in a process beside others."""
     if beside:
         _log_to_stderr()
-    prefix = f"{training.run_name(config)}: " if beside else ""
+    prefix = f"{runs.run_name(config)}: " if beside else ""
     run = _train(config, prefix=prefix, progress=False if beside else None)
     if others is None:
         return run, None
     return run, {
-        f"{run.folder.name}-on-{data.name}": evaluation.transfer(run, data) for data in others
+        f"{run.folder.name}-on-{data.name}": runs.transfer_record(run, data) for data in others
     }
 
 
@@ -270,15 +271,15 @@ def _sentence(name: str, error: Exception) -> str:
 
 def _write_records(
     target: Path,
-    run: evaluation.Run,
+    run: runs.Run,
     transfers: dict[str, dict[str, Any]] | None,
     place: dict[str, str],
 ) -> None:
     """The run's record and its queries into ``target``, or the records of its transfers in their
     place."""
     if transfers is None:
-        transfers = {run.folder.name: run.metrics}
-        queries = (run.folder / evaluation.QUERIES).read_bytes()
+        transfers = {run.folder.name: run.record}
+        queries = (run.folder / runs.QUERIES).read_bytes()
         files.write_atomically(target / f"{run.folder.name}.npz", queries)
     for name, record in transfers.items():
         files.write_json(target / f"{name}.json", {**publishing.public_record(record), **place})
@@ -303,11 +304,11 @@ def verify_runs(
     held = [results.read_run_file(path) for path in sorted(records.glob("*.json"))]
     version, weights = (
         benchmarks.load_dataset(dataset).version,
-        evaluation.weights_fingerprint(config),
+        runs.weights_fingerprint(config),
     )
     interval = verify.committed_interval(held, config, version, weights)
     run = _train(config, overwrite=True)  # an earlier run must not stand in for one on this machine
-    value = run.metrics["metrics"]["text_to_image"][verify.MEASURE]
+    value = run.record["metrics"]["text_to_image"][verify.MEASURE]
     typer.echo(interval.sentence(value))
     raise typer.Exit(0 if interval.holds(value) else 1)
 
@@ -325,19 +326,19 @@ def evaluate(
     """Evaluate a run's best checkpoint, or a saved model, and print the metrics as json."""
     if split not in ("train", "val", "test"):
         raise CSKTError(f"--split must be train, val or test, got {split!r}.")
-    saved = (run / CONFIG_FILE).is_file() and not (run / evaluation.METRICS).is_file()
+    saved = (run / CONFIG_FILE).is_file() and not (run / runs.METRICS).is_file()
     if saved and not dataset:
         raise CSKTError(
             f"{run} holds a saved model, which knows no data; name them with --dataset."
         )
-    held = None if saved else evaluation.Run.load(run)
+    held = None if saved else runs.Run.load(run)
     name = dataset or held.config.dataset
     root = held.config.data_root if held and name == held.config.dataset else None
     data = benchmarks.load_dataset(name, data_root or root)
-    model = held.load_model() if held else evaluation.open_model(run, pretrained)
+    model = held.load_model() if held else runs.open_model(run, pretrained)
     model.to(numerics.resolve_device(held.config.device if held else "auto"))
     metrics = evaluation.evaluate(
-        model, getattr(data, split), held.metrics["precision"] if held else "auto"
+        model, getattr(data, split), held.record["precision"] if held else "auto"
     )
     typer.echo(
         json.dumps({"run": str(run), "dataset": name, "split": split, "metrics": metrics}, indent=2)
@@ -360,8 +361,8 @@ def export(
     model card."""
     if bf16 + reference + onnx > 1:
         raise CSKTError("--bf16, --reference and --onnx exclude each other; give one of them.")
-    held = evaluation.Run.load(run)
-    model, record = held.load_model(), publishing.public_record(held.metrics)
+    held = runs.Run.load(run)
+    model, record = held.load_model(), publishing.public_record(held.record)
     if onnx:
         from cskt.browser import export_text_encoder  # its packages are needed only here
 
@@ -567,7 +568,7 @@ def pretrain_mini(
 ) -> None:
     """Pre-train the embedded cskt-mini backbone on the generic corpus; calling it again resumes."""
     given = {name: value for name, value in context.params.items() if value is not None}
-    typer.echo(pretraining.pretrain_mini(**given, environment=evaluation.environment("cpu")))
+    typer.echo(pretraining.pretrain_mini(**given, environment=runs.environment("cpu")))
 
 
 def _printable(text: str) -> str:

@@ -25,11 +25,11 @@ from cskt.errors import CSKTError
 from .data.benchmarks import PersonRetrievalDataset, load_dataset
 from .data.images import read_image, resize
 from .data.pipeline import normalize
-from .evaluation import Run, build_model
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
 from .numerics import resolve_device, resolve_precision
 from .probes import image_relevance, word_differences
+from .runs import Run, build_model
 
 HEAT, STRONGEST = (
     "213,94,0",

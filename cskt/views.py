@@ -13,7 +13,7 @@ from cskt.errors import CSKTError
 from .data.benchmarks import load_dataset
 from .data.pipeline import normalize
 from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
-from .evaluation import Run, build_model, embed, load_split
+from .evaluation import embed, load_split
 from .model.cskt import fit_captions
 from .numerics import resolve_device
 from .probes import (
@@ -29,6 +29,7 @@ from .probes import (
     text_relevance,
     word_maps,
 )
+from .runs import Run, build_model
 
 NO_PROMPTS = "This model has no prompts: there is nothing to show here."
 NO_MASKS = "Where the garments are is known for SynthPEDES only: grounding is not measured here."

@@ -24,9 +24,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.config import DATASETS
-from cskt.evaluation import environment
 from cskt.files import write_atomically, write_json
 from cskt.numerics import resolve_device
+from cskt.runs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 UPSTREAM: dict[

@@ -6,6 +6,8 @@ import hypothesis
 import pytest
 
 from cskt import __main__ as cli
+from cskt.training import train
+from tests.tiny_runs import register_backbone, tiny_config, write_dataset
 
 # No example has a time limit: a slow or busy machine is no fault.
 hypothesis.settings.register_profile(
@@ -25,3 +27,30 @@ def cskt(monkeypatch, capsys):
         return caught.value.code or 0, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared") / "cache"
+
+
+@pytest.fixture
+def own_cache(shared_cache, monkeypatch):
+    """Decoded images of the tiny data are kept in a folder of the test session."""
+    monkeypatch.setenv("CSKT_CACHE", str(shared_cache))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """The folder of the tiny data set; the tiny backbone is known to open_clip too."""
+    folder = tmp_path_factory.mktemp("tiny")
+    register_backbone(folder)
+    return write_dataset(folder / "CUHK-PEDES")
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_data, shared_cache, tmp_path_factory):
+    """A run of three epochs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSKT_CACHE", str(shared_cache))
+        return train(tiny_config(tiny_data, tmp_path_factory.mktemp("runs") / "finished"))

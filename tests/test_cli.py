@@ -14,13 +14,13 @@ import yaml
 from huggingface_hub import ModelCard
 
 from cskt import __main__ as cli
-from cskt import publishing, results, training
+from cskt import publishing, results
 from cskt.backbones import create_backbone
 from cskt.config import METHODS, MINI, CSKTConfig, TrainConfig
 from cskt.data import synthetic
 from cskt.errors import CSKTError
-from cskt.evaluation import Run
 from cskt.model import CSKT
+from cskt.runs import Run, run_name
 from tests.tiny_runs import (
     BACKBONE,
     IMAGE_SIZE,
@@ -405,7 +405,7 @@ def test_a_run_that_fails_is_named_once_the_others_are_done(cskt, tmp_path, jobs
             if option.startswith("--set=")
         ],
     )
-    name = training.run_name(config)
+    name = run_name(config)
     (tmp_path / "runs" / name).mkdir(parents=True)
     (tmp_path / "runs" / name / "letter.txt").write_text("dear")
     code, _, err = cskt(*command)

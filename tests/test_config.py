@@ -8,7 +8,7 @@ import pytest
 
 from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, TrainConfig, cache_dir
 from cskt.errors import ConfigurationError
-from cskt.training import run_name
+from cskt.runs import run_name
 
 RUN_FILES = Path(__file__).parents[1] / "book" / "results" / "runs"
 
