@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from cskt.errors import ConfigurationError, ResourceError
 
 
 def make_folder(path: Path) -> Path:
-    """``path`` as a folder that can be written to, made if need be; else a :class:`ResourceError`."""
+    """``path`` as a folder that can be written to, made if need be; else a
+    :class:`ResourceError`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
@@ -28,15 +30,18 @@ def make_folder(path: Path) -> Path:
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
     """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
-    function that writes."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    function that writes. Threads and processes may write the same path at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     if isinstance(content, str):
         content = content.encode()
-    if callable(content):
-        content(temporary)
-    else:
-        temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

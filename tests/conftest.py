@@ -4,8 +4,9 @@ import sys
 
 import hypothesis
 import pytest
+import yaml
 
-from cskt import __main__ as cli
+from cskt import cli_main
 from cskt.training import train
 from tests.tiny_runs import register_backbone, tiny_config, write_dataset
 
@@ -21,12 +22,24 @@ def cskt(monkeypatch, capsys):
     """``cskt("train", ...)`` -> (exit code, stdout, stderr)."""
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cskt", *map(str, arguments)])
+        words = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["cskt", *words])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            cli_main.main()
         return caught.value.code or 0, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def tiny_settings(tiny_data, tmp_path, monkeypatch):
+    """A yaml file with the settings of a tiny run in ``run``; the current folder is tmp_path, and
+    so is what is kept beside data."""
+    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(tiny_data, tmp_path / "run").to_dict()))
+    return path
 
 
 @pytest.fixture(scope="session")
