@@ -44,9 +44,11 @@ class PlannedRun:
     def is_recorded(self, folder: Path) -> bool:
         """Whether ``folder`` holds every record that this run would leave there."""
         if self.others is None:
-            return (folder / f"{self.name}.json").is_file()
-        paths = [folder / f"{_transfer_name(self.name, other)}.json" for other in self.others]
-        return bool(paths) and all(path.is_file() for path in paths)
+            names = [self.name]
+        else:
+            names = [_transfer_name(self.name, other) for other in self.others]
+        recorded = [(folder / f"{name}.json").is_file() for name in names]
+        return bool(recorded) and all(recorded)
 
 
 def reproduce(

@@ -20,6 +20,8 @@ GalleryAt = Annotated[
 GalleryName = Annotated[str, Option(help="Of several galleries in one place.")]
 Token = Annotated[str, Option(envvar="MILVUS_TOKEN", help="Of a Milvus server.")]
 
+ROW = "{:>4}  {:>6}  {:>8}  {:<8}  {:<19}  {}"  # of the table of hits
+
 
 def index(
     folder: Annotated[Path, typer.Argument(help="Images, in it and below.")],
@@ -124,14 +126,17 @@ def _why_so_few(hits: int, size: int, where: str) -> str:
 
 
 def _print_hits(hits: list[Hit]) -> None:
-    typer.echo(f"{'rank':>4}  {'score':>6}  {'identity':>8}  {'camera':<8}  {'time':<19}  file")
+    typer.echo(ROW.format("rank", "score", "identity", "camera", "time", "file"))
     for rank, hit in enumerate(hits, start=1):
-        identity = _printable_or_dash(hit.identity)
-        camera = _printable_or_dash(hit.camera)
-        time = _printable_or_dash(hit.time)
-        source = _printable(hit.source)
         typer.echo(
-            f"{rank:>4}  {hit.score:>6.3f}  {identity:>8}  {camera:<8}  {time:<19}  {source}"
+            ROW.format(
+                rank,
+                f"{hit.score:.3f}",
+                _printable_or_dash(hit.identity),
+                _printable_or_dash(hit.camera),
+                _printable_or_dash(hit.time),
+                _printable(hit.source),
+            )
         )
 
 
