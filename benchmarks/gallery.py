@@ -28,10 +28,10 @@ from typer import Option
 
 from cskt.config import MINI, CSKTConfig
 from cskt.errors import CSKTError
-from cskt.evaluation import environment
 from cskt.files import make_folder, write_json
 from cskt.gallery import INDEXES, Gallery
 from cskt.model import CSKT, load_model
+from cskt.runs import environment
 
 SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 50, 10
 # directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance

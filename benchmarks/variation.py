@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees it
 from cskt.config import MINI, TrainConfig
 from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
-from cskt.evaluation import environment, resolve_precision, weights_fingerprint
 from cskt.files import make_folder, write_json
+from cskt.numerics import resolve_precision
+from cskt.runs import environment, weights_fingerprint
 from cskt.training import train
 
 SCRIPT = Path(__file__).resolve()
@@ -124,7 +125,7 @@ def train_row(
         run = train(
             row_config(method, numerics, dataset, seed, epochs, f"{folder}/run"), progress=False
         )
-    selected = run.metrics["selected"]
+    selected = run.record["selected"]
     history = [
         {
             "epoch": int(row["epoch"]),
@@ -138,7 +139,7 @@ def train_row(
         "method": method,
         "numerics": name,
         "environment": numerics.variables(),
-        "precision": run.metrics["precision"],
+        "precision": run.record["precision"],
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),  # what ATen took
         "last": measures(selected["last"]["metrics"]),

@@ -6,8 +6,9 @@ from cskt import losses, metrics
 from cskt.config import CSKTConfig, TrainConfig
 from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
-from cskt.evaluation import Run, evaluate
+from cskt.evaluation import evaluate
 from cskt.model.cskt import CSKT, load_model
+from cskt.runs import Run
 from cskt.training import train
 
 __version__ = "0.1.0"

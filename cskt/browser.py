@@ -23,10 +23,11 @@ from open_clip import SimpleTokenizer
 from torch import Tensor, nn
 
 from cskt.errors import CSKTError
+from cskt.files import make_folder, write_atomically
 
 from .data.datasets import PersonRetrievalDataset
 from .demo import hit_strip, image_uri
-from .evaluation import LoadedSplit, make_folder, write_atomically
+from .evaluation import LoadedSplit
 from .gallery import MAX_QUERY
 from .model.cskt import CSKT
 from .model.inputs import fit_captions

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError
 
-DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid", "SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
+REAL_DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
+SYNTHETIC_DATASETS = ("SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
+DATASETS = REAL_DATASETS + SYNTHETIC_DATASETS
+SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
 MINI = "cskt-mini"
 
 
@@ -25,42 +28,53 @@ def cache_dir() -> Path:
     return Path(os.environ.get("CSKT_CACHE") or Path.home() / ".cache" / "cskt")
 
 
-Rule = tuple[Callable[[Any], bool], str]  # what holds for a field's value, and how to say it
+def _require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
+    """Refuse a value in one sentence: the field, what is allowed, what was given."""
+    if not holds:
+        raise ConfigurationError(f"{field_name} must be {allowed}, got {value!r}.")
 
 
-def _integer(low: int, high: int | None = None) -> Rule:
-    span = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
-    return lambda v: type(v) is int and v >= low and (high is None or v <= high), span
+def _is_integer(value: Any, low: int) -> bool:
+    """Whether ``value`` is an integer of at least ``low``; True and False are none."""
+    return type(value) is int and value >= low
 
 
-def _number(holds: Callable[[float], bool], span: str) -> Rule:
-    return lambda v: type(v) in (int, float) and math.isfinite(v) and holds(v), span
+def _is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number; True and False are none."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
-def _choice(*options: str) -> Rule:
-    return lambda v: v in options, " or ".join(
-        [", ".join(map(repr, options[:-1])), repr(options[-1])]
-    )
+def _check_integer(field_name: str, value: Any, low: int) -> None:
+    _require(_is_integer(value, low), field_name, f"an integer >= {low}", value)
 
 
-_SWITCH: Rule = (lambda v: type(v) is bool, "True or False")
-_POSITIVE = _number(lambda v: v > 0, "a number > 0")
-_PROBABILITY = _number(lambda v: 0 <= v <= 1, "a probability from 0 to 1")
+def _check_positive(field_name: str, value: Any) -> None:
+    _require(_is_number(value) and value > 0, field_name, "a number > 0", value)
 
 
-def _check(config: Any, rules: dict[str, Rule]) -> None:
-    for name, (holds, expected) in rules.items():
-        if not holds(getattr(config, name)):
-            raise CSKTError(f"{name} must be {expected}, got {getattr(config, name)!r}.")
+def _check_probability(field_name: str, value: Any) -> None:
+    holds = _is_number(value) and 0 <= value <= 1
+    _require(holds, field_name, "a probability from 0 to 1", value)
 
 
-def _from_dict(cls, values: dict[str, Any]):
-    surplus = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
-    if surplus:
-        raise CSKTError(
-            f"{cls.__name__} has no field {', '.join(surplus)}; remove it from the configuration."
+def _check_switch(field_name: str, value: Any) -> None:
+    _require(type(value) is bool, field_name, "True or False", value)
+
+
+def _check_choice(field_name: str, value: Any, options: Sequence[str]) -> None:
+    quoted = [repr(option) for option in options]
+    allowed = ", ".join(quoted[:-1]) + " or " + quoted[-1]
+    _require(value in options, field_name, allowed, value)
+
+
+def _check_field_names(config_class: type, values: dict[str, Any]) -> None:
+    known = {config_field.name for config_field in dataclasses.fields(config_class)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"{config_class.__name__} has no field {', '.join(unknown)}; "
+            "remove it from the configuration."
         )
-    return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -90,53 +104,53 @@ class CSKTConfig:
     train_backbone: bool = False
 
     def __post_init__(self) -> None:
-        depth = _integer(0)[0]
-        _check(
-            self,
-            {
-                "prompt_length": _integer(1, 32),
-                "reduction": _integer(1),
-                "lora_rank": _integer(1),
-                "prompt_depth": (
-                    lambda v: v is None or depth(v),
-                    "None (every block) or an integer >= 0",
-                ),
-                **dict.fromkeys(
-                    (
-                        "text_to_vision",
-                        "vision_to_text",
-                        "vision_adapter",
-                        "text_adapter",
-                        "lora",
-                        "train_backbone",
-                    ),
-                    _SWITCH,
-                ),
-                **dict.fromkeys(
-                    ("vision_scale", "text_scale"), _number(lambda v: True, "a finite number")
-                ),
-                "prompt_init": _choice("random", "a photo of a"),
-                "adapter_init": _choice("normal", "zero"),
-            },
-        )
+        length_holds = _is_integer(self.prompt_length, 1) and self.prompt_length <= 32
+        _require(length_holds, "prompt_length", "an integer from 1 to 32", self.prompt_length)
+        _check_integer("reduction", self.reduction, low=1)
+        _check_integer("lora_rank", self.lora_rank, low=1)
+        depth_holds = self.prompt_depth is None or _is_integer(self.prompt_depth, 0)
+        depth_allowed = "None (every block) or an integer >= 0"
+        _require(depth_holds, "prompt_depth", depth_allowed, self.prompt_depth)
+        _check_switch("text_to_vision", self.text_to_vision)
+        _check_switch("vision_to_text", self.vision_to_text)
+        _check_switch("vision_adapter", self.vision_adapter)
+        _check_switch("text_adapter", self.text_adapter)
+        _check_switch("lora", self.lora)
+        _check_switch("train_backbone", self.train_backbone)
+        vision_holds = _is_number(self.vision_scale)
+        _require(vision_holds, "vision_scale", "a finite number", self.vision_scale)
+        text_holds = _is_number(self.text_scale)
+        _require(text_holds, "text_scale", "a finite number", self.text_scale)
+        _check_choice("prompt_init", self.prompt_init, ("random", "a photo of a"))
+        _check_choice("adapter_init", self.adapter_init, ("normal", "zero"))
 
     @property
     def prompts_per_tower(self) -> int:
         """P: rows inserted in each tower (2n with both directions, n with one, 0 with none)."""
         if self.prompt_depth == 0:
             return 0
-        return self.prompt_length * (int(self.text_to_vision) + int(self.vision_to_text))
+        directions = int(self.text_to_vision) + int(self.vision_to_text)
+        return self.prompt_length * directions
 
     @classmethod
     def mini(cls, **overrides: Any) -> CSKTConfig:
         """The setting chosen on val for the embedded cskt-mini backbone."""
-        return cls(**{"vision_scale": 1.0, "text_scale": 1.0, "adapter_init": "zero", **overrides})
+        chosen: dict[str, Any] = {"vision_scale": 1.0, "text_scale": 1.0, "adapter_init": "zero"}
+        return cls(**(chosen | overrides))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CSKTConfig:
+        """Inverse of ``dataclasses.asdict``; an unknown field is a :class:`ConfigurationError`."""
+        _check_field_names(cls, values)
+        return cls(**values)
 
     def for_method(self, method: str) -> CSKTConfig:
         """This configuration with the switches of one comparison method (see :data:`METHODS`)."""
         if method not in METHODS:
-            raise CSKTError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}.")
-        return dataclasses.replace(self, **METHODS[method])
+            names = ", ".join(METHODS)
+            raise ConfigurationError(f"method {method!r} is unknown; choose one of {names}.")
+        switches: dict[str, Any] = METHODS[method]
+        return dataclasses.replace(self, **switches)
 
 
 _NO_PROMPTS = dict(text_to_vision=False, vision_to_text=False, lora=False)
@@ -202,36 +216,35 @@ class TrainConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        size = _integer(1)[0]
-        _check(
-            self,
-            {
-                "dataset": _choice(*DATASETS),
-                "seed": _integer(0),
-                "epochs": _integer(1),
-                "batch_size": _integer(2),
-                "image_size": (
-                    lambda v: isinstance(v, (tuple, list)) and len(v) == 2 and all(map(size, v)),
-                    "(height, width) in pixels",
-                ),
-                "optimizer": _choice("adam", "adamw"),
-                "warmup_epochs": _integer(0),
-                "pad": _integer(0),
-                "train_fraction": _number(lambda v: 0 < v <= 1, "a share > 0 and <= 1"),
-                "weight_decay": _number(lambda v: v >= 0, "a number >= 0"),
-                "selection": _choice("val", "test", "last"),
-                **dict.fromkeys(
-                    ("learning_rate", "bias_factor", "adam_eps", "temperature"), _POSITIVE
-                ),
-                **dict.fromkeys(("flip", "erasing"), _PROBABILITY),
-                **dict.fromkeys(("checkpointing", "compile"), _SWITCH),
-                "precision": _choice("auto", "fp32", "bf16"),
-                "device": _choice("auto", "cpu", "cuda"),
-            },
-        )
-        method = _from_dict(CSKTConfig, self.cskt) if isinstance(self.cskt, dict) else self.cskt
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        object.__setattr__(self, "cskt", method.for_method(self.method))
+        _check_choice("dataset", self.dataset, DATASETS)
+        _check_integer("seed", self.seed, low=0)
+        _check_integer("epochs", self.epochs, low=1)
+        _check_integer("batch_size", self.batch_size, low=2)
+        size_holds = _is_image_size(self.image_size)
+        _require(size_holds, "image_size", "(height, width) in pixels", self.image_size)
+        _check_choice("optimizer", self.optimizer, ("adam", "adamw"))
+        _check_integer("warmup_epochs", self.warmup_epochs, low=0)
+        _check_integer("pad", self.pad, low=0)
+        share_holds = _is_number(self.train_fraction) and 0 < self.train_fraction <= 1
+        _require(share_holds, "train_fraction", "a share > 0 and <= 1", self.train_fraction)
+        decay_holds = _is_number(self.weight_decay) and self.weight_decay >= 0
+        _require(decay_holds, "weight_decay", "a number >= 0", self.weight_decay)
+        _check_choice("selection", self.selection, SELECTIONS)
+        _check_positive("learning_rate", self.learning_rate)
+        _check_positive("bias_factor", self.bias_factor)
+        _check_positive("adam_eps", self.adam_eps)
+        _check_positive("temperature", self.temperature)
+        _check_probability("flip", self.flip)
+        _check_probability("erasing", self.erasing)
+        _check_switch("checkpointing", self.checkpointing)
+        _check_switch("compile", self.compile)
+        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        _check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        _require(isinstance(self.cskt, CSKTConfig), "cskt", "a CSKTConfig", self.cskt)
+        # A frozen dataclass sets its own fields in this way only.
+        height, width = self.image_size
+        object.__setattr__(self, "image_size", (height, width))
+        object.__setattr__(self, "cskt", self.cskt.for_method(self.method))
 
     @classmethod
     def paper(
@@ -239,46 +252,64 @@ class TrainConfig:
     ) -> TrainConfig:
         """The paper's setting as released: CLIP ViT-B/16 at 384x128, 60 epochs of Adam. Full
         fine-tuning, which the release does not have, takes IRRA's learning rate."""
-        rate = {"learning_rate": 1e-5} if overrides.get("method") == "full" else {}
-        return cls(**{"dataset": dataset, "data_root": data_root, **rate, **overrides})
+        values: dict[str, Any] = {"dataset": dataset, "data_root": data_root}
+        if overrides.get("method") == "full":
+            values["learning_rate"] = 1e-5
+        return cls(**(values | overrides))
 
     @classmethod
     def mini(cls, dataset: str = "SynthPEDES-A", **overrides: Any) -> TrainConfig:
         """The embedded default: cskt-mini on a SynthPEDES domain, minutes on two CPU cores; chosen
         on val."""
-        values: dict[str, Any] = dict(
-            dataset=dataset,
-            backbone=MINI,
-            pretrained=None,
-            image_size=(128, 64),
-            cskt=CSKTConfig.mini(),
-            epochs=6,
-            batch_size=64,
-            adam_eps=1e-8,
-            warmup_epochs=1,
-            pad=4,
-            erasing=0.2,
-        )
+        values: dict[str, Any] = {
+            "dataset": dataset,
+            "backbone": MINI,
+            "pretrained": None,
+            "image_size": (128, 64),
+            "cskt": CSKTConfig.mini(),
+            "epochs": 6,
+            "batch_size": 64,
+            "adam_eps": 1e-8,
+            "warmup_epochs": 1,
+            "pad": 4,
+            "erasing": 0.2,
+        }
         method = overrides.get("method", cls.method)
         if method in MINI_LEARNING_RATES:  # any other is refused below, by name
             values["learning_rate"] = MINI_LEARNING_RATES[method]
-        return cls(**{**values, **overrides})
+        return cls(**(values | overrides))
 
     @classmethod
     def for_backbone(cls, backbone: str = MINI, **overrides: Any) -> TrainConfig:
-        """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; None
-        means default."""
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        return (
-            cls.mini(**overrides) if backbone == MINI else cls.paper(backbone=backbone, **overrides)
-        )
+        """The embedded default for ``cskt-mini``, the paper's setting for any other backbone; an
+        override that is None means default."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        if backbone == MINI:
+            return cls.mini(**given)
+        return cls.paper(backbone=backbone, **given)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Inverse of :meth:`to_dict`; an unknown field is a :class:`CSKTError`."""
-        return _from_dict(cls, values)
+        """Inverse of :meth:`to_dict`; an unknown field is a :class:`ConfigurationError`."""
+        _check_field_names(cls, values)
+        values = dict(values)
+        method_settings = values.get("cskt", {})
+        if not isinstance(method_settings, dict):
+            raise ConfigurationError(
+                f"cskt must be a mapping of method settings, got {method_settings!r}; "
+                "correct the configuration."
+            )
+        values["cskt"] = CSKTConfig.from_dict(method_settings)
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and scalars, fit for yaml and json."""
         values = dataclasses.asdict(self)
-        return {**values, "image_size": list(self.image_size)}
+        values["image_size"] = list(self.image_size)
+        return values
+
+
+def _is_image_size(value: Any) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return False
+    return all(_is_integer(length, 1) for length in value)

@@ -25,11 +25,12 @@ from cskt.errors import CSKTError
 from .data.augment import normalize
 from .data.datasets import PersonRetrievalDataset, load_dataset
 from .data.images import read_image, resize
-from .evaluation import Run, build_model
+from .data.pipeline import normalize
 from .gallery import MAX_QUERY, THUMBNAIL, Added, Gallery, Hit, check_description
 from .model.cskt import CSKT
 from .numerics import resolve_device, resolve_precision
-from .relevance import image_relevance, word_differences
+from .probes import image_relevance, word_differences
+from .runs import Run, build_model
 
 HEAT, STRONGEST = (
     "213,94,0",

@@ -11,17 +11,18 @@ from typing import Any
 
 import yaml
 
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError, ResourceError
 
 
 def make_folder(path: Path) -> Path:
-    """``path`` as a folder that can be written to, made if need be; else a :class:`CSKTError`."""
+    """``path`` as a folder that can be written to, made if need be; else a
+    :class:`ResourceError`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
             raise PermissionError("permission denied")
     except OSError as error:
-        raise CSKTError(
+        raise ResourceError(
             f"{path} cannot be written ({error}); give another output folder."
         ) from error
     return path
@@ -49,16 +50,16 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a yaml file; anything else is a :class:`CSKTError` that names the file."""
+    """The mapping in a yaml file; anything else is a :class:`ConfigurationError` that names the
+    file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))  # whatever the locale
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
-        raise CSKTError(
-            f"{path} {fault} ({' '.join(str(error).split())}); give a yaml file."
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{path} {fault} ({reason}); give a yaml file.") from error
     if not isinstance(values, dict):
-        raise CSKTError(f"{path} must hold 'field: value' lines; correct it.")
+        raise ConfigurationError(f"{path} must hold 'field: value' lines; correct it.")
     return values
 
 

@@ -42,7 +42,7 @@ from .config import MINI, TrainConfig, cache_dir
 from .data.augment import normalize
 from .data.datasets import Split
 from .data.images import read_image, reason, resize
-from .evaluation import METRICS, open_model
+from .data.pipeline import normalize
 from .model.cskt import CSKT
 from .numerics import PRECISIONS, resolve_precision
 from .pictures import (
@@ -56,6 +56,7 @@ from .pictures import (
     picture_of,
     taken_at,
 )
+from .runs import METRICS, open_model, run_name
 
 for _name in (
     "pymilvus",
@@ -765,8 +766,6 @@ class _BusyError(Exception):
 def default_model() -> str:
     """The folder of the default run where it has been trained, else ``"cskt-mini"``, the backbone
     as it comes."""
-    from .training import run_name  # whose imports take a second
-
     trained = Path("runs", run_name(TrainConfig.mini()))
     return os.path.abspath(trained) if (trained / METRICS).is_file() else MINI
 

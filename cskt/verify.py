@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from cskt.config import TrainConfig
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError, RunError
 from cskt.settings import device_kind
 
 MEASURE = "R@1"  # text to image, on test, of the model that the run kept
@@ -36,12 +36,11 @@ class Interval:
 
     def sentence(self, value: float) -> str:
         """One line: reproduced or not, the figure, the interval, and what it is an interval of."""
-        outcome, place = (
-            ("reproduced", "within") if self.holds(value) else ("not reproduced", "outside")
-        )
+        outcome = "reproduced" if self.holds(value) else "not reproduced"
+        place = "within" if self.holds(value) else "outside"
         return (
-            f"{outcome}: {value:.1f} {place} {self.low:.1f} to {self.high:.1f} ({self.dataset}, synthetic, "
-            f"{MEASURE}, mean +- {WIDTH} sd of {self.seeds} seeds)"
+            f"{outcome}: {value:.1f} {place} {self.low:.1f} to {self.high:.1f} ({self.dataset}, "
+            f"synthetic, {MEASURE}, mean +- {WIDTH} sd of {self.seeds} seeds)"
         )
 
 
@@ -60,36 +59,45 @@ def committed_interval(
         data_version: of the data set that it uses.
         weights_fingerprint: of the backbone's weights that it starts from.
 
-    Raises: CSKTError: fewer than two seeds are left, or those that are have other data or other
+    Raises: RunError: fewer than two seeds are left, or those that are have other data or other
         weights.
     """
     alike = [record for record in records if _same_settings(record, config)]
-    current = [record for record in alike if record.get("data_version") == data_version]
-    if alike and not current:
+    of_version = [record for record in alike if record.get("data_version") == data_version]
+    if alike and not of_version:
         versions = ", ".join(sorted({str(record.get("data_version")) for record in alike}))
-        raise CSKTError(
-            f"the committed runs on {config.dataset} are of data version {versions} but this is version "
-            f"{data_version}, so there is nothing to compare with; train them again with "
+        raise RunError(
+            f"the committed runs on {config.dataset} are of data version {versions} but this is "
+            f"version {data_version}, so there is nothing to compare with; train them again with "
             "python -m cskt reproduce, or use the commit that they belong to."
         )
-    same = [
-        record for record in current if record.get("weights_fingerprint") == weights_fingerprint
+    comparable = [
+        record for record in of_version if record.get("weights_fingerprint") == weights_fingerprint
     ]
-    if current and not same:
-        raise CSKTError(
-            f"the committed runs on {config.dataset} started from other weights of {config.backbone} than "
-            f"{weights_fingerprint}, so there is nothing to compare with; train them again with "
-            "python -m cskt reproduce, or use the commit that they belong to."
+    if of_version and not comparable:
+        raise RunError(
+            f"the committed runs on {config.dataset} started from other weights of "
+            f"{config.backbone} than {weights_fingerprint}, so there is nothing to compare with; "
+            "train them again with python -m cskt reproduce, or use the commit that they belong "
+            "to."
         )
-    figures = {record["seed"]: record["metrics"]["text_to_image"][MEASURE] for record in same}
+    figures = {}
+    for record in comparable:
+        figures[record["seed"]] = record["metrics"]["text_to_image"][MEASURE]
     if len(figures) < 2:
-        raise CSKTError(
-            f"an interval needs two seeds, and the run files hold {len(figures)} of {config.method} on "
-            f"{config.dataset} with the default settings, in fp32 on a CPU; name another folder with "
-            "--records, or train them with python -m cskt reproduce."
+        raise RunError(
+            f"an interval needs two seeds, and the run files hold {len(figures)} of "
+            f"{config.method} on {config.dataset} with the default settings, in fp32 on a CPU; "
+            "name another folder with --records, or train them with python -m cskt reproduce."
         )
-    middle, spread = mean(figures.values()), stdev(figures.values())
-    return Interval(config.dataset, middle - WIDTH * spread, middle + WIDTH * spread, len(figures))
+    middle = mean(figures.values())
+    spread = stdev(figures.values())
+    return Interval(
+        dataset=config.dataset,
+        low=middle - WIDTH * spread,
+        high=middle + WIDTH * spread,
+        seeds=len(figures),
+    )
 
 
 def _same_settings(record: dict[str, Any], config: TrainConfig) -> bool:
@@ -101,7 +109,7 @@ def _same_settings(record: dict[str, Any], config: TrainConfig) -> bool:
         return False
     try:
         made_with = TrainConfig.from_dict(record["config"])
-    except CSKTError:  # settings of another version of this code
+    except ConfigurationError:  # settings of another version of this code
         return False
-    same = {name: getattr(config, name) for name in FREE}
-    return dataclasses.replace(made_with, **same) == config
+    free: dict[str, Any] = {name: getattr(config, name) for name in FREE}
+    return dataclasses.replace(made_with, **free) == config

@@ -24,10 +24,10 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.config import DATASETS
-from cskt.evaluation import environment
 from cskt.files import write_atomically, write_json
 from cskt.notebook import assigned_names
 from cskt.numerics import resolve_device
+from cskt.runs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of execution: notebook -> notebooks whose results it reads.

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from cskt import browser, evaluation, load_model
+from cskt import browser, evaluation, load_model, runs
 from cskt.config import CSKTConfig
 from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
@@ -108,10 +108,10 @@ def test_another_type_is_refused(tiny, tmp_path):
 def test_export_from_the_command_line(cskt, tiny, tmp_path, monkeypatch):
     model = tiny()
     monkeypatch.setattr(
-        evaluation.Run,
+        runs.Run,
         "load",
         lambda folder: types.SimpleNamespace(
-            load_model=lambda: model, metrics={"config": {}, "versions": {}}
+            load_model=lambda: model, record={"config": {}, "versions": {}}
         ),
     )
     monkeypatch.setattr("cskt.publishing.public_record", lambda record: record)

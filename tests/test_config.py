@@ -1,48 +1,75 @@
 """Configurations refuse values out of range by name and survive the way through plain data."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import pytest
 
 from cskt.config import METHODS, MINI_LEARNING_RATES, CSKTConfig, TrainConfig, cache_dir
-from cskt.errors import CSKTError
+from cskt.errors import ConfigurationError
+from cskt.runs import run_name
+
+RUN_FILES = Path(__file__).parents[1] / "book" / "results" / "runs"
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "allowed"),
     [
-        ("prompt_length", 0),
-        ("prompt_length", True),
-        ("prompt_depth", -1),
-        ("reduction", 0),
-        ("vision_scale", "0.1"),
-        ("text_scale", float("nan")),
-        ("text_adapter", 1),
-        ("prompt_init", "a picture"),
-        ("adapter_init", "ones"),
+        ("prompt_length", 0, "an integer from 1 to 32"),
+        ("prompt_length", True, "an integer from 1 to 32"),
+        ("prompt_depth", -1, r"None \(every block\) or an integer >= 0"),
+        ("reduction", 0, "an integer >= 1"),
+        ("vision_scale", "0.1", "a finite number"),
+        ("text_scale", float("nan"), "a finite number"),
+        ("text_adapter", 1, "True or False"),
+        ("prompt_init", "a picture", "'random' or 'a photo of a'"),
+        ("adapter_init", "ones", "'normal' or 'zero'"),
     ],
 )
-def test_bad_method_values_are_named(field, value):
-    with pytest.raises(CSKTError, match=f"^{field} must be"):
+def test_a_bad_method_value_is_named_with_what_is_allowed(field, value, allowed):
+    with pytest.raises(ConfigurationError, match=f"^{field} must be {allowed}, got {value!r}.$"):
         CSKTConfig(**{field: value})
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "allowed"),
     [
-        ("dataset", "Market-1501"),
-        ("image_size", (384,)),
-        ("epochs", 0),
-        ("batch_size", 1),
-        ("learning_rate", 0.0),
-        ("weight_decay", -1.0),
-        ("flip", 1.5),
-        ("selection", "train"),
-        ("precision", "fp16"),
-        ("seed", -1),
+        ("dataset", "Market-1501", "'CUHK-PEDES', .* or 'SynthPEDES-C'"),
+        ("image_size", (384,), r"\(height, width\) in pixels"),
+        ("image_size", (384, 0), r"\(height, width\) in pixels"),
+        ("epochs", 0, "an integer >= 1"),
+        ("batch_size", 1, "an integer >= 2"),
+        ("learning_rate", 0.0, "a number > 0"),
+        ("weight_decay", -1.0, "a number >= 0"),
+        ("train_fraction", 0, "a share > 0 and <= 1"),
+        ("flip", 1.5, "a probability from 0 to 1"),
+        ("selection", "train", "'val', 'test' or 'last'"),
+        ("precision", "fp16", "'auto', 'fp32' or 'bf16'"),
+        ("seed", -1, "an integer >= 0"),
+        ("cskt", {}, "a CSKTConfig"),
     ],
 )
-def test_bad_run_values_are_named(field, value):
-    with pytest.raises(CSKTError, match=f"^{field} must be"):
+def test_a_bad_run_value_is_named_with_what_is_allowed(field, value, allowed):
+    with pytest.raises(ConfigurationError, match=f"^{field} must be {allowed}, got "):
         TrainConfig(**{field: value})
+
+
+def test_a_configuration_cannot_be_changed_but_copied():
+    config = TrainConfig.mini()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 3
+    assert dataclasses.replace(config, epochs=3) == TrainConfig.mini(epochs=3)
+    with pytest.raises(ConfigurationError, match="^epochs must be"):
+        dataclasses.replace(config, epochs=0)
+
+
+@pytest.mark.parametrize("path", sorted(RUN_FILES.rglob("*.json")), ids=lambda path: path.stem)
+def test_the_settings_of_a_committed_run_give_its_name(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    config = TrainConfig.from_dict(record["config"])
+    expected = record["run"] if record["kind"] == "transfer" else path.stem
+    assert run_name(config) == expected
 
 
 def test_methods_switch_the_parts():
@@ -51,26 +78,39 @@ def test_methods_switch_the_parts():
     assert prompts["prompts-text-to-image"] == prompts["prompts-image-to-text"] == 4
     assert prompts["dat"] == prompts["full"] == prompts["zero-shot"] == 0
     assert CSKTConfig(prompt_depth=0).prompts_per_tower == 0
-    with pytest.raises(CSKTError, match="method 'lora2' is unknown"):
+    with pytest.raises(ConfigurationError, match="method 'lora2' is unknown"):
         CSKTConfig().for_method("lora2")
 
 
-def test_round_trip_and_unknown_fields():
-    for config in (TrainConfig.paper(), TrainConfig.mini("SynthPEDES-B", method="dat", seed=3)):
-        assert TrainConfig.from_dict(config.to_dict()) == config
-    for name in ("epoch", "selection_split"):
-        with pytest.raises(CSKTError, match=f"no field {name};"):
-            TrainConfig.from_dict({name: 3})
+@pytest.mark.parametrize(
+    "config",
+    [TrainConfig.paper(), TrainConfig.mini("SynthPEDES-B", method="dat", seed=3)],
+    ids=["paper", "mini"],
+)
+def test_a_configuration_survives_the_way_through_plain_data(config):
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_field_is_named():
+    with pytest.raises(ConfigurationError, match="^TrainConfig has no field epoch;"):
+        TrainConfig.from_dict({"epoch": 3})
+    with pytest.raises(ConfigurationError, match="^CSKTConfig has no field lenght;"):
+        TrainConfig.from_dict({"cskt": {"lenght": 3}})
+
+
+def test_settings_of_the_method_must_be_a_mapping():
+    with pytest.raises(ConfigurationError, match="^cskt must be a mapping of method settings"):
+        TrainConfig.from_dict({"cskt": 3})
 
 
 def test_every_method_has_a_rate_of_its_own_on_the_embedded_backbone():
     assert set(MINI_LEARNING_RATES) == set(METHODS)
-    assert {
-        method: TrainConfig.mini(method=method).learning_rate for method in METHODS
-    } == MINI_LEARNING_RATES
+    for method in METHODS:
+        assert TrainConfig.mini(method=method).learning_rate == MINI_LEARNING_RATES[method]
     assert TrainConfig.mini().learning_rate == MINI_LEARNING_RATES["cskt"]
     assert TrainConfig.mini(method="lora", learning_rate=0.5).learning_rate == 0.5
-    with pytest.raises(CSKTError, match="method 'lora2' is unknown"):
+    with pytest.raises(ConfigurationError, match="method 'lora2' is unknown"):
         TrainConfig.mini(method="lora2")
 
 

@@ -2,7 +2,9 @@
 one machine."""
 
 import importlib.util
+import inspect
 import json
+import math
 import os
 import re
 import shlex
@@ -16,8 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cskt import __main__ as cli
-from cskt import results, run_files, speed
+from cskt import cli_reproduce, results, speed
+from cskt.config import SYNTHETIC_DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -39,6 +41,19 @@ def source_of(cell):
     return "".join(cell["source"])
 
 
+def sources_of(cells):
+    """Type and text of every cell but the one that papermill adds."""
+    sources = []
+    for cell in cells:
+        if "injected-parameters" not in tags_of(cell):
+            sources.append((cell["cell_type"], source_of(cell)))
+    return sources
+
+
+def read_pyproject():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def tracked_files():
     """What git holds or would hold; the whole test is skipped outside a clone."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -48,7 +63,8 @@ def tracked_files():
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git clone")
-    return [path for name in listed.split("\0")[:-1] if (path := ROOT / name).is_file()]
+    paths = [ROOT / name for name in listed.split("\0")[:-1]]
+    return [path for path in paths if path.is_file()]
 
 
 def test_every_notebook_is_run_or_served_and_none_is_missing():
@@ -69,68 +85,50 @@ def test_sources_are_clean(path):
 )
 def test_executed_copies_are_of_these_sources(path):
     copy = cells_of(BOOK / "results" / path.name)
-    kept = [
-        (cell["cell_type"], source_of(cell))
-        for cell in copy
-        if "injected-parameters" not in tags_of(cell)
-    ]
-    assert kept == [(cell["cell_type"], source_of(cell)) for cell in cells_of(path)]
-    code = [cell for cell in copy if cell["cell_type"] == "code" and source_of(cell).strip()]
-    assert all(cell["execution_count"] for cell in code)
-    assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
+    assert sources_of(copy) == sources_of(cells_of(path))
+    for cell in copy:
+        if cell["cell_type"] == "code" and source_of(cell).strip():
+            assert cell["execution_count"]
+            assert "error" not in [output["output_type"] for output in cell["outputs"]]
     record = json.loads((BOOK / "results" / f"{path.stem}.run.json").read_text(encoding="utf-8"))
-    assert {
-        "sha256",
-        "parameters",
-        "started",
-        "duration_s",
-        "versions",
-        "hardware",
-        "commit",
-    } <= set(record)
+    assert set(record) >= {"sha256", "parameters", "started", "duration_s"}
+    assert set(record) >= {"versions", "hardware", "commit"}
 
 
 def test_constraints_are_exact_and_cover_every_dependency():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-    assert [
-        line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)
-    ] == []
-    pins = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
-    assert len(pins) == len(lines)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = [
-        Requirement(text)
-        for text in project["dependencies"] + project["optional-dependencies"]["test"]
-    ]
-    for requirement in required:
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").split():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line)
+        name, _, version = line.partition("==")
+        assert canonicalize_name(name) not in pins
+        pins[canonicalize_name(name)] = version
+    project = read_pyproject()["project"]
+    dependencies = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        dependencies.extend(extra)
+    for requirement in map(Requirement, dependencies):
+        if requirement.name == project["name"]:  # an extra that takes in another one
+            continue
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin is not None, f"{requirement.name} has no pin in constraints.txt"
-        assert requirement.specifier.contains(pin), (
-            f"{requirement.name}=={pin} is outside {requirement.specifier}"
-        )
+        assert requirement.specifier.contains(pin), f"{requirement} does not allow {pin}"
 
 
 def test_conda_installs_the_same_versions():
-    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))[
-        "dependencies"
-    ]
-    python = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "requires-python"
-    ]
-    assert f"python {python}" in dependencies and "pip" in dependencies
-    assert [entry["pip"] for entry in dependencies if isinstance(entry, dict)] == [
-        ["-c constraints.txt", "-e .[test]"]
-    ]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    dependencies = environment["dependencies"]
+    assert f"python {read_pyproject()['project']['requires-python']}" in dependencies
+    assert "pip" in dependencies
+    [with_pip] = [entry for entry in dependencies if isinstance(entry, dict)]
+    assert with_pip["pip"] == ["-c constraints.txt", "-e .[test]"]
 
 
 def commands_of_make(*arguments):
     """The words of each command that make would run; what an outer make or the shell has set does
     not count."""
-    own = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("MAKEFLAGS", "MAKEOVERRIDES", "DATASET")
-    }
+    own = dict(os.environ)
+    for name in ("MAKEFLAGS", "MAKEOVERRIDES", "DATASET"):
+        own.pop(name, None)
     done = subprocess.run(
         ["make", "-n", *arguments],
         cwd=ROOT,
@@ -139,10 +137,9 @@ def commands_of_make(*arguments):
         encoding="utf-8",
         check=True,
     )
+    lines = done.stdout.splitlines()
     return [
-        shlex.split(line)
-        for line in done.stdout.splitlines()
-        if line.startswith((".venv/bin/python -m", "ATEN_"))
+        shlex.split(line) for line in lines if line.startswith((".venv/bin/python -m", "ATEN_"))
     ]
 
 
@@ -150,24 +147,14 @@ def test_makefile_readme_and_command_line_agree_on_verify():
     (command,) = [words for words in commands_of_make("verify") if "cskt" in words]
     assert command[1:] == ["-m", "cskt", "verify", "--dataset", "SynthPEDES-A"]
     assert commands_of_make("verify", "DATASET=SynthPEDES-C")[-1][-1] == "SynthPEDES-C"
-    registered = {info.name: info.callback for info in cli.app.registered_commands}
-    defaults = dict(
-        zip(("dataset", "records", "output"), registered["verify"].__defaults__, strict=True)
-    )
-    assert (
-        defaults["dataset"] == command[-1]
-        and ROOT / defaults["records"] == BOOK / "results" / "runs"
-    )
+    defaults = inspect.signature(cli_reproduce.verify).parameters
+    assert defaults["dataset"].default == command[-1]
+    assert ROOT / defaults["records"].default == BOOK / "results" / "runs"
     first_block = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1]
-    assert {line.split("#")[0].strip() for line in first_block.splitlines()} >= {
-        "make book",
-        "make test",
-        "make verify",
-    }
-    assert (
-        "make verify "
-        in subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8").stdout
-    )
+    commands = {line.split("#")[0].strip() for line in first_block.splitlines()}
+    assert commands >= {"make book", "make test", "make verify"}
+    help_text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert "make verify " in help_text.stdout
 
 
 def test_continuous_integration_repeats_what_depends_on_the_processor():
@@ -177,15 +164,12 @@ def test_continuous_integration_repeats_what_depends_on_the_processor():
         "make test-numerics",
     ]
     words = commands_of_make("test-numerics")[-1]
-    assert (
-        words[0] == "ATEN_CPU_CAPABILITY=default"
-        and words[-2:] == ["-m", "numerics"]
-        and "pytest" in words
-    )
-    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
-        "pytest"
-    ]["ini_options"]
-    assert [marker.partition(":")[0] for marker in options["markers"]] == ["numerics"]
+    assert words[0] == "ATEN_CPU_CAPABILITY=default"
+    assert words[-2:] == ["-m", "numerics"]
+    assert "pytest" in words
+    options = read_pyproject()["tool"]["pytest"]["ini_options"]
+    markers = {marker.partition(":")[0] for marker in options["markers"]}
+    assert markers == {"numerics", "slow", "browser"}
 
 
 def test_no_example_of_a_property_has_a_time_limit():
@@ -194,42 +178,26 @@ def test_no_example_of_a_property_has_a_time_limit():
     assert hypothesis.HealthCheck.too_slow in hypothesis.settings().suppress_health_check
 
 
+TEXT_SUFFIXES = (
+    *("", ".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".ipynb"),
+    *(".json", ".csv", ".cff", ".cfg", ".css"),
+)
+
+
 def test_nothing_of_one_machine_and_no_package_index():
     folders = ["/" + name + "/" for name in ("work", "farm", "root", "home")] + ["/tmp/" + "venv"]
     indexes = ["index" + "-url", "find" + "-links", "pypi" + ".org", "download.pytorch" + ".org"]
-    texts = {
-        ".py",
-        ".md",
-        ".toml",
-        ".txt",
-        ".yml",
-        ".yaml",
-        ".ipynb",
-        ".json",
-        ".csv",
-        ".cff",
-        ".cfg",
-        ".css",
-        "",
-    }
-    found = []
     for path in tracked_files():
-        if path.suffix in texts and "vendor" not in path.parts:
+        if path.suffix in TEXT_SUFFIXES and "vendor" not in path.parts:
             text = path.read_text(encoding="utf-8", errors="ignore")
-            found += [
-                f"{path.relative_to(ROOT)}: {word}" for word in folders + indexes if word in text
-            ]
-    assert found == []
+            for word in folders + indexes:
+                assert word not in text, path.relative_to(ROOT)
 
 
 def test_git_holds_no_large_file_and_no_data():
-    tracked = tracked_files()
-    assert [path.name for path in tracked if path.stat().st_size > 20e6] == []
-    assert not [
-        path
-        for path in tracked
-        if path.relative_to(ROOT).parts[0] in ("runs", "data", "_build", ".cache")
-    ]
+    for path in tracked_files():
+        assert path.stat().st_size <= 20e6
+        assert path.relative_to(ROOT).parts[0] not in ("runs", "data", "_build", ".cache")
 
 
 def pages():
@@ -238,12 +206,8 @@ def pages():
     for path in sorted(BOOK.glob("*.md")):
         yield path, path.read_text(encoding="utf-8")
     for path in sorted((BOOK / "results").glob("*.ipynb")):
-        yield (
-            path,
-            "\n".join(
-                source_of(cell) for cell in cells_of(path) if cell["cell_type"] == "markdown"
-            ),
-        )
+        cells = [cell for cell in cells_of(path) if cell["cell_type"] == "markdown"]
+        yield path, "\n".join(source_of(cell) for cell in cells)
 
 
 def test_every_file_that_the_book_refers_to_exists():
@@ -254,37 +218,25 @@ def test_every_file_that_the_book_refers_to_exists():
         r"\{glue:\w+\}`([^`:\s]+\.ipynb)::",
         r"\]\(([^)\s#:]+)(?:#[^)]*)?\)",
     )
-    missing = []
     for path, text in pages():
-        referred = {
-            name for pattern in patterns for name in re.findall(pattern, text) if "://" not in name
-        }
-        missing += [
-            f"{path.name}: {name}" for name in sorted(referred) if not (path.parent / name).exists()
-        ]
-    assert missing == []
+        for pattern in patterns:
+            for name in re.findall(pattern, text):
+                assert "://" in name or (path.parent / name).exists(), f"{path.name}: {name}"
 
 
 def test_every_chapter_exists_and_every_citation_is_known():
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [toc["root"]] + [
-        chapter["file"] for part in toc["parts"] for chapter in part["chapters"]
-    ]
-    assert [
-        name
-        for name in chapters
-        if not any((BOOK / f"{name}{end}").exists() for end in (".md", ".ipynb"))
-    ] == []
-    known = set(
-        re.findall(r"@\w+\{([^,\s]+),", (BOOK / "references.bib").read_text(encoding="utf-8"))
-    )
-    cited = {
-        key.strip()
-        for _, text in pages()
-        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
-        for key in keys.split(",")
-    }
-    assert cited <= known
+    chapters = [toc["root"]]
+    for part in toc["parts"]:
+        chapters.extend(chapter["file"] for chapter in part["chapters"])
+    for name in chapters:
+        assert (BOOK / f"{name}.md").exists() or (BOOK / f"{name}.ipynb").exists(), name
+    references = (BOOK / "references.bib").read_text(encoding="utf-8")
+    known = set(re.findall(r"@\w+\{([^,\s]+),", references))
+    for path, text in pages():
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text):
+            for key in keys.split(","):
+                assert key.strip() in known, f"{path.name}: {key}"
 
 
 def test_the_parameter_table_of_the_book_adds_up():
@@ -294,18 +246,28 @@ def test_the_parameter_table_of_the_book_adds_up():
     )
     total = 0
     for formula, block, all_blocks in rows:
-        terms = [[int(factor) for factor in term.split(r"\cdot")] for term in formula.split("+")]
-        count = sum(term[0] * (term[1] if len(term) > 1 else 1) for term in terms)
-        assert (f"{count:,}", f"{12 * count:,}") == (block, all_blocks)
+        count = value_of(formula)
+        assert f"{count:,}" == block
+        assert f"{12 * count:,}" == all_blocks
         total += 12 * count
-    assert len(rows) == 10 and f"**{total:,}**" in text and total == 12_117_888
+    assert len(rows) == 10
+    assert total == 12_117_888
+    assert f"**{total:,}**" in text
+
+
+def value_of(formula):
+    """A sum of products in LaTeX, such as ``512 \\cdot 768 + 768``."""
+    total = 0
+    for term in formula.split("+"):
+        total += math.prod(int(factor) for factor in term.split(r"\cdot"))
+    return total
 
 
 def test_the_readme_s_results_are_those_of_the_run_files():
-    runs = run_files.run_table((BOOK / "results" / "runs").glob("*.json"))
-    assert len(runs) and results.overview_markdown(runs) in (ROOT / "README.md").read_text(
-        encoding="utf-8"
-    )
+    runs = results.run_table((BOOK / "results" / "runs").glob("*.json"))
+    assert len(runs)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert results.overview_markdown(runs) in text
 
 
 def test_the_readme_s_speed_is_that_of_the_run_file():
@@ -326,34 +288,30 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
     records = [run_files.read_run_file(path) for path in sorted(folder.rglob("*.json"))]
     assert all(record["commit"] and not record["dirty"] for record in records)
     mini = [record for record in records if record["config"]["backbone"] == "cskt-mini"]
-    assert mini and len({record["weights_fingerprint"] for record in mini}) == 1
-    for domain in results.SYNTHETIC:
-        assert (
-            len({record["data_fingerprint"] for record in records if record["dataset"] == domain})
-            == 1
-        )
-        ours = [
-            record
-            for record in map(run_files.read_run_file, folder.glob("*.json"))
-            if record["dataset"] == domain
-        ]
-        assert {record["method"] for record in ours} >= {"zero-shot", "full", "cskt"}
-        assert len({record["seed"] for record in ours if record["method"] == "cskt"}) >= 3
+    assert mini
+    assert len({record["weights_fingerprint"] for record in mini}) == 1
+    tables = [results.read_run_file(path) for path in sorted(folder.glob("*.json"))]
+    for domain in SYNTHETIC_DATASETS:
+        on_domain = [record for record in records if record["dataset"] == domain]
+        assert len({record["data_fingerprint"] for record in on_domain}) == 1
+        in_tables = [record for record in tables if record["dataset"] == domain]
+        assert {record["method"] for record in in_tables} >= {"zero-shot", "full", "cskt"}
+        seeds = {record["seed"] for record in in_tables if record["method"] == "cskt"}
+        assert len(seeds) >= 3
 
 
 def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
     folder = BOOK / "results" / "benchmarks"
     records = speed.read_measurements(folder)
     assert {"ranking", "throughput-cpu"} <= set(records)
-    made = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    assert all(record["commit"] and not record["dirty"] for record in made)
-    made = records["throughput-cpu"]["settings"]
-    assert (made["backbone"], made["image_size"], made["batch"]) == (
-        "ViT-B-16-quickgelu",
-        [384, 128],
-        16,
-    )
-    assert (
-        records["ranking"]["settings"]["queries"],
-        records["ranking"]["settings"]["gallery"],
-    ) == (6156, 3074)
+    for path in folder.glob("*.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record["commit"]
+        assert not record["dirty"]
+    throughput = records["throughput-cpu"]["settings"]
+    assert throughput["backbone"] == "ViT-B-16-quickgelu"
+    assert throughput["image_size"] == [384, 128]
+    assert throughput["batch"] == 16
+    ranking = records["ranking"]["settings"]
+    assert ranking["queries"] == 6156
+    assert ranking["gallery"] == 3074

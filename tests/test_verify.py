@@ -2,18 +2,22 @@
 none."""
 
 import copy
+import dataclasses
 import json
+import types
 
 import pytest
 
-from cskt import __main__ as cli
-from cskt import verify
+from cskt import cli_reproduce, verify
 from cskt.config import TrainConfig
-from cskt.errors import CSKTError
+from cskt.errors import RunError
 
 WEIGHTS = "d566b3ebf90adf55"
 ASKED = TrainConfig.mini("SynthPEDES-A", precision="fp32", device="cpu", output="runs/verify")
 FIGURES = (55.0, 56.0, 57.0)  # mean 56, standard deviation 1
+REPRODUCED = (
+    "reproduced: 55.4 within 54.0 to 58.0 (SynthPEDES-A, synthetic, R@1, mean +- 2 sd of 3 seeds)"
+)
 
 
 def record(seed, value, **changes):
@@ -50,17 +54,15 @@ def committed():
 
 def test_the_interval_is_two_standard_deviations_about_the_mean():
     interval = verify.committed_interval(committed(), ASKED, 2, WEIGHTS)
-    assert (interval.low, interval.high, interval.seeds) == (
-        pytest.approx(54),
-        pytest.approx(58),
-        3,
-    )
-    assert interval.sentence(55.42) == (
-        "reproduced: 55.4 within 54.0 to 58.0 (SynthPEDES-A, synthetic, R@1, mean +- 2 sd of 3 seeds)"
-    )
-    assert interval.sentence(58.1) == (
-        "not reproduced: 58.1 outside 54.0 to 58.0 (SynthPEDES-A, synthetic, R@1, mean +- 2 sd of 3 seeds)"
-    )
+    assert interval.low == pytest.approx(54)
+    assert interval.high == pytest.approx(58)
+    assert interval.seeds == 3
+
+
+def test_the_sentence_names_outcome_figure_and_interval():
+    interval = verify.committed_interval(committed(), ASKED, 2, WEIGHTS)
+    assert interval.sentence(55.42) == REPRODUCED
+    assert interval.sentence(58.1).startswith("not reproduced: 58.1 outside 54.0 to 58.0 (")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,8 @@ def test_the_sentence_is_true_as_it_is_printed(value, inside):
 def test_runs_of_another_kind_do_not_count(changes):
     foreign = [record(seed, 0.0, **changes) for seed in range(3, 6)]
     interval = verify.committed_interval([*foreign, *committed()], ASKED, 2, WEIGHTS)
-    assert (interval.low, interval.seeds) == (pytest.approx(54), 3)
+    assert interval.low == pytest.approx(54)
+    assert interval.seeds == 3
 
 
 def test_a_run_that_was_told_to_use_the_processor_counts_wherever_it_ran():
@@ -129,58 +132,55 @@ def test_a_run_that_was_told_to_use_the_processor_counts_wherever_it_ran():
     ],
 )
 def test_nothing_to_compare_with_is_said(records, version, weights, message):
-    with pytest.raises(CSKTError, match=message):
+    with pytest.raises(RunError, match=message):
         verify.committed_interval(copy.deepcopy(records), ASKED, version, weights)
 
 
 # The command
 
 
-class Stand:
-    """What the command sees instead of data and training; ``asked``: the configurations that were
-    trained."""
-
-    def __init__(self, version, value):
-        self.version, self.asked = version, []
-        self.metrics = {"metrics": {"text_to_image": {"R@1": value}}}
-
-    def train(self, config, overwrite=False):
-        self.asked.append((config, overwrite))
-        return self
-
-
 @pytest.fixture
-def stand(monkeypatch, tmp_path):
-    """``stand(value, version)``: a training that gives ``value``, beside the committed runs in
-    tmp_path / "runs"."""
-    (tmp_path / "runs").mkdir()
+def stand_in(monkeypatch, tmp_path):
+    """``stand_in(value, version)``: data of a version and a training that gives ``value``, beside
+    the committed runs in tmp_path / "runs"; returns the list of what is trained."""
+    folder = tmp_path / "runs"
+    folder.mkdir()
     for run in committed():
-        (tmp_path / "runs" / f"{run['seed']}.json").write_text(json.dumps(run))
+        (folder / f"{run['seed']}.json").write_text(json.dumps(run))
 
-    def make(value=55.42, version=2):
-        made = Stand(version, value)
-        monkeypatch.setattr(cli.benchmarks, "load_dataset", lambda name: made)
-        monkeypatch.setattr(cli.evaluation, "weights_fingerprint", lambda config: WEIGHTS)
-        monkeypatch.setattr(cli, "_train", made.train)
-        return made
+    def install(value=55.42, version=2):
+        trained = []
 
-    return make
+        def load(name):
+            return types.SimpleNamespace(version=version)
+
+        def train(config, overwrite=False):
+            trained.append((config, overwrite))
+            record = {"metrics": {"text_to_image": {"R@1": value}}}
+            return types.SimpleNamespace(record=record)
+
+        monkeypatch.setattr(cli_reproduce, "load_dataset", load)
+        monkeypatch.setattr(cli_reproduce, "weights_fingerprint", lambda config: WEIGHTS)
+        monkeypatch.setattr(cli_reproduce, "train_and_report", train)
+        return trained
+
+    return install
 
 
-def test_verify_trains_anew_and_its_exit_code_is_the_outcome(cskt, stand, tmp_path):
-    made = stand(55.42)
+def test_verify_trains_anew_and_its_exit_code_is_the_outcome(cskt, stand_in, tmp_path):
+    trained = stand_in(55.42)
     command = ("verify", "--records", tmp_path / "runs", "--output", tmp_path / "out")
     code, out, _ = cskt(*command)
-    assert code == 0 and out.endswith(
-        "reproduced: 55.4 within 54.0 to 58.0 (SynthPEDES-A, synthetic, R@1, mean +- 2 sd of 3 seeds)\n"
-    )
-    [(config, overwrite)] = made.asked
-    assert overwrite and config == TrainConfig.mini(
-        "SynthPEDES-A", seed=0, precision="fp32", device="cpu", output=str(tmp_path / "out")
-    )
-    stand(51.0)
+    assert code == 0
+    assert out == REPRODUCED + "\n"
+    [(config, overwrite)] = trained
+    assert overwrite
+    expected = dataclasses.replace(ASKED, seed=0, output=str(tmp_path / "out"))
+    assert config == expected
+    stand_in(51.0)
     code, out, _ = cskt(*command)
-    assert code == 1 and out.startswith("not reproduced: 51.0 outside 54.0 to 58.0 (")
+    assert code == 1
+    assert out.startswith("not reproduced: 51.0 outside 54.0 to 58.0 (")
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,14 @@ def test_verify_trains_anew_and_its_exit_code_is_the_outcome(cskt, stand, tmp_pa
     ],
 )
 def test_without_anything_to_compare_with_nothing_is_trained(
-    cskt, stand, tmp_path, arguments, version, message
+    cskt, stand_in, tmp_path, arguments, version, message
 ):
-    made = stand(version=version)
-    code, out, err = cskt(
-        "verify", "--records", tmp_path / "runs", "--output", tmp_path / "out", *arguments
-    )
-    assert code == 2 and out == "" and made.asked == []
-    assert err.startswith("cskt: error: ") and message in err and err.count("\n") == 1
+    trained = stand_in(version=version)
+    command = ("verify", "--records", tmp_path / "runs", "--output", tmp_path / "out")
+    code, out, err = cskt(*command, *arguments)
+    assert code == 2
+    assert out == ""
+    assert trained == []
+    assert err.startswith("cskt: error: ")
+    assert message in err
+    assert err.count("\n") == 1

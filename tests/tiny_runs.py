@@ -115,3 +115,25 @@ def assert_same_tensors(left: dict[str, torch.Tensor], right: dict[str, torch.Te
     assert left.keys() == right.keys()
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=0, atol=0, msg=name)
+
+
+class Interrupted(Exception):
+    """Stands for the power cut."""
+
+
+def interrupt_after(epoch: int):
+    """A function for ``on_epoch`` of :func:`cskt.training.train`."""
+
+    def on_epoch(row):
+        if row["epoch"] == epoch:
+            raise Interrupted
+
+    return on_epoch
+
+
+def without_seconds(history: list[dict]) -> list[dict]:
+    """The history of a run as far as another run must repeat it."""
+    rows = []
+    for row in history:
+        rows.append({name: value for name, value in row.items() if name != "seconds"})
+    return rows

@@ -1,0 +1,360 @@
+"""A run folder and its record, the unit of evidence: what was asked, what happened, what came out,
+and where and with what it was made."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cskt.backbones import RANDOM, weights_source
+from cskt.config import MINI, CSKTConfig, TrainConfig
+from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.errors import ConfigurationError, RunError
+from cskt.evaluation import MEASURES, evaluate
+from cskt.files import read_yaml, write_atomically
+from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
+from cskt.numerics import resolve_device
+
+# The files of a run folder.
+CONFIG = "config.yaml"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+ADAPTER = "adapter.safetensors"
+QUERIES = "queries.npz"
+
+# The columns of the history: what is measured after each epoch.
+MEASURED = (
+    *[f"val {measure}" for measure in MEASURES],
+    *[f"test {measure}" for measure in MEASURES],
+)
+SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalPrompts.spectrum
+FIGURES = ("lr", "loss", *MEASURED, "seconds", *SPECTRUM)
+HISTORY_TYPES: dict[str, type] = {"epoch": int} | dict.fromkeys(FIGURES, float)
+
+PACKAGES = (
+    "cskt",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "lightning-fabric",
+    "kornia",
+    "numpy",
+    "safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: what was asked (``config``), what happened (``history``), what came out
+    (``record``, the contents of metrics.json).
+
+    The model that is kept is that of one epoch, as ``config.selection`` says: of the epoch with the
+    best text-to-image R@1 on val (``"val"``) or on test (``"test"``; mAP decides between equal R@1,
+    then the earlier epoch), or of the last one (``"last"``). ``record["metrics"]`` are its figures
+    on test. ``record["selected"]`` holds for each of the three rules the ``epoch`` it chooses and
+    that epoch's ``metrics`` on test, so that the gap between them is known: a figure that was
+    chosen on test is too good by it. An untrained run has epoch 0 in all three. ``queries.npz`` in
+    the folder says how each caption of test ranked the images (see :meth:`queries`).
+    """
+
+    folder: Path
+    config: TrainConfig
+    history: list[dict[str, Any]]
+    record: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Run:
+        """Read a finished run; a :class:`RunError` where ``folder`` holds none."""
+        folder = Path(folder)
+        for name in (CONFIG, METRICS, HISTORY, ADAPTER, QUERIES):
+            if not (folder / name).is_file():
+                state = "an unfinished run" if (folder / CONFIG).is_file() else "no run"
+                raise RunError(
+                    f"{folder} holds {state} ({name} is missing); train it first with "
+                    "python -m cskt train."
+                )
+        try:
+            record = _read_record(folder / METRICS)
+            history = _read_history(folder / HISTORY)
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it."
+            ) from error
+        return cls(folder, read_config(folder / CONFIG), history, record)
+
+    def queries(self) -> dict[str, np.ndarray]:
+        """The kept model's ranking of the test images for each of Q captions, arrays (Q,):
+        ``query_identities``, ``first_rank`` (from 1; 0: no match in the gallery),
+        ``average_precision``, ``inverse_negative_penalty``."""
+        path = self.folder / QUERIES
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise RunError(
+                f"{path} is not a readable npz file ({error}); train the run again."
+            ) from error
+
+    def load_model(self) -> CSKT:
+        """The model at its kept epoch, on the CPU, in eval mode; :class:`RunError` if the
+        backbone's weights are no longer the run's."""
+        expected = self.record["weights_fingerprint"]
+        present = weights_fingerprint(self.config)
+        if present != expected:
+            raise RunError(
+                f"{self.folder} was trained on backbone weights {expected} but "
+                f"{self.config.backbone} now has {present}; restore those weights or train again."
+            )
+        model = build_model(self.config)
+        path = self.folder / ADAPTER
+        try:
+            model.load_trainable_state(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"{path} is not a readable safetensors file ({error}); train the run again."
+            ) from error
+        return model.eval()
+
+
+def run_name(config: TrainConfig) -> str:
+    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the
+    paper's; where data and run lie does not count."""
+    default = TrainConfig().to_dict()
+    settings = config.to_dict()
+    settings["output"] = None
+    settings["data_root"] = None
+    settings["cskt"] = _differing(settings["cskt"], default["cskt"])
+    decisive = json.dumps(_differing(settings, default), sort_keys=True)
+    digest = hashlib.sha256(decisive.encode()).hexdigest()[:8]
+    return f"{config.dataset}-{config.method}-seed{config.seed}-{digest}"
+
+
+def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value != default[name]}
+
+
+def check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
+    """Refuse a folder that holds anything but this run, begun or finished."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give another output folder.")
+    if not (folder / CONFIG).is_file():
+        if any(folder.glob("[!.]*")):
+            raise RunError(
+                f"{folder} holds files but no run ({CONFIG} is missing); give another output "
+                "folder."
+            )
+        return
+    if overwrite:
+        return
+    stored = read_config(folder / CONFIG).to_dict()
+    asked = config.to_dict()
+    # Where the data lie may change; what they are is checked by their fingerprint.
+    for name in ("output", "data_root"):
+        del stored[name], asked[name]
+    changed = [name for name in asked if stored[name] != asked[name]]
+    if changed:
+        raise RunError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}); give another output "
+            "folder or ask to overwrite it."
+        )
+
+
+def write_model(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """What :meth:`Run.load_model` reads: the trained weights."""
+
+    def save(path: Path) -> None:
+        save_file(tensors, path)
+
+    write_atomically(folder / ADAPTER, save)
+
+
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """One row per epoch, as csv."""
+    table = pd.DataFrame(history, columns=list(HISTORY_TYPES))
+    write_atomically(folder / HISTORY, table.to_csv(index=False))
+
+
+def write_queries(folder: Path, queries: dict[str, np.ndarray]) -> None:
+    """What :meth:`Run.queries` reads."""
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:  # numpy would add .npz to a path
+            np.savez_compressed(file, **queries)  # type: ignore[arg-type]
+
+    write_atomically(folder / QUERIES, save)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_text())
+    if not {"metrics", "weights_fingerprint"} <= set(record):
+        raise ValueError("fields are missing")
+    return record
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    table = pd.read_csv(path, dtype=str)
+    for column in SPECTRUM:
+        if column not in table:  # of a run that did not measure it
+            table[column] = "nan"
+    rows = table.astype(HISTORY_TYPES).to_dict("records")
+    return cast("list[dict[str, Any]]", rows)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The :class:`TrainConfig` in a yaml file; an unreadable or malformed one is a
+    :class:`ConfigurationError`."""
+    values = read_yaml(path)
+    try:
+        return TrainConfig.from_dict(values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def build_model(config: TrainConfig) -> CSKT:
+    """The model of a run before training, on the CPU: new (and random backbone) weights follow from
+    the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return load_model(config.backbone, config.pretrained, config.image_size, config.cskt)
+
+
+def open_model(source: str | Path, pretrained: str | None = None) -> CSKT:
+    """The model of a run's folder or of a saved model's, or ``"cskt-mini"`` as it comes, without
+    training; in eval mode on the best device. ``pretrained``: where a saved model's backbone has
+    its weights now."""
+    folder = Path(source)
+    if is_saved_model(folder):
+        model = CSKT.from_pretrained(folder, pretrained=pretrained)
+    elif str(source) == MINI:
+        model = load_model(MINI, config=CSKTConfig.mini().for_method("zero-shot")).eval()
+    else:
+        model = Run.load(folder).load_model()
+    return model.to(resolve_device("auto"))
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether ``folder`` holds what :meth:`CSKT.save_pretrained` writes, and no run."""
+    return (folder / CONFIG_FILE).is_file() and not (folder / METRICS).is_file()
+
+
+def weights_fingerprint(config: TrainConfig) -> str:
+    """What the frozen weights are: the sha256 of their file (16 hex digits), else the tag, else
+    ``"random"``."""
+    source = weights_source(config.backbone, config.pretrained)
+    if source is None:
+        return RANDOM
+    if isinstance(source, Path):
+        return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+    return source
+
+
+def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:
+    """The record of a run's model on the test split of another data set, of which it has seen
+    nothing."""
+    start = time.monotonic()
+    model = run.load_model().to(resolve_device(run.config.device))
+    metrics = evaluate(model, dataset.test, run.record["precision"])
+    return {
+        **run.record,
+        "kind": "transfer",
+        "source": run.record["dataset"],
+        "source_fingerprint": run.record["data_fingerprint"],
+        "run": run.folder.name,
+        "dataset": dataset.name,
+        "synthetic": dataset.synthetic,
+        "data_fingerprint": dataset.fingerprint,
+        "data_version": getattr(dataset, "version", None),
+        "metrics": metrics,
+        "selected": None,
+        "val_metrics": None,
+        "zero_shot": None,
+        "zero_shot_val": None,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "duration_s": round(time.monotonic() - start, 3),
+        **environment(next(model.parameters()).device.type),
+    }
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None:
+    not known).
+
+    ``dirty``: whether a file in git was changed, other than results, which runs and notebooks
+    write. ``hardware["capability"]``: the vector instructions that torch's own kernels use.
+    """
+    return {**_commit(), "versions": _versions(), "hardware": _hardware(device)}
+
+
+def _commit() -> dict[str, Any]:
+    results = (":(top,exclude)book/results", ":(top,exclude)book/_assets/search")
+    try:
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *results)
+        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):  # no git, or no clone
+        return {"commit": None, "dirty": None}
+
+
+def _git(*arguments: str) -> str:
+    completed = subprocess.run(
+        ["git", *arguments],
+        text=True,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    return completed.stdout.strip()
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    if device == "cuda":
+        device_name = torch.cuda.get_device_name()
+    else:
+        device_name = platform.processor() or platform.machine()
+    return {
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device_name,
+        "processor": _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _processor() -> str | None:
+    """The name that the processor gives itself, where the system tells it."""
+    with contextlib.suppress(OSError):
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in facts.splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or None
