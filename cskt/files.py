@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,18 @@ def make_folder(path: Path) -> Path:
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
     """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
-    function that writes."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    function that writes. Threads and processes may write the same path at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     if isinstance(content, str):
         content = content.encode()
-    content(temporary) if callable(content) else temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
