@@ -363,7 +363,7 @@ def export(
     held = evaluation.Run.load(run)
     model, record = held.load_model(), publishing.public_record(held.metrics)
     if onnx:
-        from cskt.browser import export_text_encoder  # its packages are needed only here
+        from cskt.onnx_export import export_text_encoder  # its packages are needed only here
 
         export_text_encoder(model, output)
     elif reference:
@@ -476,8 +476,9 @@ def search(
 ) -> None:
     """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet
     with --html."""
-    from cskt.gallery import MAX_HITS, Gallery
-    from cskt.widgets import contact_sheet
+    from cskt.gallery import Gallery
+    from cskt.hits import contact_sheet
+    from cskt.milvus import MAX_HITS
 
     if (description is None) == (image is None):
         raise CSKTError("give a description or --image, one of the two.")

@@ -326,6 +326,21 @@ def read_config(path: Path) -> TrainConfig:
         raise CSKTError(f"{path}: {error}") from error
 
 
+def run_name(config: TrainConfig) -> str:
+    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the
+    paper's. Where the data lie and the run goes does not count."""
+    paper = TrainConfig().to_dict()
+    settings = {**config.to_dict(), "output": None, "data_root": None}
+    decisive = {name: value for name, value in settings.items() if value != paper[name]}
+    method = {}
+    for name, value in settings["cskt"].items():
+        if value != paper["cskt"][name]:
+            method[name] = value
+    decisive["cskt"] = method
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{config.dataset}-{config.method}-seed{config.seed}-{digest}"
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: what was asked (``config``), what happened (``history``), what came out

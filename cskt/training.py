@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -45,6 +43,7 @@ from cskt.evaluation import (
     LoadedSplit,
     Run,
     evaluate,
+    run_name,
 )
 from cskt.files import write_atomically
 from cskt.losses import sdm_loss
@@ -90,22 +89,6 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.O
     return optimizer, LambdaLR(
         optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs)
     )
-
-
-def run_name(config: TrainConfig) -> str:
-    """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the
-    paper's."""
-    default, chosen = (
-        TrainConfig().to_dict(),
-        {**config.to_dict(), "output": None, "data_root": None},
-    )
-    chosen["cskt"] = {
-        name: value for name, value in chosen["cskt"].items() if value != default["cskt"][name]
-    }
-    decisive = json.dumps(
-        {name: value for name, value in chosen.items() if value != default[name]}, sort_keys=True
-    )
-    return f"{config.dataset}-{config.method}-seed{config.seed}-{hashlib.sha256(decisive.encode()).hexdigest()[:8]}"
 
 
 def train(

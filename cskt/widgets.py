@@ -16,32 +16,11 @@ import torch
 from cskt.errors import CSKTError
 
 from .data.pipeline import normalize
-from .demo import (
-    HEAT,
-    SCALE,
-    STRONGEST,
-    RetrievalDemo,
-    contact_sheet,
-    hit_picture,
-    hit_strip,
-    image_uri,
-    opacities,
-    run_demo,
-    shaded,
-)
+from .hits import opacities, shaded
+from .html import HEAT, SCALE, STRONGEST, image_uri
 from .model.cskt import CSKT, fit_captions
 from .probes import prompt_maps, prompt_names, word_maps
 
-__all__ = [
-    "PromptExplorer",
-    "RetrievalDemo",
-    "contact_sheet",
-    "hit_picture",
-    "hit_strip",
-    "image_uri",
-    "prompt_view",
-    "run_demo",
-]
 CACHED_MAPS = 64  # of images and captions; an image's take about a megabyte in a ViT-B/16
 # The book's theme pads and rounds images in dark mode, which would move them from under the heat:
 # hence !important.
@@ -212,7 +191,7 @@ class PromptExplorer:
         return (
             f"{self._heading(f'Patches of {label}', shares)}, {shares.min() / uniform:.2f} to "
             f'{shares.max() / uniform:.2f} times the uniform share {uniform:.4f}.<div style="display:flex;'
-            f'gap:12px">{shaded(shown, None, label)}{shaded(shown, shares, f"{label}, shaded by attention")}</div>'
+            f'gap:12px"><img src="{shown}" style="height:320px" alt="{label}">{shaded(shown, shares, f"{label}, shaded by attention")}</div>'
         )
 
     def _words(self) -> str:

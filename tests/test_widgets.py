@@ -16,16 +16,6 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (2, 32, 16, 3), dtype=np.uint
 HOSTILE = "a <script>alert(1)</script> blueish café 👨‍👩‍👧 coat"
 
 
-def test_right_and_wrong_are_told_apart_by_more_than_colour():
-    page = widgets.hit_strip(
-        IMAGES[[0, 1, 0]], [0.3, 0.2, 0.1], ["a", "b", "<b>"], [True, False, None]
-    )
-    assert (
-        page.count("✓ right") == page.count("✗ wrong") == 3
-    )  # caption, alternative text and tooltip
-    assert page.count("<img") == page.count("alt=") == 3 and "<b>" not in page
-
-
 @pytest.fixture(scope="module")
 def prompted():
     """Three layers and four heads in the vision tower, two of each in the text tower, prompts of
