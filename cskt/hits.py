@@ -50,9 +50,12 @@ class Hit:
 
     def label(self) -> str:
         """What is known of the image, in a line."""
-        facts = {"identity": self.identity, "camera": self.camera, "time": self.time, **self.extra}
+        facts = {"identity": self.identity, "camera": self.camera, "time": self.time}
+        facts.update(self.extra)
         words = [Path(self.source).name]
-        words += [f"{name} {value}" for name, value in facts.items() if value is not None]
+        for name, value in facts.items():
+            if value is not None:
+                words.append(f"{name} {value}")
         return ", ".join(words)
 
     def image(self) -> Image.Image:

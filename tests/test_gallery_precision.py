@@ -27,8 +27,10 @@ def set_native_bf16(monkeypatch, native: bool) -> None:
 
 def query_in(model, dtype: torch.dtype) -> np.ndarray:
     """The feature (D,) of :data:`QUERY` by a model whose blocks compute in ``dtype``."""
+    tokens = model.tokenize([QUERY])
     with model.fused(dtype), torch.no_grad():
-        return model.encode_text(model.tokenize([QUERY]), normalize=True)[0].float().numpy()
+        encoded = model.encode_text(tokens, normalize=True)
+    return encoded[0].float().numpy()
 
 
 def images_in(model, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
@@ -37,13 +39,18 @@ def images_in(model, dtype: torch.dtype, images: np.ndarray) -> np.ndarray:
         return features(model, images).float().numpy()
 
 
+def assert_equal(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def assert_encodes(gallery: Gallery, query: np.ndarray, images: np.ndarray) -> None:
     """A description, a picture and a stored image have these features."""
-    np.testing.assert_allclose(gallery.encode(QUERY), query, atol=1e-6)
-    np.testing.assert_allclose(gallery.encode(pictures(6)[4]), images[4], atol=1e-6)
+    assert_equal(gallery.encode(QUERY), query)
+    picture = pictures(6)[4]
+    assert_equal(gallery.encode(picture), images[4])
     for hit in gallery.search(QUERY, 6):
         index = int(hit.source.removeprefix("image "))
-        np.testing.assert_allclose(gallery.encode(hit), images[index], atol=1e-6)
+        assert_equal(gallery.encode(hit), images[index])
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native bf16", "no bf16"])
@@ -62,8 +69,10 @@ def test_images_and_queries_have_the_recorded_precision_wherever_it_is_opened(
 ):
     query = query_in(model, torch.bfloat16)
     images = images_in(model, torch.bfloat16, pictures(6))
-    assert np.abs(query - query_in(model, torch.float32)).max() > 1e-4
-    assert np.abs(images - images_in(model, torch.float32, pictures(6))).max() > 1e-4
+    exact_query = query_in(model, torch.float32)
+    exact_images = images_in(model, torch.float32, pictures(6))
+    assert np.abs(query - exact_query).max() > 1e-4
+    assert np.abs(images - exact_images).max() > 1e-4
     set_native_bf16(monkeypatch, True)
     with Gallery(tmp_path / "g.db", model, precision="bf16") as gallery:
         gallery.add(pictures(3))
@@ -80,9 +89,10 @@ def test_a_model_fused_in_another_precision_does_not_change_the_gallery(tmp_path
     query = query_in(model, torch.float32)
     images = images_in(model, torch.float32, pictures(2))
     with Gallery(tmp_path / "g.db", model.fuse(torch.bfloat16)) as gallery:
-        np.testing.assert_allclose(gallery.encode(QUERY), query, atol=1e-6)
+        assert_equal(gallery.encode(QUERY), query)
         model.fuse(torch.bfloat16)
-        np.testing.assert_allclose(gallery.encode(pictures(2)[1]), images[1], atol=1e-6)
+        picture = pictures(2)[1]
+        assert_equal(gallery.encode(picture), images[1])
     model.unfuse()
 
 
