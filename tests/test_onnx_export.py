@@ -47,6 +47,17 @@ def embedded():
     return stirred(load_model("cskt-mini"))
 
 
+@pytest.fixture(scope="module")
+def exported(embedded, tmp_path_factory):
+    """The file of the embedded backbone, exported from a model that was in training."""
+    path = tmp_path_factory.mktemp("onnx") / "encoder.onnx"
+    export_text_encoder(embedded.train(), path)
+    assert embedded.training
+    assert embedded.fused_dtype is None
+    embedded.eval()
+    return path
+
+
 def by_torch(model, captions):
     return model.encode_text(model.tokenize(captions), normalize=True).detach()
 
@@ -76,39 +87,32 @@ def test_the_file_gives_the_features_of_torch(tiny, config, tmp_path):
     assert difference > 1e-2, "captions differ, or nothing was compared"
 
 
-def test_the_embedded_backbone_s_file_gives_its_features(embedded, tmp_path):
-    path = export_text_encoder(embedded, tmp_path / "encoder.onnx")
+def test_the_embedded_backbone_s_file_gives_its_features(embedded, exported):
     assert not any(embedded.unknown_words(caption) for caption in CAPTIONS)
-    found = encode_with_onnx(path, embedded, CAPTIONS)
+    found = encode_with_onnx(exported, embedded, CAPTIONS)
     assert_close(found, by_torch(embedded, CAPTIONS), tolerance=1e-4)
 
 
-def test_unknown_words_tell_the_file_and_python_the_same_nothing(embedded, tmp_path):
-    path = export_text_encoder(embedded, tmp_path / "encoder.onnx")
+def test_unknown_words_tell_the_file_and_python_the_same_nothing(embedded, exported):
     strange = ["a giraffe coat", "a splendid coat"]
     assert embedded.unknown_words("giraffe splendid") == ["giraffe", "splendid"]
-    found = encode_with_onnx(path, embedded, strange)
+    found = encode_with_onnx(exported, embedded, strange)
     assert_close(found, by_torch(embedded, strange), tolerance=1e-4)
     assert torch.equal(found[0], found[1])
 
 
-def test_the_file_is_small_names_no_machine_and_says_its_input(embedded, tmp_path):
-    path = export_text_encoder(embedded, tmp_path / "encoder.onnx")
-    content = path.read_bytes()
+def test_the_file_is_small_names_no_machine_and_says_its_input(exported):
+    content = exported.read_bytes()
     assert len(content) < 6e6, "the table of all tokens alone takes 25 MB"
     assert b".py" not in content, "no file of this machine is named"
-    description = onnx.load(path).doc_string
+    description = onnx.load(exported).doc_string
     assert "at most 69 of them" in description
     assert "end token 49407" in description
 
 
-def test_equal_models_give_equal_files_and_the_model_stays_as_it_was(embedded, tmp_path):
-    first = export_text_encoder(embedded.train(), tmp_path / "encoder.onnx")
-    assert embedded.training
-    assert embedded.fused_dtype is None
-    embedded.eval()
-    second = export_text_encoder(embedded, tmp_path / "again.onnx")
-    assert first.read_bytes() == second.read_bytes()
+def test_equal_models_give_equal_files(embedded, exported, tmp_path):
+    again = export_text_encoder(embedded, tmp_path / "again.onnx")
+    assert again.read_bytes() == exported.read_bytes()
 
 
 def test_another_type_is_refused(tiny, tmp_path):
