@@ -29,7 +29,8 @@ from typer import Option
 from cskt.config import MINI, CSKTConfig
 from cskt.errors import CSKTError
 from cskt.files import make_folder, write_json
-from cskt.gallery import INDEXES, Gallery
+from cskt.gallery import Gallery
+from cskt.milvus import INDEXES, search_parameters
 from cskt.model import CSKT, load_model
 from cskt.runs import environment
 
@@ -89,21 +90,6 @@ def folder_mb(folder: Path) -> float:
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
 
 
-def wait_for_index(gallery: Gallery) -> None:
-    """Until a server has written out and indexed what it was given; it goes on to merge what it
-    wrote."""
-    client = gallery._client
-    client.flush(gallery.name)
-    while (state := client.describe_index(gallery.name, "vector"))["indexed_rows"] < state[
-        "total_rows"
-    ]:
-        time.sleep(0.5)
-    client.release_collection(
-        gallery.name
-    )  # and reads the index: until then it searches what is new in another way
-    client.load_collection(gallery.name)
-
-
 def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
     """Fill, search and open again one gallery at ``uri``."""
     model, name = random_model(backbone), f"{index}_{count}"
@@ -131,7 +117,7 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
         gallery.close()
         gallery = Gallery(uri, model, name=name)
     else:
-        wait_for_index(gallery)
+        gallery.wait_for_index()
     building = time.perf_counter() - start
     found, seconds = [], {"": [], FILTER: []}
     for where, times in seconds.items():
@@ -153,7 +139,7 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
         folder_mb(Path(uri)) if gallery.embedded else None
     )  # a server's also holds logs and what it drops later
     if not gallery.embedded:
-        gallery._client.drop_collection(name)
+        gallery.drop()
     gallery.close()
     truth, plain_seconds = exact(queries, count)
     recall = np.mean(
@@ -220,7 +206,7 @@ def main(
             "backbone": backbone,
             "threads": torch.get_num_threads(),
             "parameters": {
-                index: {"build": INDEXES[index][0], "search": INDEXES[index][1](K)}
+                index: {"build": INDEXES[index], "search": search_parameters(index, K)}
                 for index in indexes.split(",")
             },
         }

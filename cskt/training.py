@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -43,19 +44,49 @@ from cskt.runs import (
     METRICS,
     QUERIES,
     Run,
-    build_model,
-    check_folder,
-    environment,
+    evaluate,
     run_name,
-    weights_fingerprint,
-    write_history,
-    write_model,
-    write_queries,
 )
 from cskt.selection import note_choices, selected_epochs
 
 STATE = "state.pt"
 OnEpoch = Callable[[dict[str, Any]], None] | None
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig
+) -> list[dict[str, Any]]:
+    """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at
+    ``bias_factor``, no decay."""
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    return [
+        dict(
+            params=[parameter for name, parameter in trained if name.endswith("bias") == bias],
+            lr=config.learning_rate * (config.bias_factor if bias else 1),
+            weight_decay=0.0 if bias else config.weight_decay,
+        )
+        for bias in (False, True)
+    ]
+
+
+def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
+    """Factor on the learning rates during ``epoch`` (from 0): 0.1 -> 1 linearly over the warm-up,
+    then cosine to 0."""
+    if epoch < warmup_epochs:
+        return 0.1 + 0.9 * epoch / warmup_epochs
+    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch
+    schedule."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    optimizer = kind(
+        parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps
+    )
+    return optimizer, LambdaLR(
+        optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs)
+    )
 
 
 def train(

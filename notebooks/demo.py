@@ -23,31 +23,31 @@ ROOT = Path(__file__).resolve().parents[1]
 def prepare(parameters: dict[str, Any], port: int) -> Path:
     """Train and index what the demo shows, and write the notebook with these parameters; returns
     where."""
-    from cskt.demo import gallery_demo, run_demo
+    from cskt.app import gallery_demo, run_demo
     from cskt.training import train
 
-    if gallery := parameters.get("gallery"):
-        shown = gallery_demo(gallery)
+    if "gallery" in parameters:
+        shown = gallery_demo(parameters["gallery"])
     else:
         config = TrainConfig.for_backbone(**{"backbone": MINI, **parameters})
-        run = train(
-            config,
-            on_epoch=lambda row: print(
-                f"epoch {row['epoch']}: {row['split']} R@1 {row['R@1']:.2f}, {row['seconds']:.0f} s",
-                flush=True,
-            ),
-        )
+        run = train(config, on_epoch=say_epoch)
         print(f"run: {run.folder}", flush=True)
         shown = run_demo(run)
-    for name, held in shown.galleries.items():
-        print(f"{name}: {len(held):,} images", flush=True)
-        held.close()  # the demo's own process is to serve it
+    for name, gallery in shown.galleries.items():
+        print(f"{name}: {len(gallery):,} images", flush=True)
+        gallery.close()  # the demo's own process is to serve it
     copy = ROOT / "runs" / f"demo-{port}.ipynb"
     copy.parent.mkdir(exist_ok=True)
     papermill.execute_notebook(
         ROOT / "notebooks" / "demo.ipynb", copy, parameters, prepare_only=True
     )
     return copy
+
+
+def say_epoch(row: dict[str, Any]) -> None:
+    """Print how far the training is."""
+    recall = f"{row['split']} R@1 {row['R@1']:.2f}"
+    print(f"epoch {row['epoch']}: {recall}, {row['seconds']:.0f} s", flush=True)
 
 
 def command(notebook: Path, port: int) -> list[str]:
@@ -78,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--port", type=int, default=8866)
     chosen = vars(parser.parse_args(arguments))
-    port, given = chosen.pop("port"), {name: value for name, value in chosen.items() if value}
+    port = chosen.pop("port")
+    given = {name: value for name, value in chosen.items() if value}
     for name in ("gallery", "data_root"):
         if name in given and "://" not in given[name]:
             given[name] = os.path.abspath(given[name])

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cskt.data.datasets import Split
-from cskt.data.images import MAX_PIXELS, decode_image, on_all_cores, read_image
-from cskt.data.loading import load_images
-from cskt.errors import CSKTError, DataError
-from cskt.gallery import Gallery
-from cskt.pictures import attempt, from_file
+from cskt.data import images as reader
+from cskt.data.benchmarks import Split
+from cskt.data.images import MAX_PIXELS, decode_image, load_images, read_image, stale_caches
+from cskt.errors import CSKTError
+from cskt.indexing import prepare
+from cskt.pictures import Item, Refusal, attempt
 
 SIZE = (16, 8)
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 12, 3), dtype=np.uint8)
@@ -31,12 +31,12 @@ def split_of(path):
 
 def as_gallery(path):
     """Pixels (3, H, W) as a gallery gives them to the model, or the reason against."""
-    model = SimpleNamespace(image_size=SIZE)
 
     def decode(item):
-        return Gallery._decode(SimpleNamespace(model=model), item.make()[1]())[0]
+        return prepare(item.digest(), item, SIZE).pixels
 
-    return attempt(decode)(from_file(path, {}))
+    outcome = attempt(decode)(Item(str(path), {}, path))
+    return outcome.reason if isinstance(outcome, Refusal) else outcome
 
 
 def save_grey16(path):

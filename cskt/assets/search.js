@@ -1,7 +1,7 @@
 // Searches images by a description, in the page: no server, from file:// too. Text goes into nodes as text, never as html.
 "use strict";
 
-// root: the section of search.html; config: see cskt.browser.write_page.
+// root: the section of search.html; config: see cskt.page.write_page.
 globalThis.csktSearch = (root, config) => {
   const find = (query) => root.querySelector(query), pause = () => new Promise((done) => setTimeout(done));
   const files = (globalThis.csktFiles ??= {}), [form, check] = root.querySelectorAll("form");

@@ -1,7 +1,7 @@
 // CLIP's byte-level BPE tokenizer as open_clip has it, and the cut to the model's length, without Python.
 "use strict";
 
-// tables: see cskt.browser.tokenizer_tables. Returns { encode, fit, words }.
+// tables: see cskt.page.tokenizer_tables. Returns { encode, fit, words }.
 globalThis.csktTokenizer = ({ merges, entities, context, columns, end, known }) => {
   const CACHED = 5000, START = end - 1;
   const WINDOWS = "€\x81‚ƒ„…†‡ˆ‰Š‹Œ\x8dŽ\x8f\x90‘’“”•–—˜™š›œ\x9džŸ"; // 128 to 159: Node's TextDecoder has them wrong

@@ -15,13 +15,13 @@ from pathlib import Path
 import ftfy
 import pytest
 
-from cskt import browser as search
 from cskt import load_model
+from cskt import page as search
 from cskt.model.cskt import fit_captions
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "book" / "_assets" / "search"
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.browser]
 PIECES = [
     "red",
     "Coat",
@@ -88,36 +88,54 @@ BLOCKS = [
 
 
 @functools.cache
+def data(name: str) -> dict:
+    """What the page loads from a data file that is not compressed."""
+    script = (DATA / f"{name}.data.js").read_text()
+    return json.loads(script.partition(" = ")[2].rstrip(";\n"))
+
+
 def queries() -> dict:
     """Captions of the page and Python's rankings of them."""
-    return json.loads((DATA / "queries.data.js").read_text().partition(" = ")[2].rstrip(";\n"))
+    return data("queries")
 
 
 def texts() -> list[str]:
     """The test captions and strange strings, without those in which ftfy repairs a wrong
     decoding."""
     draw = random.Random(0)
-    strange = [
-        "".join(draw.choice(PIECES) + draw.choice(["", " "]) for _ in range(draw.randint(0, 40)))
-        for _ in range(2000)
-    ]
-    strange += [
-        "".join(chr(draw.randint(*draw.choice(BLOCKS))) for _ in range(draw.randint(1, 50)))
-        for _ in range(2000)
-    ]
-    settings = dict(fix_encoding=False, decode_inconsistent_utf8=False)
-    kept = [
-        text
-        for text in strange
-        if ftfy.fix_text(text) == ftfy.fix_text(text, **settings)
-        and "Cn" not in map(unicodedata.category, html.unescape(text))
-    ]  # of a newer Unicode than Python's
+    strange = [drawn_from_pieces(draw) for _ in range(2000)]
+    strange += [drawn_from_blocks(draw) for _ in range(2000)]
+    kept = [text for text in strange if is_read_alike(text)]
     assert len(kept) > 2000
     return queries()["captions"] + kept
 
 
+def drawn_from_pieces(draw: random.Random) -> str:
+    pieces = []
+    for _ in range(draw.randint(0, 40)):
+        pieces.append(draw.choice(PIECES))
+        pieces.append(draw.choice(["", " "]))
+    return "".join(pieces)
+
+
+def drawn_from_blocks(draw: random.Random) -> str:
+    characters = []
+    for _ in range(draw.randint(1, 50)):
+        first, last = draw.choice(BLOCKS)
+        characters.append(chr(draw.randint(first, last)))
+    return "".join(characters)
+
+
+def is_read_alike(text: str) -> bool:
+    """Whether ftfy repairs no wrong decoding in it, and Python's Unicode knows every character."""
+    unrepaired = ftfy.fix_text(text, fix_encoding=False, decode_inconsistent_utf8=False)
+    categories = [unicodedata.category(character) for character in html.unescape(text)]
+    return ftfy.fix_text(text) == unrepaired and "Cn" not in categories
+
+
 def test_the_tokenizer_is_open_clip_s(page):
-    model, strings = load_model("cskt-mini"), texts()
+    model = load_model("cskt-mini")
+    strings = texts()
     page.goto("about:blank")
     page.add_script_tag(path=search.ASSETS / "tokenizer.js")
     found = page.evaluate(
@@ -137,19 +155,24 @@ def test_the_tokenizer_is_open_clip_s(page):
         assert read == cut[: end + 1], ascii(text)
         long += len(every) == 77
     assert 100 < long < len(strings) / 2, "both ways of cutting are tried"
+
+
+def test_words_that_the_backbone_does_not_know_are_the_same_as_in_python(page):
+    model = load_model("cskt-mini")
     said = ["A red coat.", "a flamboyant, red Giraffe's 7 coats <b>!", "日本語 red"]
+    page.goto("about:blank")
+    page.add_script_tag(path=search.ASSETS / "tokenizer.js")
     words = page.evaluate(
         """([tables, texts]) => {
       const tokenizer = csktTokenizer(tables);
-      return texts.map((text) => [...new Set(tokenizer.words(text).filter((w) => !w.known).map((w) => w.text))]);
+      const unknown = (text) => tokenizer.words(text).filter((word) => !word.known);
+      return texts.map((text) => [...new Set(unknown(text).map((word) => word.text))]);
     }""",
         [search.tokenizer_tables(model), said],
     )
-    assert (
-        words == [model.unknown_words(text) for text in said]
-        and words[0] == []
-        and "flamboyant" in words[1]
-    )
+    assert words == [model.unknown_words(text) for text in said]
+    assert words[0] == []
+    assert "flamboyant" in words[1]
 
 
 @pytest.fixture
@@ -161,11 +184,12 @@ def served(book):
             pass
 
         def do_GET(self):
-            if (
-                self.path == "/favicon.ico"
-            ):  # every browser asks for one; any other missing file is an error
-                return self.send_response_only(204) or self.end_headers()
-            return super().do_GET()
+            # Every browser asks for one; any other missing file is an error.
+            if self.path == "/favicon.ico":
+                self.send_response_only(204)
+                self.end_headers()
+            else:
+                super().do_GET()
 
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=book)
@@ -207,6 +231,23 @@ def check(page, count: int) -> str:
     return output.inner_text()
 
 
+def expected_hits(caption: int) -> list[str]:
+    """Python's ranking for a caption, as the page words it."""
+    gallery = data("gallery")
+    person = gallery["identities"][queries()["images"][caption]]
+    order = queries()["order"][caption]
+    scores = queries()["scores"][caption]
+    sentences = []
+    for rank, (image, score) in enumerate(zip(order, scores, strict=True), start=1):
+        identity = gallery["identities"][image]
+        camera = gallery["cameras"][image]
+        mark = "✓ right" if identity == person else "✗ wrong"
+        sentences.append(
+            f"rank {rank}, identity {identity}, camera {camera}, similarity {score:.2f} {mark}"
+        )
+    return sentences
+
+
 def test_search_from_disk(book, page):
     """A test caption, a sentence with unknown words, a camera, the keyboard, and the comparison
     with Python."""
@@ -214,14 +255,7 @@ def test_search_from_disk(book, page):
     caption = queries()["captions"][0]
     ask(page, caption)
     status.get_by_text("This is a test caption").wait_for()
-    gallery = json.loads((DATA / "gallery.data.js").read_text().partition(" = ")[2].rstrip(";\n"))
-    person = gallery["identities"][queries()["images"][0]]
-    ranking = zip(queries()["order"][0], queries()["scores"][0], strict=True)
-    expected = [
-        f"rank {rank}, identity {gallery['identities'][image]}, camera {gallery['cameras'][image]}, similarity "
-        f"{score:.2f} {'✓ right' if gallery['identities'][image] == person else '✗ wrong'}"
-        for rank, (image, score) in enumerate(ranking, start=1)
-    ]
+    expected = expected_hits(caption=0)
     assert hits(page) == expected
     assert page.locator(".hits .right").count() == sum("✓" in text for text in expected) > 0
     assert not page.locator(".notes").is_visible()
@@ -232,23 +266,24 @@ def test_search_from_disk(book, page):
     page.get_by_text(
         "This backbone has never seen: flamboyant. Such words tell it nothing."
     ).wait_for()
-    assert "✓" not in "".join(hits(page)) and "Nobody knows who is meant" in status.inner_text()
+    assert "✓" not in "".join(hits(page))
+    assert "Nobody knows who is meant" in status.inner_text()
     page.get_by_label("Hits").fill("50")
     page.locator(".camera").select_option("c2")
     page.wait_for_function("document.querySelectorAll('.hits img').length === 50")
     assert all("camera c2" in text for text in hits(page))
     assert "60 captions: the same 10 images for 100%" in check(page, 60)
     outside = [url for url in page.requests if not url.startswith(("file:", "data:", "blob:"))]
-    assert not outside and not page.errors
+    assert not outside
+    assert not page.errors
 
 
 def test_search_from_a_web_server(served, page):
     ready(page, f"{served}/results/search.html")
     assert "captions: the same 10 images for 100%" in check(page, 20)
-    assert (
-        all(url.startswith((served, "data:", f"blob:{served}")) for url in page.requests)
-        and not page.errors
-    )
+    own = (served, "data:", f"blob:{served}")
+    assert all(url.startswith(own) for url in page.requests)
+    assert not page.errors
 
 
 def test_whatever_is_typed_gets_a_plain_answer(book, page):
@@ -276,16 +311,14 @@ def test_whatever_is_typed_gets_a_plain_answer(book, page):
         assert len(hits(page)) == 10
         if len(text.split()) > 1:  # word by word, as typed
             page.wait_for_function(
-                "(end) => document.querySelector('.words li:last-child')?.textContent.endsWith(end)",
+                "end => document.querySelector('.words li:last-child')?.textContent.endsWith(end)",
                 arg=text.split()[-1],
             )
     ask(page, "a man in a red coat with a black hat " * 12)
     page.get_by_text("The sentence is too long: what follows").wait_for()
     page.wait_for_timeout(500)
-    assert (
-        page.evaluate("window.hacked") is None
-        and page.locator(".hits script, .words script").count() == 0
-    )
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(".hits script, .words script").count() == 0
     assert not page.errors
 
 
@@ -300,7 +333,8 @@ def test_a_browser_without_the_means_shows_precomputed_hits(book, page, missing)
     before = hits(page)
     page.get_by_label("Example").select_option(index=2)
     status.get_by_text("Python's ranking.").wait_for()
-    assert len(hits(page)) == 10 and hits(page) != before
+    assert len(hits(page)) == 10
+    assert hits(page) != before
     ask(page, "a red coat")
     status.get_by_text(
         "The text encoder does not run in this browser: choose an example"
@@ -312,6 +346,5 @@ def test_before_anything_is_loaded_an_example_is_there(book, page):
     page.route("**/*.data.js", lambda route: route.abort())
     page.goto((book / "results/search.html").as_uri(), wait_until="load")
     page.get_by_text("Only the example below can be shown.").wait_for()
-    assert len(hits(page)) == 10 and all(
-        mark.endswith(("✓ right", "✗ wrong")) for mark in hits(page)
-    )
+    assert len(hits(page)) == 10
+    assert all(hit.endswith(("✓ right", "✗ wrong")) for hit in hits(page))

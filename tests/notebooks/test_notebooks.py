@@ -70,11 +70,7 @@ def test_train_then_retrieve(project):
         and "100.00%" in text
         and "SynthPEDES-A (synthetic)" in text
     )
-    assert {path.name for path in page.iterdir()} >= {
-        "search.js",
-        "encoder.data.js",
-        "gallery.data.js",
-    }
+    assert {path.name for path in page.iterdir()} >= {"encoder.data.js", "gallery.data.js"}
     execute(project, "demo", **settings)
     assert len(list(folder.glob("gallery-*.db"))) == 2, "one place for each model"
     with pytest.raises(PapermillExecutionError, match="there is no gallery at gone.db"):
