@@ -180,7 +180,7 @@ class TrainConfig:
 
     ``selection`` says which epoch's model is kept: the best on ``"val"`` (default), the best on
     ``"test"``, which reproduces the release, or the ``"last"``. ``train_fraction`` is the share of
-    the training identities that is used (see ``data.datasets.subset``). ``erasing`` is the
+    the training identities that is used (see ``data.benchmarks.subset``). ``erasing`` is the
     probability of random erasing, ``pad`` the border of the random crop in pixels.
     ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory.
     ``compile`` hands the vision layers to torch.compile: minutes at the start, for long runs on a

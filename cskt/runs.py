@@ -55,7 +55,6 @@ PACKAGES = (
     "torchvision",
     "open_clip_torch",
     "lightning-fabric",
-    "kornia",
     "numpy",
     "safetensors",
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from tqdm.auto import tqdm
 
 from cskt.config import TrainConfig
 from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
-from cskt.data.pipeline import Augment, batches, prefetch
+from cskt.data.pipeline import Augment, batches
 from cskt.errors import DataError, ResourceError, RunError
 from cskt.evaluation import MEASURES, Evaluator, LoadedSplit, SplitMetrics, load_split
 from cskt.files import make_folder, write_atomically, write_json
@@ -44,49 +43,19 @@ from cskt.runs import (
     METRICS,
     QUERIES,
     Run,
-    evaluate,
+    build_model,
+    check_folder,
+    environment,
     run_name,
+    weights_fingerprint,
+    write_history,
+    write_model,
+    write_queries,
 )
 from cskt.selection import note_choices, selected_epochs
 
 STATE = "state.pt"
 OnEpoch = Callable[[dict[str, Any]], None] | None
-
-
-def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], config: TrainConfig
-) -> list[dict[str, Any]]:
-    """The optimiser's groups as released: weights (prompts and ln_3 too), then biases at
-    ``bias_factor``, no decay."""
-    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    return [
-        dict(
-            params=[parameter for name, parameter in trained if name.endswith("bias") == bias],
-            lr=config.learning_rate * (config.bias_factor if bias else 1),
-            weight_decay=0.0 if bias else config.weight_decay,
-        )
-        for bias in (False, True)
-    ]
-
-
-def schedule_factor(epoch: int, epochs: int, warmup_epochs: int) -> float:
-    """Factor on the learning rates during ``epoch`` (from 0): 0.1 -> 1 linearly over the warm-up,
-    then cosine to 0."""
-    if epoch < warmup_epochs:
-        return 0.1 + 0.9 * epoch / warmup_epochs
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(1, epochs - warmup_epochs)))
-
-
-def make_optimizer(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """Adam (coupled L2, as released) or AdamW over the trained tensors, and its per-epoch
-    schedule."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    optimizer = kind(
-        parameter_groups(model.named_parameters(), config), betas=(0.9, 0.999), eps=config.adam_eps
-    )
-    return optimizer, LambdaLR(
-        optimizer, lambda epoch: schedule_factor(epoch, config.epochs, config.warmup_epochs)
-    )
 
 
 def train(
@@ -256,10 +225,6 @@ class Trainer:
         caption_images = torch.from_numpy(loaded.split.caption_images)
         identities = torch.from_numpy(loaded.split.caption_identities)
 
-        def load_images(captions: Tensor) -> Tensor:
-            images = loaded.images[caption_images[captions]]  # from the mapped file
-            return images.pin_memory() if self.device == "cuda" else images
-
         order = list(batches(len(loaded.split), config.batch_size, config.seed, epoch))
         if not order:
             raise DataError(
@@ -274,7 +239,10 @@ class Trainer:
             disable=self.hide_bar,
         )
         with bar, _out_of_memory_named(config, self.device):
-            for captions, images in prefetch(load_images, order):
+            for captions in order:
+                images = loaded.images[caption_images[captions]]  # from the mapped file
+                if self.device == "cuda":
+                    images = images.pin_memory()
                 tokens = loaded.tokens[captions]
                 loss = self._step(augment, images, tokens, identities[captions])
                 total += loss * len(captions)
