@@ -25,7 +25,7 @@ import typer
 from torch import Tensor
 from typer import Option
 
-from cskt.errors import CSKTError
+from cskt.errors import RunError
 from cskt.files import make_folder, write_json
 from cskt.metrics import rank_features, retrieval_metrics
 from cskt.runs import environment

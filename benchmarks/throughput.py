@@ -26,19 +26,23 @@ from typing import Any
 import torch
 import typer
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # a script, or its subprocess, sees its own folder only
-from benchmarks.plain import plain_encode_image, plain_encode_text
-from cskt import CSKT, load_model
-from cskt.backbones import RANDOM
-from cskt.config import METHODS, TrainConfig
-from cskt.data.images import decode_image
-from cskt.data.pipeline import Augment
-from cskt.errors import CSKTError
+# A script, or its subprocess, sees its own folder only.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.costs import VARIANTS, cost
+from benchmarks.throughput_cases import (
+    COPIED,
+    DECODED,
+    SIDE,
+    Case,
+    Cases,
+    Setup,
+    encoding_cases,
+    extra_memory,
+    training_cases,
+)
+from cskt.errors import ResourceError
 from cskt.files import make_folder, write_json
 from cskt.numerics import computes_bf16, resolve_device, resolve_precision
-from cskt.optimizer import make_optimizer
 from cskt.runs import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results" / "benchmarks"

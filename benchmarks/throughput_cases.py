@@ -23,12 +23,12 @@ from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
 from cskt.backbones import RANDOM
 from cskt.config import METHODS, TrainConfig
+from cskt.data.augment import Augment
 from cskt.data.images import decode_image
-from cskt.data.pipeline import Augment
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics
 from cskt.model.towers import run_layer
-from cskt.training import make_optimizer
+from cskt.optimizer import make_optimizer
 
 # Tokens of captions, spread as captions are; their mean is 26.
 LENGTHS = (23, 15, 35, 19, 27, 60, 17, 25, 20, 32, 12, 24, 39, 18, 29, 21)

@@ -15,10 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.data.images import read_image
 from cskt.errors import ConfigurationError, CSKTError, DataError
-from cskt.evaluation import Run
 from cskt.extras import extra
 from cskt.gallery import Gallery
 from cskt.hits import Hit, hit_figure, hit_picture
@@ -31,6 +30,7 @@ from cskt.question import (
     report,
 )
 from cskt.run_gallery import example_captions, right_identities, run_galleries
+from cskt.runs import Run
 
 with extra("book"):
     import ipywidgets as widgets

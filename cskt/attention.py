@@ -1,6 +1,6 @@
 """Who reads the prompts: attention recorded from the towers that train.
 
-The weights come from :class:`cskt.model.towers.Record`, never from a second implementation.
+The weights come from :class:`cskt.model.recording.Record`, never from a second implementation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cskt.model.cskt import CSKT
-from cskt.model.towers import Record
+from cskt.model.recording import Record
 
 Layers = Collection[int] | None  # counted from 0; None: all
 

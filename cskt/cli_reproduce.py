@@ -17,7 +17,7 @@ from cskt import parallel
 from cskt.cli_common import DataRoot, Pretrained, Settings, log_to_stderr, train_config
 from cskt.cli_train import train_and_report
 from cskt.config import MINI, REAL_DATASETS, SYNTHETIC_DATASETS, TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.errors import ConfigurationError, CSKTError, RunError
 from cskt.experiments import BENCHMARK, GRIDS, TRANSFER, Rows, grid_rows
 from cskt.files import make_folder, write_atomically, write_json
@@ -254,7 +254,7 @@ def verify(
 
     Two minutes on two CPU cores. Exit code 2: the run files hold nothing to compare with.
     """
-    from cskt.results import read_run_file
+    from cskt.run_files import read_run_file
 
     if dataset not in SYNTHETIC_DATASETS:
         raise ConfigurationError(

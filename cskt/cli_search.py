@@ -12,7 +12,7 @@ from cskt.errors import ConfigurationError, DataError
 from cskt.files import write_atomically
 
 if TYPE_CHECKING:
-    from cskt.gallery import Hit
+    from cskt.hits import Hit
 
 GalleryAt = Annotated[
     str, Option(help="A folder such as g.db, or http://host:19530 of a Milvus server.")
@@ -88,7 +88,7 @@ def search(
     """Rank the images of a gallery by how well they fit a description; a table, and a contact sheet
     with --html."""
     from cskt.gallery import Gallery
-    from cskt.widgets import contact_sheet
+    from cskt.hits import contact_sheet
 
     query: str | Path
     if description is not None and image is None:
@@ -116,7 +116,7 @@ def search(
 
 
 def _why_so_few(hits: int, size: int, where: str) -> str:
-    from cskt.gallery import MAX_HITS
+    from cskt.milvus import MAX_HITS
 
     if hits == MAX_HITS:
         return f"No more than {hits} images can be listed."

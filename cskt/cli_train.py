@@ -14,7 +14,7 @@ from cskt import evaluation
 from cskt.backbones import read_checkpoint
 from cskt.cli_common import Backbone, DataRoot, Pretrained, Settings, train_config
 from cskt.config import DATASETS, METHODS, MINI, TrainConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import ConfigurationError, ModelError
 from cskt.files import make_folder, read_yaml, write_atomically, write_json
 from cskt.model import CSKT, load_model
@@ -128,7 +128,7 @@ def export(
     finished = Run.load(run)
     model = finished.load_model()
     if onnx:
-        from cskt.browser import export_text_encoder
+        from cskt.onnx_export import export_text_encoder
 
         export_text_encoder(model, output)
     elif reference:

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cskt.data.benchmarks import PersonRetrievalDataset, Split
-from cskt.data.images import load_images
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
+from cskt.data.datasets import PersonRetrievalDataset, Split
+from cskt.data.loading import load_images
 from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CSKT
 from cskt.numerics import resolve_precision

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.datasets import PersonRetrievalDataset
 from cskt.data.synthetic.mentions import attribute_rows, find_mentions
 from cskt.intervals import mean_interval
 from cskt.metrics import first_match_ranks

@@ -22,10 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cskt.config import MINI, TrainConfig, cache_dir
-from cskt.data.benchmarks import Split
+from cskt.data.datasets import Split
 from cskt.data.images import resize
 from cskt.errors import ConfigurationError, DataError, GalleryError, ModelError
-from cskt.evaluation import METRICS, open_model, run_name
 from cskt.hits import Hit
 from cskt.indexing import Added, Intake, Prepared, Thumbnails, row_of
 from cskt.milvus import (
@@ -41,6 +40,7 @@ from cskt.model.cskt import CSKT
 from cskt.numerics import PRECISIONS, resolve_precision
 from cskt.pictures import checked, items_of, picture_of
 from cskt.query import encode_description, encode_pixels, encoding, remarks, unit_vector
+from cskt.runs import METRICS, open_model, run_name
 
 FORMAT = "1"  # of the collection; raise when its fields change
 WORKERS = min(8, os.cpu_count() or 1)  # each holds a decoded image

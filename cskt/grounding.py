@@ -12,7 +12,7 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 from cskt.attention import patch_grid
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from cskt.data.synthetic.mentions import Mention
 from cskt.errors import ConfigurationError, DataError
 from cskt.intervals import mean_interval

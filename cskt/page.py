@@ -17,7 +17,7 @@ import numpy as np
 from open_clip import SimpleTokenizer
 from torch import Tensor
 
-from cskt.data.benchmarks import PersonRetrievalDataset, Split
+from cskt.data.datasets import PersonRetrievalDataset, Split
 from cskt.errors import ConfigurationError, ResourceError
 from cskt.evaluation import LoadedSplit
 from cskt.files import make_folder, write_atomically

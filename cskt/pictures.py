@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from cskt.data.benchmarks import Split
+from cskt.data.datasets import Split
 from cskt.data.images import eight_bits, opened, read_image, reason
 from cskt.errors import CSKTError, DataError
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from cskt.backbones import RANDOM, create_backbone, save_mini, tokenizer_for
 from cskt.config import MINI, CSKTConfig, cache_dir
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from cskt.data.synthetic import VERSION
 from cskt.data.synthetic.corpus import build_corpus, corpus_caption
 from cskt.errors import ConfigurationError, RunError

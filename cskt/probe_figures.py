@@ -36,7 +36,7 @@ DIRECTION_COLOURS = {"T2V": BLUE, "V2T": ORANGE}
 
 def traffic_maps(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[str]) -> Figure:
     """Attention to prompts against an even share, layers x heads: a column per tower and kind of
-    prompt, above before training and below after; frames of :func:`cskt.probes.traffic`. Zero is an
+    prompt, above before training and below after; frames of :func:`cskt.attention.traffic`. Zero is an
     even share, 1 twice that, -1 half."""
     columns = []
     for tower, kind in itertools.product(TOWERS, ("own", "projected")):
@@ -216,7 +216,7 @@ def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figur
 
 def knock_out_curves(lost: pd.DataFrame) -> Figure:
     """R@1 lost without each part, layer by layer; a panel per tower; rows of
-    :func:`cskt.probes.knock_out`."""
+    :func:`cskt.knockout.knock_out`."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.9), sharey=True)
     layers = lost[lost["layer"] >= 0]
     layers = layers.assign(layer=layers["layer"] + 1)

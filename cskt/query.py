@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from cskt.errors import ConfigurationError
 from cskt.model.cskt import CSKT
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cskt.data.augment import normalize
 from cskt.data.images import resize
-from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
 from cskt.hits import Hit, hit_picture, shaded, small_uri, word_bars
 from cskt.indexing import Added
 from cskt.model.cskt import CSKT
-from cskt.probes import image_relevance, word_differences
 from cskt.query import check_description
+from cskt.relevance import image_relevance, word_differences
 
 LISTED = 10  # skipped files that are named
 MAP_SIZE = (512, 512)  # at most, of the picture under a map

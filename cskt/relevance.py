@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cskt.attention import end_columns, patch_grid
 from cskt.model.cskt import CSKT
-from cskt.model.towers import Record
+from cskt.model.recording import Record
 
 
 def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:

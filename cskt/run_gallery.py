@@ -6,12 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from cskt.data.benchmarks import PersonRetrievalDataset, Split
-from cskt.evaluation import Run, build_model
+from cskt.data.datasets import PersonRetrievalDataset, Split
 from cskt.gallery import Gallery
 from cskt.model.cskt import CSKT
 from cskt.numerics import resolve_device, resolve_precision
 from cskt.query import MAX_QUERY
+from cskt.runs import Run, build_model
 
 NAME = "grown"  # of the galleries, to which a reader may add
 

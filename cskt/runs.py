@@ -26,11 +26,12 @@ from torch import Tensor
 
 from cskt.backbones import RANDOM, weights_source
 from cskt.config import MINI, CSKTConfig, TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
 from cskt.files import read_yaml, write_atomically
-from cskt.model.cskt import CONFIG_FILE, CSKT, load_model
+from cskt.model.checkpoints import CONFIG_FILE
+from cskt.model.cskt import CSKT, load_model
 from cskt.numerics import resolve_device
 
 # The files of a run folder.

@@ -26,8 +26,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import PersonRetrievalDataset, load_dataset, subset
-from cskt.data.pipeline import Augment, batches
+from cskt.data.augment import Augment
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset, subset
+from cskt.data.loading import batches
 from cskt.errors import DataError, ResourceError, RunError
 from cskt.evaluation import MEASURES, Evaluator, LoadedSplit, SplitMetrics, load_split
 from cskt.files import make_folder, write_atomically, write_json

@@ -11,28 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cskt.errors import CSKTError
-
-from .data.benchmarks import load_dataset
-from .data.pipeline import normalize
-from .data.synthetic.mentions import Mention, attribute_rows, mentions_of
-from .evaluation import embed, load_split
-from .model.cskt import fit_captions
-from .numerics import resolve_device
-from .probes import (
-    KINDS,
-    Layers,
-    ground,
-    image_relevance,
-    modality_gap,
-    plane,
-    pointing,
-    prompt_maps,
-    prompt_names,
-    text_relevance,
-    word_maps,
-)
-from .runs import Run, build_model
+from cskt.attention import KINDS, Layers, prompt_maps, traffic, word_maps
+from cskt.data.augment import normalize
+from cskt.data.datasets import load_dataset
+from cskt.data.synthetic.mentions import Mention, attribute_rows, mentions_of
+from cskt.errors import ConfigurationError, ModelError
+from cskt.evaluation import embed, load_split
+from cskt.grounding import ground
+from cskt.model.cskt import CSKT, fit_captions
+from cskt.numerics import resolve_device
+from cskt.relevance import image_relevance, text_relevance
+from cskt.runs import Run, build_model
+from cskt.space import modality_gap, plane
 
 NO_PROMPTS = "This model has no prompts: there is nothing to show here."
 NO_MASKS = "Where the garments are is known for SynthPEDES only: grounding is not measured here."

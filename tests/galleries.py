@@ -11,7 +11,7 @@ from PIL import Image
 
 import cskt
 from cskt import CSKT, CSKTConfig
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone
 
 

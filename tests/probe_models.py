@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cskt import CSKT, CSKTConfig
-from cskt.data.benchmarks import Split
+from cskt.data.datasets import Split
 from cskt.evaluation import LoadedSplit
 
 CAPTIONS = ["a man in red", "a woman", "somebody with a long description of many words"]

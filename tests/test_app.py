@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cskt import CSKTError, app, probes, question
+from cskt import CSKTError, app, question, relevance
+from cskt.data.augment import normalize
 from cskt.data.images import resize
-from cskt.data.pipeline import normalize
 from cskt.gallery import Gallery
 from tests.demos import (
     CAMERAS,
@@ -189,7 +189,7 @@ def test_a_map_shows_what_the_probe_gives(shown, galleries, name):
     gallery = galleries[name]
     pixels = torch.tensor(resize(card.hit.image(), (32, 16)))[None]
     direction = torch.from_numpy(gallery.encode(QUERY))[None]
-    expected = probes.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
+    expected = relevance.image_relevance(gallery.model, normalize(pixels), direction)[0].numpy()
     assert expected.shape == (4, 2)
     assert expected.any()
     shares = re.findall(r'title="([\d.]+)"', panel(shown, name))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cskt import attention
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from tests.probe_models import CAPTIONS, random_pictures, small_model
 
 KEY = ["tower", "reader", "prompts", "layer", "head"]

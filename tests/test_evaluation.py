@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from cskt.data.benchmarks import load_dataset
-from cskt.data.images import load_images
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
+from cskt.data.datasets import load_dataset
+from cskt.data.loading import load_images
 from cskt.evaluation import embed, evaluate, load_split, precision_effect
 from cskt.runs import build_model
 from tests.tiny_runs import IMAGE_SIZE, tiny_config, write_dataset

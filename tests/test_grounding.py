@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cskt import CSKT, CSKTConfig, grounding, intervals, relevance
-from cskt.data.pipeline import normalize
+from cskt.data.augment import normalize
 from cskt.data.synthetic.mentions import Mention
 from cskt.errors import ConfigurationError, DataError
 from tests.probe_models import CAPTIONS, COLUMNS, ROWS, random_pictures, small_model

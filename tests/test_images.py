@@ -2,17 +2,16 @@
 
 import io
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from cskt.data import images as reader
-from cskt.data.benchmarks import Split
-from cskt.data.images import MAX_PIXELS, decode_image, load_images, read_image, stale_caches
-from cskt.errors import CSKTError
+from cskt.data.datasets import Split
+from cskt.data.images import MAX_PIXELS, decode_image, on_all_cores, read_image
+from cskt.data.loading import load_images
+from cskt.errors import CSKTError, DataError
 from cskt.indexing import prepare
 from cskt.pictures import Item, Refusal, attempt
 

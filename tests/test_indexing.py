@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cskt import CSKTError, Gallery
-from cskt.data.benchmarks import Split
+from cskt.data.datasets import Split
 from cskt.data.images import MAX_PIXELS, decode_image
 from cskt.indexing import Added
 from cskt.pictures import read_metadata

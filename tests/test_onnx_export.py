@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from cskt import evaluation, load_model
+from cskt import load_model, runs
 from cskt.config import CSKTConfig
 from cskt.errors import CSKTError
 from cskt.onnx_export import encode_with_onnx, export_text_encoder
@@ -127,7 +127,7 @@ def finished_run(tiny, monkeypatch):
     """A model that the command line finds in every run."""
     model = tiny()
     run = types.SimpleNamespace(load_model=lambda: model, metrics={"config": {}, "versions": {}})
-    monkeypatch.setattr(evaluation.Run, "load", lambda folder: run)
+    monkeypatch.setattr(runs.Run, "load", lambda folder: run)
     monkeypatch.setattr("cskt.publishing.public_record", lambda record: record)
     return model
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from cskt import evaluation, load_model, page
 from cskt.config import CSKTConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone, write_dataset
 

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cskt import cli_reproduce, results, speed
+from cskt import cli_reproduce, results, run_files, speed
 from cskt.config import SYNTHETIC_DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -264,7 +264,7 @@ def value_of(formula):
 
 
 def test_the_readme_s_results_are_those_of_the_run_files():
-    runs = results.run_table((BOOK / "results" / "runs").glob("*.json"))
+    runs = run_files.run_table((BOOK / "results" / "runs").glob("*.json"))
     assert len(runs)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert results.overview_markdown(runs) in text
@@ -290,7 +290,7 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
     mini = [record for record in records if record["config"]["backbone"] == "cskt-mini"]
     assert mini
     assert len({record["weights_fingerprint"] for record in mini}) == 1
-    tables = [results.read_run_file(path) for path in sorted(folder.glob("*.json"))]
+    tables = [run_files.read_run_file(path) for path in sorted(folder.glob("*.json"))]
     for domain in SYNTHETIC_DATASETS:
         on_domain = [record for record in records if record["dataset"] == domain]
         assert len({record["data_fingerprint"] for record in on_domain}) == 1

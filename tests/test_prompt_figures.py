@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from cskt import attention, figures
+from cskt import attention, probe_figures, style
 
 matplotlib.use("Agg")
 PICTURE = np.full((64, 32, 3), 99, np.uint8)
 
 
 @pytest.fixture(autouse=True)
-def style():
-    figures.set_style()
+def house_style():
+    style.set_style()
     yield
     plt.close("all")
 
@@ -39,7 +39,7 @@ def test_traffic_has_a_map_per_tower_kind_and_time():
         }
         rows.append(row)
     table = pd.DataFrame(rows)
-    figure = figures.traffic_maps(table, table, attention.FEATURE_READERS)
+    figure = probe_figures.traffic_maps(table, table, attention.FEATURE_READERS)
     maps = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert len(maps) == 8
     shown = maps[0].collections[0].get_array().ravel().tolist()
@@ -48,19 +48,19 @@ def test_traffic_has_a_map_per_tower_kind_and_time():
 
 def test_prompt_overlays_have_a_panel_per_layer_and_prompt():
     maps = np.ones((2, 3, 4, 2))
-    figure = figures.prompt_overlays(PICTURE, maps, ["a", "b", "c"], [0, 5])
+    figure = probe_figures.prompt_overlays(PICTURE, maps, ["a", "b", "c"], [0, 5])
     assert len(figure.axes) == 6
 
 
 def test_a_relevance_row_begins_with_the_picture():
     maps = {"zero-shot": np.ones((4, 2)), "CSKT": np.eye(4)[:, :2]}
-    figure = figures.relevance_row(PICTURE, maps, PICTURE[..., 0] > 0)
+    figure = probe_figures.relevance_row(PICTURE, maps, PICTURE[..., 0] > 0)
     assert len(figure.axes) == 3
 
 
 def test_the_relevance_of_words_sums_to_one():
     relevance = {"CSKT": np.array([1.0, 3.0])}
-    figure = figures.word_relevance(["red", "coat"], relevance)
+    figure = probe_figures.word_relevance(["red", "coat"], relevance)
     bars = figure.axes[0].patches
     heights = [bar.get_height() for bar in bars if bar.get_height() > 0]
     assert sorted(heights) == pytest.approx([0.25, 0.75])
@@ -73,7 +73,7 @@ def test_knock_out_curves_leave_out_what_is_lost_without_all_layers():
         "layer": [-1, 0, 1, -1, 0, 1],
         "lost": [9.0, 0.0, 1.0, 9.0, 0.0, 1.0],
     }
-    figure = figures.knock_out_curves(pd.DataFrame(columns))
+    figure = probe_figures.knock_out_curves(pd.DataFrame(columns))
     curve = figure.axes[0].get_lines()[0]
     assert list(curve.get_ydata()) == [0, 1]
 
@@ -86,5 +86,5 @@ def test_space_has_a_row_per_labelling():
         "person": [1, 1, 2, 1, 1, 2],
         "colour": ["red", "red", "blue", "blue", "green", "green"],
     }
-    figure = figures.space(points, is_image, labels)
+    figure = probe_figures.space(points, is_image, labels)
     assert len(figure.axes) == 2

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from cskt import cli_reproduce, results
+from cskt import cli_reproduce, run_files
 from cskt.cli_common import train_config
 from cskt.config import MINI, REAL_DATASETS, SYNTHETIC_DATASETS
 from cskt.errors import CSKTError
@@ -146,7 +146,7 @@ def test_transfer_tests_each_model_on_the_other_data_sets(cskt, command, tmp_pat
         *("--seeds", 1),
     )
     assert code == 0, err
-    assert set(results.read_grid(tmp_path / "records", "transfer")["row"]) == {"CSKT"}
+    assert set(run_files.read_grid(tmp_path / "records", "transfer")["row"]) == {"CSKT"}
     records = read_records(tmp_path / "records" / "transfer")
     pairs = {(record["source"], record["dataset"]) for record in records}
     assert pairs == {("CUHK-PEDES", "RSTPReid"), ("RSTPReid", "CUHK-PEDES")}

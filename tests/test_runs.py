@@ -11,7 +11,7 @@ import torch
 
 from cskt import backbones, runs
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.errors import ConfigurationError, CSKTError, RunError
 from cskt.files import write_atomically
 from cskt.runs import Run, build_model, environment, read_config, run_name, weights_fingerprint

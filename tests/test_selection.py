@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from cskt import evaluation, training
-from cskt.data.benchmarks import load_dataset
+from cskt.data.datasets import load_dataset
 from cskt.evaluation import MEASURES, evaluate
 from cskt.selection import note_choices
 from cskt.training import train

@@ -13,7 +13,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import plain, throughput
+from benchmarks import plain, throughput, throughput_cases
+from benchmarks.costs import cost
+from benchmarks.throughput_cases import Setup
 from cskt import CSKT, CSKTError
 from cskt.config import CSKTConfig
 from cskt.data.synthetic import synthetic_dataset
@@ -133,6 +135,41 @@ def folder(tmp_path_factory):
     return folder / "new"
 
 
+METHODS_OF = {
+    "training step": ("plain", "cskt", "full"),
+    "encode_image": ("cskt", "open_clip"),
+    "encode_text": ("cskt", "open_clip"),
+    "one query": ("cskt", "open_clip"),
+    "step with loader": ("cskt",),
+}
+
+COUNTED = ("training step", "encode_image", "encode_text")
+
+
+def expected_rows(precisions):
+    """(what, method, precision)"""
+    rows = {("loader", "cskt", "fp32"), ("decode", "cskt", "uint8")}
+    for precision in precisions:
+        for what, methods in METHODS_OF.items():
+            rows |= {(what, method, precision) for method in methods}
+    for variant in ("bpt", "dat", "lora"):
+        rows.add(("training step", variant, precisions[-1]))
+    return rows
+
+
+def check_row(row):
+    assert row["seconds"] > 0
+    assert row["batch"] > 0
+    assert len(row["repeats"]) == 1
+    if row["what"] == "training step" and sys.platform.startswith("linux"):
+        assert row["extra_memory_mb"] > 0
+    counted = row["what"] in COUNTED
+    for name in ("flops", "bytes", "utilisation"):
+        assert (name in row) == counted
+        assert row.get(name, 1) > 0
+
+
+@pytest.mark.slow
 def test_the_run_file_is_whole(folder):
     record = json.loads((folder / "throughput-cpu-bf16.json").read_text())
     assert (record["kind"], record["name"]) == ("benchmark", "throughput")

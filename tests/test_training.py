@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from cskt import training
 from cskt.config import TrainConfig
-from cskt.data.benchmarks import load_dataset, subset
+from cskt.data.datasets import load_dataset, subset
 from cskt.errors import CSKTError, ResourceError, RunError
 from cskt.evaluation import MEASURES, evaluate
 from cskt.runs import build_model, run_name

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt import backbones
+from cskt import backbones, files
 from cskt.config import CSKTConfig
 from cskt.errors import CSKTError, ModelError
 from cskt.files import write_atomically, write_json
@@ -64,7 +64,7 @@ def save_pretrained(model: CSKT, path: str | os.PathLike, dtype: torch.dtype | N
         "fingerprint": model.backbone_fingerprint(),
     }
     if "pretrained" in source:
-        source["pretrained"] = backbones.public_name(source["pretrained"])
+        source["pretrained"] = files.public_name(source["pretrained"])
     config = {"cskt": dataclasses.asdict(model.config), "backbone": source}
     write_atomically(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
     write_json(folder / CONFIG_FILE, config)

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from cskt import backbones
 from cskt.config import MINI, CSKTConfig
-from cskt.errors import CSKTError
-from cskt.files import public_name
-from cskt.model.adapters import LowRankUpdate, ParallelAdapter
-from cskt.model.prompts import BidirectionalPrompts
-from cskt.model.reference import load_reference_checkpoint, to_reference_state
+from cskt.errors import ConfigurationError
+from cskt.model import checkpoints, reference
+from cskt.model.fused import Fusable
+from cskt.model.inputs import check_images, check_token_ids, fit_captions, words_of
+from cskt.model.parts import new_adapters, new_lora, new_prompts
+from cskt.model.recording import Record, run_recorded
+from cskt.model.summary import parameter_table
 from cskt.model.towers import (
     Grid,
     Layer,
@@ -327,24 +329,7 @@ class CSKT(Fusable):
         ``path``.
 
         Of a backbone whose weights came from a file its name is written, not where it lay."""
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {
-            name: t.to("cpu", dtype or t.dtype).contiguous()
-            for name, t in self.trainable_state().items()
-        }
-        made = {
-            **self.source,
-            "image_size": self.image_size,
-            "fingerprint": self.backbone_fingerprint(),
-        }
-        if "pretrained" in made:
-            made["pretrained"] = public_name(made["pretrained"])
-        config = json.dumps({"cskt": dataclasses.asdict(self.config), "backbone": made}, indent=2)
-        save_file(weights, folder / f".{WEIGHTS_FILE}.part")
-        (folder / f".{CONFIG_FILE}.part").write_text(config + "\n")
-        for file in (WEIGHTS_FILE, CONFIG_FILE):  # both are whole before either is seen
-            os.replace(folder / f".{file}.part", folder / file)
+        checkpoints.save_pretrained(self, path, dtype)
 
     @classmethod
     def from_pretrained(

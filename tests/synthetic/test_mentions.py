@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cskt import load_dataset
-from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.datasets import PersonRetrievalDataset
 from cskt.data.synthetic import synthetic_dataset
 from cskt.data.synthetic.mentions import attribute_rows, find_mentions, mentions_of
 from cskt.errors import DataError

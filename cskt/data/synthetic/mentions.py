@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cskt.data.benchmarks import PersonRetrievalDataset
+from cskt.data.datasets import PersonRetrievalDataset
 from cskt.data.synthetic.canvas import PART
 from cskt.data.synthetic.domains import label_map
 from cskt.data.synthetic.identities import COLOURS
