@@ -29,10 +29,10 @@ from typer import Option
 from cskt.config import MINI, CSKTConfig
 from cskt.errors import CSKTError
 from cskt.files import make_folder, write_json
-from cskt.gallery import Gallery
-from cskt.milvus import INDEXES, search_parameters
 from cskt.model import CSKT, load_model
 from cskt.runs import environment
+from cskt.search.gallery import Gallery
+from cskt.search.milvus import INDEXES, search_parameters
 
 SEED, PER_PERSON, BLOCK, CHUNK, QUERIES, K = 0, 4, 1000, 50_000, 50, 10
 # directions that vectors spread over; of cskt-mini's own features 13 hold 90% of the variance

@@ -21,12 +21,12 @@ from torch import Tensor
 from benchmarks.costs import OURS
 from benchmarks.plain import plain_encode_image, plain_encode_text
 from cskt import CSKT, load_model
-from cskt.backbones import RANDOM
 from cskt.config import METHODS, TrainConfig
 from cskt.data.augment import Augment
 from cskt.data.images import decode_image
 from cskt.losses import sdm_loss
 from cskt.metrics import retrieval_metrics
+from cskt.model.backbone import RANDOM
 from cskt.model.towers import run_layer
 from cskt.optimizer import make_optimizer
 

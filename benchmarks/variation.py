@@ -171,8 +171,8 @@ def start_row(method: str, name: str, settings: list[str]) -> dict[str, Any]:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise CSKTError(
-                f"{method}, {name} ended with exit code {done.returncode} ({last}); mend that and call "
-                "again: finished rows are kept."
+                f"{method}, {name} ended with exit code {done.returncode} ({last}); "
+                "mend that and call again: finished rows are kept."
             )
         return json.loads(file.read_text())
 
@@ -296,8 +296,8 @@ def main(
     for one in finished(missing, settings, jobs):
         rows[one["method"], one["numerics"]] = one
         typer.echo(
-            f"{one['method']:<6}{one['numerics']:<34}R@1 {one['last']['R@1']:.2f} at the last epoch, "
-            f"{one['val']['R@1']:.2f} chosen on val, {one['duration_s']:.0f} s"
+            f"{one['method']:<6}{one['numerics']:<34}"
+            f"R@1 {one['last']['R@1']:.2f} at the last epoch, {one['val']['R@1']:.2f} chosen on val, {one['duration_s']:.0f} s"
         )
         done = [
             rows[place] for place in order if place in rows

@@ -1,6 +1,6 @@
 """``python -m cskt``: hands over to the command line (``--help`` lists all commands)."""
 
-from cskt.cli_main import main
+from cskt.cli.main import main
 
 if __name__ == "__main__":
     main()

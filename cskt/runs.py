@@ -24,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt.backbones import RANDOM, weights_source
 from cskt.config import MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
 from cskt.files import read_yaml, write_atomically
+from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.cskt import CSKT, load_model
 from cskt.numerics import resolve_device

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def prepare(parameters: dict[str, Any], port: int) -> Path:
     """Train and index what the demo shows, and write the notebook with these parameters; returns
     where."""
-    from cskt.app import gallery_demo, run_demo
+    from cskt.search.app import gallery_demo, run_demo
     from cskt.training import train
 
     if "gallery" in parameters:

@@ -25,8 +25,8 @@ from papermill.exceptions import PapermillExecutionError
 
 from cskt.config import DATASETS
 from cskt.files import write_atomically, write_json
-from cskt.notebook import assigned_names
 from cskt.numerics import resolve_device
+from cskt.report.notebook import assigned_names
 from cskt.runs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "efficiency": ("train",),
 }
 APPS = ("demo",)  # served by Voila (make demo), no page of the book
-INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*")
+INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*")
 READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),

@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-from cskt.data.synthetic import VERSION
+from cskt.synthetic import VERSION
 
 FILE = {
     "CUHK-PEDES": "reid_raw.json",

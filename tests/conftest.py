@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import yaml
 
-from cskt import cli_main
+from cskt.cli import main
 from cskt.training import train
 from tests.tiny_runs import register_backbone, tiny_config, write_dataset
 
@@ -25,7 +25,7 @@ def cskt(monkeypatch, capsys):
         words = [str(argument) for argument in arguments]
         monkeypatch.setattr(sys, "argv", ["cskt", *words])
         with pytest.raises(SystemExit) as caught:
-            cli_main.main()
+            main.main()
         return caught.value.code or 0, *capsys.readouterr()
 
     return call

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cskt.backbones import clip_tokenizer
-from cskt.data import verification
+from cskt.data import verify as verification
 from cskt.data.findings import PUBLISHED
+from cskt.model.backbone import clip_tokenizer
 from tests.annotations import FILE, records, write
 
 NAME = "CUHK-PEDES"

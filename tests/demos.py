@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from cskt import CSKTConfig
-from cskt.app import RetrievalDemo
-from cskt.gallery import Gallery
+from cskt.search.app import RetrievalDemo
+from cskt.search.gallery import Gallery
 from tests.tiny_runs import tiny_model
 
 IMAGES = np.random.default_rng(0).integers(0, 255, (20, 32, 16, 3), dtype=np.uint8)

@@ -18,8 +18,10 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cskt import cli_reproduce, results, run_files, speed
+from cskt.cli import reproduce
 from cskt.config import SYNTHETIC_DATASETS
+from cskt.report import efficiency, run_files
+from cskt.report import tables as results
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -147,7 +149,7 @@ def test_makefile_readme_and_command_line_agree_on_verify():
     (command,) = [words for words in commands_of_make("verify") if "cskt" in words]
     assert command[1:] == ["-m", "cskt", "verify", "--dataset", "SynthPEDES-A"]
     assert commands_of_make("verify", "DATASET=SynthPEDES-C")[-1][-1] == "SynthPEDES-C"
-    defaults = inspect.signature(cli_reproduce.verify).parameters
+    defaults = inspect.signature(reproduce.verify).parameters
     assert defaults["dataset"].default == command[-1]
     assert ROOT / defaults["records"].default == BOOK / "results" / "runs"
     first_block = (ROOT / "README.md").read_text(encoding="utf-8").split("```")[1]
@@ -271,7 +273,9 @@ def test_the_readme_s_results_are_those_of_the_run_files():
 
 
 def test_the_readme_s_speed_is_that_of_the_run_file():
-    ratios = speed.read_measurements(BOOK / "results" / "benchmarks")["throughput-cpu"]["ratios"]
+    ratios = efficiency.read_measurements(BOOK / "results" / "benchmarks")["throughput-cpu"][
+        "ratios"
+    ]
     step = ratios["training step: plain fp32 / cskt fp32"]
     memory = ratios["extra memory: cskt fp32 / plain fp32"]
     full = ratios["training step: full fp32 / cskt fp32"]
@@ -302,7 +306,7 @@ def test_the_committed_runs_are_clean_complete_and_comparable():
 
 def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
     folder = BOOK / "results" / "benchmarks"
-    records = speed.read_measurements(folder)
+    records = efficiency.read_measurements(folder)
     assert {"ranking", "throughput-cpu"} <= set(records)
     for path in folder.glob("*.json"):
         record = json.loads(path.read_text(encoding="utf-8"))

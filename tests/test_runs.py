@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from cskt import backbones, runs
+from cskt import runs
 from cskt.config import TrainConfig
 from cskt.data.datasets import load_dataset
 from cskt.errors import ConfigurationError, CSKTError, RunError
 from cskt.files import write_atomically
+from cskt.model import backbone
 from cskt.runs import Run, build_model, environment, read_config, run_name, weights_fingerprint
 from tests.tiny_runs import tiny_config
 
@@ -229,11 +230,11 @@ def test_a_tag_is_not_taken_for_a_file_of_its_name(tmp_path, monkeypatch):
     for name in ("openai", "laion2b_s34b_b88k", "random"):
         (tmp_path / name).write_bytes(b"no weights")
     assert weights_fingerprint(TrainConfig(pretrained="openai")) == "openai"
-    assert backbones.weights_source("ViT-B-16-quickgelu", "openai") == "openai"
+    assert backbone.weights_source("ViT-B-16-quickgelu", "openai") == "openai"
     assert weights_fingerprint(TrainConfig(pretrained="random")) == "random"
     # A tag of other backbones only is no tag here.
     foreign = "laion2b_s34b_b88k"
-    assert backbones.weights_source("ViT-B-16-quickgelu", foreign) == Path(foreign)
+    assert backbone.weights_source("ViT-B-16-quickgelu", foreign) == Path(foreign)
 
 
 # Where and with what

@@ -84,7 +84,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
     layout = layout_of(name)
     path = find_annotation(name, root)
     if path is None and is_synthetic(name):
-        from cskt.data.synthetic import synthetic_dataset  # the renderer is needed only here
+        from cskt.synthetic import synthetic_dataset  # the renderer is needed only here
 
         path = find_annotation(name, synthetic_dataset(name, root=root))
     if path is None:
@@ -153,7 +153,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     Raises :class:`cskt.errors.DataError` where it is missing, damaged or not of this renderer's
     version.
     """
-    from cskt.data.synthetic import VERSION  # the renderer is needed only here
+    from cskt.synthetic import VERSION  # the renderer is needed only here
 
     path = folder / "recipe.json"
     advice = "remove that folder, and it is rendered anew, or give another root."

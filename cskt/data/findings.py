@@ -72,7 +72,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`cskt.data.verification.verify` found; ``counts``, of well-formed records with or
+    """What :func:`cskt.data.verify.verify` found; ``counts``, of well-formed records with or
     without image, by split as in :data:`PUBLISHED`."""
 
     name: str

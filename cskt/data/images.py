@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cskt.errors import CSKTError, DataError
 
@@ -100,7 +100,7 @@ def damage(error: Exception) -> str:
     """
     if isinstance(error, CSKTError):
         return str(error)
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, Image.DecompressionBombError):
         return f"too large ({reason(error)})"

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt import backbones, files
+from cskt import files
 from cskt.config import CSKTConfig
 from cskt.errors import CSKTError, ModelError
 from cskt.files import write_atomically, write_json
+from cskt.model import backbone
 
 if TYPE_CHECKING:
     from cskt.model.cskt import CSKT
@@ -42,7 +43,7 @@ class SavedModel:
 def fingerprint(model: CSKT) -> str:
     """16 hex digits over configuration, image size, backbone and trained values."""
     config = dataclasses.asdict(model.config)
-    facts = [config, model.image_size, backbones.fingerprint(model.backbone)]
+    facts = [config, model.image_size, backbone.fingerprint(model.backbone)]
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, tensor in sorted(model.trainable_state().items()):
         values = tensor.to("cpu", torch.float32).contiguous()
@@ -120,7 +121,7 @@ def backbone_of(
     if pretrained is not None and (saved.folder / pretrained).is_file():
         return name, saved.folder / pretrained
     try:
-        backbones.weights_source(name, pretrained)
+        backbone.weights_source(name, pretrained)
     except CSKTError as error:
         raise ModelError(
             f"the model in {saved.folder} needs the backbone weights {pretrained!r}, which are not "

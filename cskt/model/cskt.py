@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
-from cskt import backbones
 from cskt.config import MINI, CSKTConfig
 from cskt.errors import ConfigurationError
+from cskt.model import backbone as backbones
 from cskt.model import checkpoints, reference
 from cskt.model.fused import Fusable
 from cskt.model.inputs import check_images, check_token_ids, fit_captions, words_of
 from cskt.model.parts import new_adapters, new_lora, new_prompts
 from cskt.model.recording import Record, run_recorded
+from cskt.model.state_dicts import copy_state
 from cskt.model.summary import parameter_table
 from cskt.model.towers import (
     Grid,
@@ -34,7 +35,6 @@ from cskt.model.towers import (
     run_layers,
     run_tower,
 )
-from cskt.state_dicts import copy_state
 
 PHRASE = "a photo of a"  # prompt_init
 
@@ -43,9 +43,9 @@ class CSKT(Fusable):
     """CSKT on an open_clip ViT CLIP. The backbone is frozen unless ``config.train_backbone``.
 
     ``tokenizer``: list[str] -> (B, context) ids, CLIP's own by default. ``known_tokens``: ids the
-    backbone has learned (None: all). ``source``: how :func:`cskt.backbones.create_backbone` made
-    the backbone, kept for saving. :class:`CSKTError` if the backbone or the configuration does not
-    fit.
+    backbone has learned (None: all). ``source``: how :func:`cskt.model.backbone.create_backbone`
+    made the backbone, kept for saving. :class:`CSKTError` if the backbone or the configuration does
+    not fit.
 
     ``steps``: what runs a layer of each tower, :func:`cskt.model.towers.run_layer` or what saves
     memory or time.
@@ -371,7 +371,7 @@ def load_model(
     image_size: tuple[int, int] | int | None = None,
     config: CSKTConfig | None = None,
 ) -> CSKT:
-    """A backbone (see :func:`cskt.backbones.create_backbone`) with a fresh CSKT on it.
+    """A backbone (see :func:`cskt.model.backbone.create_backbone`) with a fresh CSKT on it.
 
     ``config`` defaults to the paper's, for ``cskt-mini`` to :meth:`cskt.config.CSKTConfig.mini`.
     """

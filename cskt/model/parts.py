@@ -5,10 +5,10 @@ from __future__ import annotations
 import open_clip
 from torch import nn
 
-from cskt.backbones import blocks
 from cskt.config import CSKTConfig
 from cskt.errors import ConfigurationError
 from cskt.model.adapters import ParallelAdapter
+from cskt.model.backbone import blocks
 from cskt.model.lora import LowRankUpdate
 from cskt.model.prompts import BidirectionalPrompts
 

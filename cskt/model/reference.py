@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cskt.config import CSKTConfig
 from cskt.errors import ModelError
-from cskt.state_dicts import copy_state, read_checkpoint, unwrap_state
+from cskt.model.state_dicts import copy_state, read_checkpoint, unwrap_state
 
 if TYPE_CHECKING:
     from cskt.model.cskt import CSKT

@@ -27,13 +27,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 import cskt
-from cskt.gallery import Gallery
+from cskt.search.gallery import Gallery
 from tests.tiny_runs import COLOURS
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 SIDE_BY_SIDE = f"""import cskt
-from cskt.app import RetrievalDemo
+from cskt.search.app import RetrievalDemo
 galleries = {{"CSKT": cskt.Gallery("cskt.db"), "zero-shot": cskt.Gallery("zero-shot.db")}}
 truth = {{"a person in red": [0]}}
 RetrievalDemo(galleries, ["a person in red", {HOSTILE!r}], truth, "synthetic")"""
@@ -175,7 +175,7 @@ def listening_addresses(pid: int) -> set[str]:
     return addresses
 
 
-def test_a_reader_searches_and_asks_why(voila, folder, page):
+def test_a_reader_searches_and_asks_why(voila, folder, page):  # noqa: PLR0915  one visit
     address, server = voila
     opened(page, f"{address}/voila/render/two.ipynb")
     ask(page, "a person in red")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cskt.prompt_view import prompt_view
+from cskt.analysis.prompt_view import prompt_view
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 IMAGES = np.random.default_rng(0).integers(0, 255, (2, 128, 64, 3), dtype=np.uint8)

@@ -16,8 +16,8 @@ import ftfy
 import pytest
 
 from cskt import load_model
-from cskt import page as search
-from cskt.model.cskt import fit_captions
+from cskt.model.inputs import fit_captions
+from cskt.search import page as search
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "book" / "_assets" / "search"

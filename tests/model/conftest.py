@@ -13,9 +13,9 @@ import open_clip
 import pytest
 import torch
 
-from cskt.backbones import load_clip_state
 from cskt.config import CSKTConfig
 from cskt.model import CSKT
+from cskt.model.backbone import load_clip_state
 
 DATA = Path(__file__).parents[1] / "data"
 

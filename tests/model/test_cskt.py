@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from cskt.backbones import create_backbone
 from cskt.config import METHODS, CSKTConfig
 from cskt.errors import CSKTError
 from cskt.losses import sdm_loss
 from cskt.model import CSKT
+from cskt.model.backbone import create_backbone
 from cskt.model.inputs import fit_captions
 
 pytestmark = pytest.mark.numerics

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cskt import backbones
 from cskt.config import CSKTConfig
 from cskt.errors import CSKTError
 from cskt.files import public_name
 from cskt.model import CSKT
+from cskt.model import backbone as backbones
 
 pytestmark = pytest.mark.numerics
 CONFIG = CSKTConfig(prompt_length=2, prompt_depth=1)

@@ -10,8 +10,8 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from cskt import results
-from cskt.data.synthetic import synthetic_dataset
+from cskt.report import tables as results
+from cskt.synthetic import synthetic_dataset
 from tests import run_records
 from tests.tiny_runs import write_dataset
 

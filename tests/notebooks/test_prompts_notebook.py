@@ -8,9 +8,10 @@ import numpy as np
 import papermill
 import pytest
 
-from cskt import TrainConfig, train, views
-from cskt.data.synthetic import synthetic_dataset
+from cskt import TrainConfig, train
+from cskt.analysis import page
 from cskt.errors import ConfigurationError
+from cskt.synthetic import synthetic_dataset
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "prompts.ipynb"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -46,7 +47,7 @@ def text_of(outputs: list[dict]) -> str:
 def test_the_notebook_shows_every_part(project):
     outputs = execute(project)
     text = text_of(outputs)
-    assert views.NO_PROMPTS not in text
+    assert page.NO_PROMPTS not in text
     for part in ("if spread evenly", "cskt-view", "lost", "nearest words", "modality gap"):
         assert part in text
     assert "pointing: CSKT less full fine-tuning" in text
@@ -55,7 +56,7 @@ def test_the_notebook_shows_every_part(project):
 
 def test_a_run_without_prompts_says_so(project):
     text = text_of(execute(project, method="dat", layers=[1, 6]))
-    assert text.count(views.NO_PROMPTS) >= 4
+    assert text.count(page.NO_PROMPTS) >= 4
     assert "adapter" in text
     assert "pointing: dat less" in text
 
@@ -68,14 +69,14 @@ def run(project):
 
 @pytest.fixture(scope="module")
 def view(run):
-    return views.View(run, example=3, layers=[2, 5])
+    return page.View(run, example=3, layers=[2, 5])
 
 
 @pytest.mark.parametrize("choice", [(99, None), (-1, None), (0, [7]), (0, [0])])
 def test_a_view_of_what_does_not_exist_is_refused(run, choice):
     message = "test image from 0 to 31 and layers from 1 to 6"
     with pytest.raises(ConfigurationError, match=message):
-        views.View(run, *choice)
+        page.View(run, *choice)
 
 
 def test_a_view_shows_the_example_first_and_then_one_image_a_person(view):

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cskt.data.synthetic.canvas import PART
-from cskt.data.synthetic.captions import caption, join, visible_attributes, with_article
-from cskt.data.synthetic.domains import DOMAINS, VIEWS
-from cskt.data.synthetic.identities import Identity, sample_identity
-from cskt.data.synthetic.lexicon import LEXICON, WORDINGS
-from cskt.data.synthetic.render import render
-from cskt.data.synthetic.style import Scene
+from cskt.synthetic.canvas import PART
+from cskt.synthetic.captions import caption, join, visible_attributes, with_article
+from cskt.synthetic.domains import DOMAINS, VIEWS
+from cskt.synthetic.identities import Identity, sample_identity
+from cskt.synthetic.lexicon import LEXICON, WORDINGS
+from cskt.synthetic.render import render
+from cskt.synthetic.style import Scene
 
 SHOT = {  # of any person, from any side, in any domain
     "seed": st.integers(0, 10_000),

@@ -10,15 +10,15 @@ import re
 import numpy as np
 import pytest
 
-from cskt.backbones import known_token_ids, tokenizer_for
 from cskt.config import MINI
-from cskt.data.synthetic import corpus
-from cskt.data.synthetic.captions import caption
-from cskt.data.synthetic.corpus import ILLUSTRATION, corpus_caption, corpus_item
-from cskt.data.synthetic.domains import DOMAINS, IDENTITIES, VIEWS, write_dataset
-from cskt.data.synthetic.identities import Identity, sample_identity
-from cskt.data.synthetic.render import render
-from cskt.data.synthetic.style import Scene
+from cskt.model.backbone import known_token_ids, tokenizer_for
+from cskt.synthetic import corpus
+from cskt.synthetic.captions import caption
+from cskt.synthetic.corpus import ILLUSTRATION, corpus_caption, corpus_item
+from cskt.synthetic.domains import DOMAINS, IDENTITIES, VIEWS, write_dataset
+from cskt.synthetic.identities import Identity, sample_identity
+from cskt.synthetic.render import render
+from cskt.synthetic.style import Scene
 
 
 def benchmark_captions(shots: int, captions: int) -> list[str]:

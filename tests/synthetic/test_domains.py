@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cskt import load_dataset
-from cskt.data.synthetic import domains, label_map, synthetic_dataset
-from cskt.data.synthetic.canvas import PART
 from cskt.errors import ConfigurationError, DataError
+from cskt.synthetic import domains, label_map, synthetic_dataset
+from cskt.synthetic.canvas import PART
 
 SMALL = (4, 2, 3)
 

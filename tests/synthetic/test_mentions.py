@@ -9,9 +9,9 @@ import pytest
 
 from cskt import load_dataset
 from cskt.data.datasets import PersonRetrievalDataset
-from cskt.data.synthetic import synthetic_dataset
-from cskt.data.synthetic.mentions import attribute_rows, find_mentions, mentions_of
 from cskt.errors import DataError
+from cskt.synthetic import synthetic_dataset
+from cskt.synthetic.mentions import attribute_rows, find_mentions, mentions_of
 
 
 def named(caption: str, shown: dict[str, str]) -> dict[str, str]:

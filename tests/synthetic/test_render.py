@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from cskt.data.synthetic.canvas import PART, PARTS, Viewpoint
-from cskt.data.synthetic.domains import DOMAINS
-from cskt.data.synthetic.identities import COLOURS, Identity, dyed, sample_identity
-from cskt.data.synthetic.render import render
-from cskt.data.synthetic.style import HEIGHT, WIDTH, Scene, Style
+from cskt.synthetic.canvas import PART, PARTS, Viewpoint
+from cskt.synthetic.domains import DOMAINS
+from cskt.synthetic.identities import COLOURS, Identity, dyed, sample_identity
+from cskt.synthetic.render import render
+from cskt.synthetic.style import HEIGHT, WIDTH, Scene, Style
 
 CLEAN = Style(
     light=(1.0, 1.0),

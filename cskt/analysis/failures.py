@@ -1,0 +1,233 @@
+"""What failed queries have in common: which of the things that a SynthPEDES caption names the wrong
+person lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from cskt.analysis.intervals import mean_interval
+from cskt.data.datasets import PersonRetrievalDataset
+from cskt.metrics import first_match_ranks
+from cskt.synthetic.mentions import attribute_rows, find_mentions
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that a caption can name: the attribute that says which ``kind`` it is, and those
+    that say how it ``looks``."""
+
+    kind: str
+    looks: tuple[str, ...] = ()
+
+
+PARTS = {
+    "gender": Part("gender"),
+    "hair": Part("hair", ("hair_colour",)),
+    "upper": Part("upper", ("upper_colour", "pattern", "pattern_colour")),
+    "lower": Part("lower", ("lower_colour",)),
+    "shoes": Part("shoes", ("shoe_colour",)),
+    "bag": Part("bag", ("bag_colour",)),
+    "headwear": Part("headwear", ("headwear_colour",)),
+    "eyewear": Part("eyewear"),
+    "scarf": Part("scarf_colour"),
+    "umbrella": Part("umbrella_colour"),
+}
+
+
+def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
+    """Whether each test caption (a row) names each of :data:`PARTS` (a column) of the person in its
+    picture.
+
+    :class:`cskt.errors.CSKTError` for a data set that is not SynthPEDES.
+    """
+    split = data.test
+    rows = attribute_rows(data, range(len(split.image_paths)))
+    named = []
+    for caption, image in zip(split.captions, split.caption_images, strict=True):
+        parts = find_mentions(caption, rows[image]["shown"])
+        named.append({part: part in parts for part in PARTS})
+    table = pd.DataFrame(named, columns=list(PARTS))
+    table["gender"] = True  # every template says man or woman
+    return table
+
+
+def missed_parts(data: PersonRetrievalDataset, images: Sequence[int] | np.ndarray) -> pd.DataFrame:
+    """What the person in test image ``images[m]`` lacks of the one whom caption m describes: a
+    column for each of :data:`PARTS`, ``""`` where they are alike, ``"kind"`` (another garment, or
+    none), ``"look"`` (another colour or pattern)."""
+    split = data.test
+    rows = attribute_rows(data, range(len(split.image_paths)))
+    attributes = pd.DataFrame([row["attributes"] for row in rows])
+    # The colour of a pattern is not seen on plain cloth.
+    has_pattern = attributes["pattern"] != "plain"
+    attributes["pattern_colour"] = attributes["pattern_colour"].where(has_pattern, "")
+    described = attributes.iloc[split.caption_images].reset_index(drop=True)
+    retrieved = attributes.iloc[np.asarray(images)].reset_index(drop=True)
+    differs = described != retrieved
+    missed = pd.DataFrame("", index=differs.index, columns=list(PARTS))
+    for name, part in PARTS.items():
+        other_kind = differs[part.kind]
+        other_look = differs[list(part.looks)].any(axis=1)
+        missed.loc[other_look, name] = "look"
+        missed.loc[other_kind, name] = "kind"
+    return missed
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Of the M captions that describe somebody in the gallery, rows of all tables alike: whether
+    the query ``failed`` (M,), the identity that it asks for, which parts it ``named``, which of
+    them the first hit ``missed`` and which a random ``stranger``; ``left_out`` captions describe
+    nobody in the gallery."""
+
+    failed: np.ndarray
+    identities: np.ndarray
+    named: pd.DataFrame
+    missed: pd.DataFrame
+    stranger: pd.DataFrame
+    left_out: int
+
+
+def _outcome(data: PersonRetrievalDataset, similarity: Tensor, seed: int) -> _Outcome:
+    split = data.test
+    matched, failed = _failed_queries(data, similarity)
+    first_hits = similarity.argmax(1).cpu().numpy()
+    strangers = random_strangers(split.caption_identities, split.image_identities, seed)
+    return _Outcome(
+        failed,
+        identities=split.caption_identities[matched],
+        named=named_parts(data)[matched],
+        missed=missed_parts(data, first_hits)[matched],
+        stranger=missed_parts(data, strangers)[matched],
+        left_out=int((~matched).sum()),
+    )
+
+
+def _failed_queries(
+    data: PersonRetrievalDataset, similarity: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) bool: whether the person whom each test caption describes is in the gallery; and, of
+    those captions alone, whether somebody else is first."""
+    split = data.test
+    ranks = first_match_ranks(similarity, split.caption_identities, split.image_identities)
+    matched = ranks > 0
+    failed = ranks[matched] != 1
+    return matched, failed
+
+
+def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> pd.DataFrame:
+    """What the first hits of failed queries have wrong, a row per part, in percent. ``similarity``
+    (M, N) of test.
+
+    A caption fails when somebody else is first; captions of people who have no image in the gallery
+    are left out. ``named``: of all captions; ``R@1 named``, ``R@1 not``: of captions that name it
+    or not; ``failed``: how many failed captions name it; in how many of these the first hit is
+    somebody without it (``missed``), as another ``kind`` or another ``look``; ``by chance``: the
+    same of a random image of somebody else; ``low``, ``high``: the 95 % interval, over people, of
+    ``missed`` less ``by chance``.
+    """
+    outcome = _outcome(data, similarity, seed)
+    table = pd.DataFrame([_part_row(part, outcome) for part in PARTS])
+    for column in table.columns.drop(["part", "failed"]):
+        table[column] *= 100
+    return table
+
+
+def _part_row(part: str, outcome: _Outcome) -> dict[str, str | int | float]:
+    """A row of :func:`failure_table`, shares from 0 to 1."""
+    named = outcome.named[part].to_numpy()
+    failed = outcome.failed
+    asked = named & failed
+    missed = outcome.missed[part].to_numpy()[asked]
+    stranger = outcome.stranger[part].to_numpy()[asked]
+    is_missed = missed != ""
+    stranger_lacks = stranger != ""
+    low = np.nan
+    high = np.nan
+    if asked.any():
+        difference = is_missed - stranger_lacks.astype(float)
+        interval = mean_interval(difference, outcome.identities[asked])
+        low = interval.low
+        high = interval.high
+    return {
+        "part": part,
+        "named": named.mean(),
+        "R@1 named": _mean(~failed[named]),
+        "failed": int(asked.sum()),
+        "R@1 not": _mean(~failed[~named]),
+        "missed": _mean(is_missed),
+        "kind": _mean(missed == "kind"),
+        "look": _mean(missed == "look"),
+        "by chance": _mean(stranger_lacks),
+        "low": low,
+        "high": high,
+    }
+
+
+def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
+    """What the table cannot say, as it counts by part: how many captions fail, how much they name,
+    and how much of that the person at rank 1 lacks."""
+    outcome = _outcome(data, similarity, seed)
+    failed = outcome.failed
+    lines = []
+    if outcome.left_out:
+        captions = f"{outcome.left_out:,} of {len(failed) + outcome.left_out:,} captions"
+        lines.append(f"{captions} are left out: nobody whom they describe is in the gallery.")
+    if not failed.any():
+        return [*lines, "No query failed."]
+    if failed.all():
+        return [*lines, "Every query failed."]
+    named = outcome.named.to_numpy()
+    is_missed = outcome.missed.to_numpy() != ""
+    stranger_lacks = outcome.stranger.to_numpy() != ""
+    things = named.sum(axis=1)
+    lacking = (named & is_missed).sum(axis=1)[failed]
+    by_chance = (named & stranger_lacks).sum(axis=1)[failed]
+    nothing = 100 * np.mean(lacking == 0)
+    one_thing = 100 * np.mean(lacking == 1)
+    lines.append(
+        f"{failed.sum():,} of {len(failed):,} captions ({100 * failed.mean():.1f}%) have somebody "
+        f"else first. They name {things[failed].mean():.2f} things on average, those that succeed "
+        f"{things[~failed].mean():.2f}."
+    )
+    lines.append(
+        f"Of these things the person found lacks {lacking.mean():.2f}, a random stranger "
+        f"{by_chance.mean():.2f}. {nothing:.1f}% lack nothing: the caption fits both people; "
+        f"{one_thing:.1f}% lack one thing."
+    )
+    return lines
+
+
+def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.DataFrame:
+    """``R@1`` in percent and the number of ``captions`` by how many ``parts`` they name, without
+    those of people who have no image in the gallery."""
+    matched, failed = _failed_queries(data, similarity)
+    named = named_parts(data)[matched]
+    parts = named.sum(axis=1).rename("parts")
+    first = pd.Series(100.0 * ~failed, index=parts.index)
+    by_count = first.groupby(parts)
+    table = pd.DataFrame({"R@1": by_count.mean(), "captions": by_count.size()})
+    return table.reset_index()
+
+
+def random_strangers(wanted: np.ndarray, identities: np.ndarray, seed: int) -> np.ndarray:
+    """(M,) int: for each of the wanted identities (M,) a random image of somebody else, images
+    being of ``identities`` (N,)."""
+    random = np.random.default_rng(seed)
+    images = np.zeros(len(wanted), np.int64)
+    left = np.arange(len(wanted))
+    while len(left):
+        drawn = random.integers(len(identities), size=len(left))
+        images[left] = drawn
+        is_same = identities[drawn] == wanted[left]
+        left = left[is_same]
+    return images
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")

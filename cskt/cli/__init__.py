@@ -1,0 +1,1 @@
+"""``python -m cskt``: the commands. Nothing imports this room."""

@@ -1,0 +1,41 @@
+"""The command line ``python -m cskt``: all commands by name, and what happens when one fails.
+
+The commands import what only they need when they are called: ``--help`` waits for no gallery, no
+figure and no renderer.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from cskt.cli import data, reproduce, search, train
+from cskt.cli.common import log_to_stderr
+from cskt.errors import CSKTError
+
+app = typer.Typer(
+    help="Cross-modal person retrieval with CSKT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("reproduce")(reproduce.reproduce)
+app.command("verify")(reproduce.verify)
+app.command("evaluate")(train.evaluate)
+app.command("export")(train.export)
+app.command("import-checkpoint")(train.import_checkpoint)
+app.command("index")(search.index)
+app.command("search")(search.search)
+app.command("render")(data.render)
+app.command("verify-data")(data.verify_data)
+app.command("pretrain-mini")(data.pretrain_mini)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    log_to_stderr()
+    try:
+        app(prog_name="cskt")
+    except CSKTError as error:
+        typer.echo(f"cskt: error: {error}", err=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,258 @@
+"""From the run files of ``benchmarks/`` to the tables of the efficiency page: time, memory, and
+which aims were reached.
+
+A *measurement* is the content of one such file. Figures of two of them, made on two machines or at
+two times, are never averaged.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cskt.errors import RunError
+from cskt.report.tables import NOT_RUN
+
+CUHK_PAIRS = 68_126  # training pairs of CUHK-PEDES
+METHOD_LABELS = {
+    "plain": "plain CSKT",
+    "cskt": "CSKT",
+    "compiled": "CSKT, compiled",
+    "full": "full fine-tuning",
+    "open_clip": "open_clip's own",
+    "bpt": "BPT",
+    "dat": "DAT",
+    "lora": "LoRA",
+}
+ENCODING_LABELS = {
+    "encode_image": "image, in a batch",
+    "encode_text": "caption, in a batch",
+    "one query": "one query alone",
+    "loader": "loading and augmenting one image",
+    "decode": "decoding one JPEG, once per data set",
+}
+# Names of the run files that the efficiency page expects.
+THROUGHPUT = ("throughput-cpu", "throughput-cpu-bf16", "throughput-cuda")
+RANKING = "ranking"
+GALLERIES = ("gallery-embedded", "gallery-server")
+RUN_FILES = (*THROUGHPUT, RANKING, *GALLERIES)
+
+Measurements = dict[str, dict[str, Any]]  # by the names of their run files
+
+
+def read_measurements(folder: str | Path) -> Measurements:
+    """The run files of the benchmarks by name, each with ``ratios``: ranking's are its first row
+    over the others. Those of ``benchmarks/variation.py`` measure no speed: they are left out.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    measurements = {}
+    for path in sorted(Path(folder).glob("*.json"), key=lambda path: path.stem):
+        try:
+            measurement = json.loads(path.read_text(encoding="utf-8"))
+            if measurement.get("kind") == "variation":
+                continue
+            measurement["ratios"] = measurement.get("ratios") or _ratios_to_first_row(measurement)
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ZeroDivisionError,
+        ) as error:
+            raise RunError(
+                f"run file {path} cannot be read ({error!r}); delete it and measure again."
+            ) from error
+        measurements[path.stem] = measurement
+    return measurements
+
+
+def _ratios_to_first_row(measurement: dict[str, Any]) -> dict[str, float]:
+    """Seconds and extra memory of the first row over those of every other; none of a gallery's."""
+    rows = measurement["rows"]
+    first = rows[0]
+    ratios: dict[str, float] = {}
+    if measurement.get("name") == "gallery":
+        return ratios
+    for row in rows[1:]:
+        compared = f"{first['what']} / {row['what']}"
+        ratios[f"seconds: {compared}"] = first["seconds"] / row["seconds"]
+        ratios[f"extra memory: {compared}"] = first["extra_memory_mb"] / row["extra_memory_mb"]
+    return ratios
+
+
+def measurement_frame(measurement: dict[str, Any], key: str = "rows") -> pd.DataFrame:
+    """The ``rows`` of a measurement, or the ``scaling`` of a throughput file, methods by their
+    printed names."""
+    frame = pd.DataFrame(measurement[key]).drop(columns="repeats", errors="ignore")
+    if "method" in frame:
+        frame["method"] = frame["method"].map(METHOD_LABELS)
+    return frame
+
+
+def training_steps(measurement: dict[str, Any]) -> pd.DataFrame:
+    """The rows of a throughput file that are training steps."""
+    frame = measurement_frame(measurement)
+    return frame[frame["what"] == "training step"]
+
+
+def machine_of(measurement: dict[str, Any]) -> str:
+    """On what was measured, in a few words."""
+    device = measurement["hardware"]["device"]
+    threads = measurement["hardware"]["threads"]
+    rates = measurement.get("rates", {})
+    if "matmul_bf16" in rates:
+        device = f"{device} with bf16"
+    unit = "thread" if threads == 1 else "threads"
+    return f"{device}, {threads} {unit}"
+
+
+def measurement_evidence(measurements: Measurements) -> pd.DataFrame:
+    """A row per expected run file: what was measured where, when, how long, at which commit; or
+    that it was not."""
+    lines = []
+    for name in dict.fromkeys([*RUN_FILES, *measurements]):
+        if name in measurements:
+            lines.append({"run file": name, **_evidence(measurements[name])})
+        else:
+            lines.append({"run file": name, "measured": NOT_RUN})
+    return pd.DataFrame(lines).fillna("")
+
+
+def _evidence(measurement: dict[str, Any]) -> dict[str, str]:
+    settings = measurement["settings"]
+    measured = []
+    if "batch" in settings:
+        measured.append(f"{settings['backbone']}, batch {settings['batch']}")
+    if "milvus" in settings:
+        measured.append(settings["milvus"].replace("_", " "))
+    changes = " with local changes" if measurement["dirty"] else ""
+    return {
+        "measured": ", ".join(measured) or measurement["name"],
+        "machine": machine_of(measurement),
+        "seconds": f"{measurement['duration_s']:.0f}",
+        "started": measurement["started"],
+        "torch": measurement["versions"]["torch"],
+        "commit": str(measurement["commit"])[:12] + changes,
+    }
+
+
+def step_table(measurement: dict[str, Any]) -> pd.DataFrame:
+    """Time, memory and utilisation of every method's training step in a throughput file."""
+    steps = training_steps(measurement).sort_values(["precision", "seconds"])
+    seconds = steps["seconds"]
+    pairs = steps["batch"]
+    minutes_per_epoch = CUHK_PAIRS / pairs * seconds / 60
+    table = steps[["method", "precision"]].copy()
+    table["machine"] = machine_of(measurement)
+    table["trained parameters"] = steps["trained"].map("{:,.0f}".format)
+    table["milliseconds"] = (1e3 * seconds).map(short)
+    table["pairs per second"] = (pairs / seconds).map(short)
+    table["minutes per epoch of CUHK-PEDES"] = minutes_per_epoch.map(short)
+    table["extra memory, MB"] = steps["extra_memory_mb"].map(short)
+    table["share of the matmul rate"] = steps["utilisation"].map("{:.0%}".format)
+    return table
+
+
+def encoding_table(measurement: dict[str, Any]) -> pd.DataFrame:
+    """Time per image, per caption and for a single query in a throughput file, and what feeding a
+    step takes."""
+    frame = measurement_frame(measurement)
+    rows = pd.concat(frame[frame["what"] == what] for what in ENCODING_LABELS)
+    table = pd.DataFrame()
+    table["what"] = rows["what"].map(ENCODING_LABELS)
+    table["method"] = rows["method"]
+    table["precision"] = rows["precision"]
+    table["machine"] = machine_of(measurement)
+    table["milliseconds"] = (1e3 * rows["seconds"] / rows["batch"]).map(short)
+    table["share of a training step"] = _loading_shares(rows, measurement["ratios"])
+    return table
+
+
+def _loading_shares(rows: pd.DataFrame, ratios: dict[str, float]) -> list[str]:
+    """For the rows of the loader, its time over that of a step that loads; for others nothing."""
+    shares = []
+    for row in rows.itertuples():
+        ratio = ratios.get(f"loader / step with loader: {row.precision}")
+        known = row.what == "loader" and ratio is not None
+        shares.append(f"{ratio:.1%}" if known else "")
+    return shares
+
+
+def short(value: float) -> str:
+    """Three significant digits, or whole numbers from 100 on; NaN was not measured."""
+    if pd.isna(value):
+        return "not known"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def aims_table(measurements: Measurements, aims: str | Path) -> pd.DataFrame:
+    """What was aimed at, from the csv file ``aims``, beside what was measured.
+
+    ``aims`` has the columns run file, comparison, earlier trial and aim, such as ``"≥ 1.35"``.
+    """
+    table = pd.read_csv(aims, dtype=str, keep_default_na=False)
+    measured = []
+    reached = []
+    for line in table.to_dict("records"):
+        measurement = measurements.get(line["run file"], {"ratios": {}})
+        value = measurement["ratios"].get(line["comparison"])
+        if value is None:
+            measured.append(NOT_RUN)
+            reached.append("")
+        else:
+            measured.append(short(value))
+            reached.append("yes" if _reaches(value, line["aim"]) else "no")
+    return table.assign(**{"measured": measured, "aim reached": reached})
+
+
+def _reaches(value: float, aim: str) -> bool:
+    sign, bound = aim.split()
+    if sign == "≥":
+        return value >= float(bound)
+    return value <= float(bound)
+
+
+def gallery_table(measurements: Measurements) -> pd.DataFrame:
+    """What ``benchmarks/gallery.py`` measured, a row per place, index and number of vectors."""
+    frames = []
+    for name in GALLERIES:
+        if name in measurements:
+            frames.append(pd.DataFrame(measurements[name]["rows"]))
+    if not frames:
+        return pd.DataFrame({"gallery": [NOT_RUN]})
+    order = ["vectors", "where", "index"]
+    rows = pd.concat(frames).sort_values(order, kind="stable", ignore_index=True)
+    slowest = " (" + rows["query_ms_95"].map(short) + ")"
+    on_disk = rows["disk_mb"].map(short).where(rows["where"] == "embedded", "")
+    return pd.DataFrame(
+        {
+            "vectors": rows["vectors"].map("{:,}".format),
+            "where": rows["where"],
+            "index": rows["index"],
+            "numbers each": rows["dimension"],
+            "inserted per second": rows["inserted_per_s"].map("{:,}".format),
+            "then indexing, s": rows["building_s"].map(short),
+            "query, ms (95th percentile)": rows["query_ms"].map(short) + slowest,
+            "filtered query, ms": rows["filtered_query_ms"].map(short),
+            "numpy, ms": rows["numpy_ms"].map(short),
+            "opening, s": rows["opening_s"].map(short),
+            "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format),
+            "on disk, MB": on_disk,
+        }
+    )
+
+
+def published_efficiency(path: str | Path) -> pd.DataFrame:
+    """Published figures of other code on other machines, with their sources; nothing of ours is in
+    this table."""
+    names = {
+        "trainable_params_millions": "trained parameters, millions (published)",
+        "memory_mb": "training memory, MB (published)",
+    }
+    return pd.read_csv(path).rename(columns=names)

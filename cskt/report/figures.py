@@ -1,0 +1,230 @@
+"""Figures of the data, of a run, and of what a search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cskt.report.style import (
+    BLUE,
+    GREEN,
+    GROUND,
+    INK,
+    METHOD_COLOURS,
+    MUTED,
+    ORANGE,
+    RED,
+    draw_picture,
+    wrap,
+)
+
+History = Sequence[dict[str, Any]]  # of a run, an entry an epoch
+
+
+# The data
+
+
+def identity_grid(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]], labels: Sequence[str]
+) -> Figure:
+    """One person per row, one image per column; ``rows[i][j]`` is (H, W, 3) uint8."""
+    columns = max(len(images) for images in rows)
+    size = (1.05 * columns + 0.9, 2.05 * len(rows))
+    figure, grid = plt.subplots(len(rows), columns, figsize=size, squeeze=False)
+    for axes_row, images, names, label in zip(grid, rows, titles, labels, strict=True):
+        for axes, image, name in zip(axes_row, images, names, strict=False):
+            draw_picture(axes, image, title=name)
+        axes_row[0].set_ylabel(label, fontsize=9)
+        for axes in axes_row[len(images) :]:
+            axes.set_visible(False)
+    return figure
+
+
+def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
+    """How long captions are, in words, one curve per data set."""
+    lengths = pd.DataFrame({"data set": words.keys(), "words": words.values()}).explode("words")
+    lengths["words"] = lengths["words"].astype(int)
+    figure, axes = plt.subplots(figsize=(6.4, 2.6))
+    sns.histplot(
+        lengths.reset_index(drop=True),
+        x="words",
+        hue="data set",
+        binwidth=1,
+        element="step",
+        stat="probability",
+        common_norm=False,
+        fill=False,
+        ax=axes,
+    )
+    axes.set(xlabel="words in a caption", ylabel="share of captions")
+    return figure
+
+
+def attribute_shares(shares: pd.DataFrame) -> Figure:
+    """How often each attribute group is visible in an image: index attribute group, one column per
+    domain, percent."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.32 * len(shares) + 0.9))
+    sns.heatmap(
+        shares,
+        annot=True,
+        fmt=".0f",
+        cmap="crest",
+        cbar=False,
+        ax=axes,
+        linewidths=1,
+        linecolor=GROUND,
+    )
+    axes.set(xlabel="", ylabel="")
+    axes.grid(False)
+    return figure
+
+
+# A run
+
+
+def training_curves(history: History, best_epoch: int, zero_shot: float | None = None) -> Figure:
+    """Loss and learning rate, and R@1 and mAP on val (solid) and on test (dashed), over the epochs
+    of one run; the kept epoch is marked. ``zero_shot``: R@1 on val before training."""
+    epochs = pd.DataFrame(history)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9))
+    _draw_loss(left, epochs)
+    for measure, colour in {"R@1": BLUE, "mAP": ORANGE}.items():
+        on_val = f"val {measure}"
+        on_test = f"test {measure}"
+        right.plot(epochs["epoch"], epochs[on_val], "-o", color=colour, label=on_val)
+        right.plot(
+            epochs["epoch"],
+            epochs[on_test],
+            "--",
+            color=colour,
+            label=on_test,
+            linewidth=1,
+        )
+    if zero_shot is not None:
+        right.axhline(zero_shot, color=MUTED, linestyle=":", label="zero-shot val R@1")
+    right.axvline(best_epoch, color=RED, linewidth=1, alpha=0.7, label=f"kept: epoch {best_epoch}")
+    right.set(xlabel="epoch", ylabel="percent", title="text to image, val and test", ylim=(0, None))
+    right.legend(fontsize=7, loc="lower right", ncols=2)
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _draw_loss(axes: Axes, epochs: pd.DataFrame) -> None:
+    """Loss and, on an axis of its own, the learning rate."""
+    axes.plot(epochs["epoch"], epochs["loss"], marker="o", color=BLUE)
+    axes.set(xlabel="epoch", ylabel="SDM loss (train)", title="loss and learning rate")
+    rate = axes.twinx()
+    rate.plot(epochs["epoch"], epochs["lr"], color=MUTED, linestyle=":", label="learning rate")
+    rate.set_ylabel("learning rate", color=MUTED)
+    rate.spines["right"].set_visible(True)
+    rate.grid(False)
+
+
+def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
+    """Bars per data set and method, one dot per seed; ``runs`` with columns dataset, method name
+    and the measure."""
+    methods = [name for name in METHOD_COLOURS if name in set(runs["method name"])]
+    columns = {"x": "dataset", "y": measure, "hue": "method name", "hue_order": methods}
+    figure, axes = plt.subplots(figsize=(7.6, 3.0))
+    sns.barplot(
+        runs,
+        **columns,
+        palette=METHOD_COLOURS,
+        errorbar=None,
+        alpha=0.75,
+        ax=axes,
+    )
+    sns.stripplot(
+        runs,
+        **columns,
+        dodge=True,
+        palette=f"dark:{INK}",
+        size=3.5,
+        ax=axes,
+        legend=False,
+    )
+    axes.set(xlabel="", ylabel=f"{measure} (percent), synthetic data")
+    axes.legend(title="", ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16), fontsize=9)
+    axes.grid(False, axis="x")
+    return figure
+
+
+# What a search finds
+
+
+def retrieval_strip(
+    query: str,
+    truth: np.ndarray,
+    images: Sequence[np.ndarray],
+    correct: Sequence[bool],
+    scores: Sequence[float],
+) -> Figure:
+    """A caption, the image it describes, and the gallery's best matches: right ones framed green
+    and ticked, wrong ones orange and crossed."""
+    count = len(images)
+    widths = [1, 0.22, *[1] * count]
+    size = (0.92 * (count + 1) + 0.3, 2.45)
+    figure, grid = plt.subplots(1, count + 2, figsize=size, gridspec_kw={"width_ratios": widths})
+    figure.suptitle(wrap(f"“{query}”", 118), x=0.01, ha="left", fontsize=9.5)
+    draw_picture(grid[0], truth, title="described")
+    grid[1].axis("off")
+    hits = zip(grid[2:], images, correct, scores, strict=True)
+    for rank, (axes, image, is_correct, score) in enumerate(hits, start=1):
+        if is_correct:
+            draw_picture(axes, image, GREEN, f"✓ {rank}")
+        else:
+            draw_picture(axes, image, RED, f"✗ {rank}")
+        axes.set_xlabel(f"{score:.2f}", fontsize=7.5, color=MUTED, labelpad=2)
+    return figure
+
+
+def missed_parts(table: pd.DataFrame) -> Figure:
+    """How often a wrong first hit lacks what the caption names, beside chance; rows of
+    :func:`cskt.analysis.failures.failure_table`. Filled: told from chance."""
+    rows = table[table["failed"] > 0].iloc[::-1].reset_index(drop=True)
+    told_from_chance = (rows["high"] < 0) | (rows["low"] > 0)
+    fills = np.where(told_from_chance, BLUE, GROUND)
+    labels = rows["part"] + " (" + rows["failed"].map("{:,}".format) + ")"
+    figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(rows) + 1.1))
+    axes.hlines(
+        rows.index,
+        rows["missed"],
+        rows["by chance"],
+        color=MUTED,
+        linewidth=1.2,
+        zorder=1,
+    )
+    axes.scatter(
+        rows["by chance"],
+        rows.index,
+        marker="|",
+        s=110,
+        color=INK,
+        label="by chance",
+        zorder=2,
+    )
+    axes.scatter(
+        rows["missed"],
+        rows.index,
+        s=42,
+        edgecolors=BLUE,
+        zorder=3,
+        label="by the first hit",
+        c=fills,
+    )
+    axes.set(
+        yticks=rows.index,
+        yticklabels=labels,
+        xlim=(0, 102),
+        xlabel="missed, percent of the failed captions that name it",
+    )
+    axes.legend(loc="lower left", fontsize=8)
+    return figure

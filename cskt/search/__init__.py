@@ -1,0 +1,1 @@
+"""Galleries that are searched by description: Milvus, the application, the page for a browser."""

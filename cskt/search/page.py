@@ -1,0 +1,272 @@
+"""A page that searches in the reader's browser: what it loads, and its html."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import html.entities
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+from open_clip import SimpleTokenizer
+from torch import Tensor
+
+from cskt.data.datasets import PersonRetrievalDataset, Split
+from cskt.errors import ConfigurationError, ResourceError
+from cskt.evaluation import LoadedSplit
+from cskt.files import make_folder, write_atomically
+from cskt.html import image_uri
+from cskt.model.cskt import CSKT
+from cskt.search.hits import hit_strip
+from cskt.search.query import MAX_QUERY
+
+ASSETS = Path(__file__).parent / "web"
+SCRIPTS = ("tokenizer.js", "search.js", "search.css")  # of ASSETS; the book puts them into _static
+RUNTIME = (  # in the folder vendor beside the data
+    "onnxruntime-web-1.30.0.min.js",
+    "onnxruntime-web-1.30.0.mjs.js",
+    "onnxruntime-web-1.30.0.wasm.js",
+)
+DATA = {  # what the page loads, in name.data.js
+    "gallery": "images, identities, cameras",
+    "queries": "test captions and Python's rankings",
+    "tokenizer": "vocabulary",
+    "features": "image features",
+    "encoder": "text encoder (ONNX)",
+}
+LIMIT = 25e6  # bytes that a page may load, the runtime included
+HITS = 10  # of Python's rankings, to check the browser's against
+
+
+def obstacle(model: CSKT, data: PersonRetrievalDataset) -> str | None:
+    """Why :func:`write_page` is no option, in a sentence; None where it is."""
+    if not data.synthetic:
+        return (
+            f"{data.name} shows photographs of people, which may not be redistributed, so no page "
+            "that carries them is written; search them with Python in the retrieval notebook."
+        )
+    if not isinstance(model.tokenizer, SimpleTokenizer):
+        return (
+            "This backbone's tokenizer is not CLIP's, the only one that the page knows, "
+            "so no page is written."
+        )
+    size = _encoder_bytes(model)
+    if size >= LIMIT:
+        return (
+            f"The text encoder alone takes {size / 1e6:,.0f} MB, more than the "
+            f"{LIMIT / 1e6:.0f} MB that a page may load, so no page is written."
+        )
+    return None
+
+
+def _encoder_bytes(model: CSKT) -> int:
+    """About what the text encoder takes as ONNX."""
+    backbone: Any = model.backbone
+    modules: list[Any] = [backbone.transformer, model.text_adapters]
+    if model.known_tokens is None:
+        modules.append(backbone.token_embedding)
+    size = 0
+    for module in modules:
+        for parameter in module.parameters():
+            size += parameter.numel() * parameter.element_size()
+    return size
+
+
+def tokenizer_tables(model: CSKT) -> dict[str, Any]:
+    """What ``assets/tokenizer.js`` needs to give the ids of ``model.tokenize``, and to name unknown
+    words."""
+    backbone: Any = model.backbone
+    tokenizer: Any = model.tokenizer
+    return {
+        "merges": [" ".join(pair) for pair in tokenizer.bpe_ranks],
+        "entities": html.entities.html5,
+        "context": backbone.context_length,
+        "end": model.end_token,
+        "columns": backbone.context_length - model.num_prompts,
+        "known": None if model.known_tokens is None else sorted(model.known_tokens),
+    }
+
+
+def packed(name: str, content: bytes) -> str:
+    """``content``, compressed, as a script that a page opened from disk can load:
+    ``csktFiles[name]``."""
+    compressed = gzip.compress(content, 9, mtime=0)
+    return _script(name, base64.b64encode(compressed).decode())
+
+
+def _script(name: str, content: Any) -> str:
+    return f'(globalThis.csktFiles ??= {{}})["{name}"] = {_json(content)};\n'
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def write_page(
+    folder: str | os.PathLike,
+    encoder: str | os.PathLike,
+    model: CSKT,
+    loaded: LoadedSplit,
+    image_features: Tensor,
+    text_features: Tensor,
+    examples: Sequence[int] | np.ndarray,
+    title: str,
+    static: str = "../_static",
+) -> str:
+    """Write what a page needs to search ``loaded`` without Python, and return that page's html.
+
+    Args:
+        folder: for the data; :data:`RUNTIME` lies beside it, in ``vendor``. The page finds both
+            in ``static``, and there :data:`SCRIPTS`, which the book copies from the package.
+        encoder: the file of :func:`cskt.search.onnx_export.export_text_encoder`.
+        image_features, text_features: (N, D) and (M, D), L2-normalised float32, of Python: what
+            the browser ranks by, and what its rankings are checked against.
+        examples: captions to offer, by index; the first one's hits are in the html itself.
+        title: what the images are, shown above them.
+
+    Raises:
+        CSKTError: features that do not fit the split, no example, or more than :data:`LIMIT`
+            bytes; nothing is written.
+    """
+    folder = Path(folder)
+    split = loaded.split
+    images = loaded.images.permute(0, 2, 3, 1).numpy()
+    lengths = (len(image_features), len(text_features))
+    if lengths != (len(images), len(split)) or not len(examples):
+        raise ConfigurationError(
+            f"the page needs an example and features of {len(images)} images and {len(split)} "
+            f"captions, got {len(examples)}, {lengths[0]} and {lengths[1]}."
+        )
+    ranking = (text_features @ image_features.T).topk(min(HITS, len(images)))
+    pixels = image_features.float().contiguous().numpy()
+    # What shows the precomputed rankings needs nothing but a script tag; the rest needs
+    # DecompressionStream.
+    files = {
+        "gallery": _script("gallery", _gallery(split, images)),
+        "queries": _script("queries", _queries(split, ranking.indices, ranking.values)),
+        "tokenizer": packed("tokenizer", _json(tokenizer_tables(model)).encode()),
+        "features": packed("features", pixels.tobytes()),
+        "encoder": packed("encoder", Path(encoder).read_bytes()),
+    }
+    sizes = {f"{name}.data.js": len(script.encode()) for name, script in files.items()}
+    for path in runtime_files(folder):
+        if path.is_file():
+            sizes[path.name] = path.stat().st_size
+    total = sum(sizes.values())
+    if total > LIMIT:
+        raise ResourceError(
+            f"the page would load {total / 1e6:.1f} MB, more than {LIMIT / 1e6:.0f}; use a "
+            "smaller backbone or split."
+        )
+    make_folder(folder)
+    for name, script in files.items():
+        write_atomically(folder / f"{name}.data.js", script)
+    config = {
+        "data": f"{static}/{folder.name}/",
+        "runtime": f"{static}/vendor/",
+        "sizes": sizes,
+        "scripts": RUNTIME,
+        "examples": [int(index) for index in examples],
+        "longest": MAX_QUERY,
+        "hits": HITS,
+    }
+    first = int(examples[0])
+    found = ranking.indices[first].numpy()
+    template = Template((ASSETS / "search.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(title),
+        example=html.escape(split.captions[first]),
+        hits=_example_hits(split, images, first, found, ranking.values[first].tolist()),
+        static=f"{static}/",
+        config=_json(config).replace("<", "\\u003c"),
+        longest=MAX_QUERY,
+        count=HITS,
+        captions=len(split),
+        images=f"{len(images):,}",
+    )
+
+
+def runtime_files(folder: Path) -> list[Path]:
+    """Where the page whose data are in ``folder`` has ONNX Runtime."""
+    return [folder.parent / "vendor" / name for name in RUNTIME]
+
+
+def _cameras(split: Split) -> list[str]:
+    return list(split.cameras or [""] * len(split.image_paths))
+
+
+def _gallery(split: Split, images: np.ndarray) -> dict[str, Any]:
+    return {
+        "thumbnails": [image_uri(image, quality=75) for image in images],
+        "identities": split.image_identities.tolist(),
+        "cameras": _cameras(split),
+    }
+
+
+def _queries(split: Split, order: Tensor, scores: Tensor) -> dict[str, Any]:
+    """The captions and Python's ranking of the images for each: (M, k) indices and cosines."""
+    return {
+        "captions": list(split.captions),
+        "images": split.caption_images.tolist(),
+        "order": order.tolist(),
+        "scores": [_rounded(row) for row in scores.tolist()],
+    }
+
+
+def _rounded(scores: Sequence[float]) -> list[float]:
+    return [round(score, 5) for score in scores]
+
+
+def _example_hits(
+    split: Split, images: np.ndarray, caption: int, found: np.ndarray, scores: list[float]
+) -> str:
+    """The hits (k,) of a caption as html."""
+    cameras = _cameras(split)
+    labels = []
+    correct = []
+    for image in found:
+        identity = split.image_identities[image]
+        label = f"identity {identity}"
+        if cameras[image]:
+            label += f", camera {cameras[image]}"
+        labels.append(label)
+        correct.append(bool(identity == split.caption_identities[caption]))
+    return hit_strip(images[found], scores, labels, correct)
+
+
+def loaded_megabytes(folder: str | os.PathLike) -> dict[str, float]:
+    """What the page whose data are in ``folder`` loads, and how large it is in MB; the last entry
+    is ``"all"``."""
+    folder = Path(folder)
+    files = {description: folder / f"{name}.data.js" for name, description in DATA.items()}
+    for path in runtime_files(folder):
+        kind = path.name.split(".")[-2]
+        files[f"runtime, {kind}"] = path
+    sizes = {}
+    for description, path in files.items():
+        if path.is_file():
+            sizes[description] = path.stat().st_size / 1e6
+    sizes["all"] = sum(sizes.values())
+    return sizes
+
+
+def agreement(found: Tensor, expected: Tensor, image_features: Tensor) -> dict[str, str]:
+    """How far two encoders agree on captions, in words: features ``found`` and ``expected`` (M, D),
+    and their :data:`HITS` best of the images (N, D)."""
+    found_order = (found @ image_features.T).topk(HITS).indices
+    expected_order = (expected @ image_features.T).topk(HITS).indices
+    same_order = (found_order == expected_order).all(dim=1)
+    same_images = found_order.sort().values == expected_order.sort().values
+    difference = (found - expected).abs().max()
+    return {
+        "captions": f"{len(expected):,}",
+        "largest difference of features": f"{difference:.1e}",
+        f"the same {HITS} images": f"{100 * same_images.all(dim=1).float().mean():.2f}%",
+        "in the same order": f"{100 * same_order.float().mean():.2f}%",
+    }
