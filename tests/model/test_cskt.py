@@ -63,6 +63,7 @@ def test_depth_zero_and_scale_zero_is_the_backbone(small_clip):
     plain_equal(small_clip(), CSKTConfig().for_method("lora"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [
