@@ -297,7 +297,8 @@ def main(
         rows[one["method"], one["numerics"]] = one
         typer.echo(
             f"{one['method']:<6}{one['numerics']:<34}"
-            f"R@1 {one['last']['R@1']:.2f} at the last epoch, {one['val']['R@1']:.2f} chosen on val, {one['duration_s']:.0f} s"
+            f"R@1 {one['last']['R@1']:.2f} at the last epoch, "
+            f"{one['val']['R@1']:.2f} chosen on val, {one['duration_s']:.0f} s"
         )
         done = [
             rows[place] for place in order if place in rows

@@ -80,6 +80,11 @@ class Run:
     history: list[dict[str, Any]]
     record: dict[str, Any]
 
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """:attr:`record` under its name of before."""
+        return self.record
+
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read a finished run; a :class:`RunError` where ``folder`` holds none."""

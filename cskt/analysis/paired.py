@@ -37,7 +37,7 @@ class StoredRun(Protocol):
     """What of :class:`cskt.Run` is needed here."""
 
     @property
-    def metrics(self) -> dict[str, Any]: ...
+    def record(self) -> dict[str, Any]: ...
 
     def queries(self) -> dict[str, np.ndarray]: ...
 
@@ -75,12 +75,12 @@ class Comparison:
 
     def sentence(self) -> str:
         """The finding on R@1 in one sentence, and what it speaks of."""
-        row = self.table.loc["R@1"]
-        interval = f"95 % interval {row['low']:+.2f} to {row['high']:+.2f}"
-        gap = f"{row['difference']:+.2f} points of R@1 ({interval})"
+        difference, low, high = self.table.loc["R@1", ["difference", "low", "high"]]
+        gap = f"{difference:+.2f} points of R@1 (95 % interval {low:+.2f} to {high:+.2f})"
         verdict = "can be told apart" if self.told_apart else "cannot be told apart"
-        if min(self.seeds) > 1:
-            scope = f"{self.seeds[0]} and {self.seeds[1]} seeds, {self.identities} identities"
+        first, second = self.seeds
+        if min(first, second) > 1:
+            scope = f"{first} and {second} seeds, {self.identities} identities"
         else:
             scope = f"these trained models, {self.identities} identities; other seeds may differ"
         return f"{self.a} against {self.b}: {gap}; they {verdict} ({scope})."
@@ -188,7 +188,7 @@ class _Ranking:
     @classmethod
     def read(cls, source: Source) -> _Ranking:
         if not isinstance(source, str | Path):
-            return cls(_record_name(source.metrics), source.metrics, source.queries())
+            return cls(_record_name(source.record), source.record, source.queries())
         path = Path(source)
         record_path, queries_path = path / "metrics.json", path / "queries.npz"
         if path.suffix == ".json":
@@ -349,9 +349,12 @@ def _interaction_variance(sums: np.ndarray, per_identity: np.ndarray) -> np.ndar
     (5,): the residual of a two-way analysis of variance without replication."""
     seeds, identities, _ = sums.shape
     scores = sums * identities / per_identity.sum()  # their mean is the measure
-    residual = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean((0, 1))
-    variance = (residual**2).sum((0, 1)) / max(1, (seeds - 1) * (identities - 1))
-    return variance / (seeds * identities)
+    of_identity = scores.mean(0)
+    of_seed = scores.mean(1, keepdims=True)
+    residual = scores - of_identity - of_seed + of_identity.mean(0)
+    squares = (residual**2).sum((0, 1))
+    freedom = max(1, (seeds - 1) * (identities - 1))
+    return squares / freedom / (seeds * identities)
 
 
 def _p_values(difference: np.ndarray, deviations: np.ndarray) -> np.ndarray:

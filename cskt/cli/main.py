@@ -6,14 +6,17 @@ figure and no renderer.
 
 from __future__ import annotations
 
-import typer
+from typing import Annotated
 
-from cskt.cli import data, reproduce, search, train
+import typer
+from typer import Option
+
+from cskt import __version__
+from cskt.cli import compare, data, reproduce, search, train
 from cskt.cli.common import log_to_stderr
 from cskt.errors import CSKTError
 
 app = typer.Typer(
-    help="Cross-modal person retrieval with CSKT.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,6 +25,7 @@ app.command("train")(train.train)
 app.command("reproduce")(reproduce.reproduce)
 app.command("verify")(reproduce.verify)
 app.command("evaluate")(train.evaluate)
+app.command("compare")(compare.compare)
 app.command("export")(train.export)
 app.command("import-checkpoint")(train.import_checkpoint)
 app.command("index")(search.index)
@@ -29,6 +33,22 @@ app.command("search")(search.search)
 app.command("render")(data.render)
 app.command("verify-data")(data.verify_data)
 app.command("pretrain-mini")(data.pretrain_mini)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"cskt {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, Option("--version", callback=_print_version, is_eager=True, help="Print it and stop.")
+]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Cross-modal person retrieval with CSKT."""
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ import torch
 from cskt import CSKTError, load_dataset
 from cskt.analysis import failures
 from cskt.synthetic import synthetic_dataset
-
-from .tiny_runs import write_dataset
+from tests.tiny_runs import write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ class Stored:
     def __init__(self, first_rank, identities, method="cskt", seed=0, **record):
         first_rank = np.asarray(first_rank, dtype=np.int32)
         precision = np.where(first_rank > 0, 1 / np.maximum(first_rank, 1), 0)
-        self.metrics = {
+        self.record = {
             "dataset": "SynthPEDES-A",
             "data_fingerprint": "one",
             "split": "test",
@@ -38,7 +38,7 @@ class Stored:
 
     def save(self, folder):
         folder.mkdir()
-        (folder / "metrics.json").write_text(json.dumps(self.metrics), encoding="utf-8")
+        (folder / "metrics.json").write_text(json.dumps(self.record), encoding="utf-8")
         np.savez(folder / "queries.npz", **self.arrays)
         return folder
 

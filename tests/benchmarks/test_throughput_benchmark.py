@@ -10,7 +10,6 @@ import open_clip
 import papermill
 import pytest
 import torch
-from tests.test_speed import RANKING
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +19,7 @@ from benchmarks.throughput_cases import Setup
 from cskt import CSKT, CSKTError
 from cskt.config import CSKTConfig
 from cskt.synthetic import synthetic_dataset
+from tests.report.test_efficiency import RANKING
 
 ROOT = Path(__file__).parents[2]
 

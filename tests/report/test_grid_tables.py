@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from scipy import stats
-from tests.test_settings import other_settings
 
 from cskt.errors import RunError
 from cskt.report import grid_tables
 from cskt.report.run_files import read_grid
+from tests.report.test_settings import other_settings
 from tests.run_records import INPUTS, MACHINE, REAL_SETTING, SETTING, grid_file
 
 PUBLISHED = Path(__file__).parents[2] / "book" / "data" / "generalisation.csv"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.test_settings import other_settings
 
 from cskt import TrainConfig
 from cskt.report import tables
 from cskt.report.run_files import MEASURES, run_table
 from cskt.report.settings import setting_line
+from tests.report.test_settings import other_settings
 from tests.run_records import INPUTS, REAL_SETTING, SETTING, run_file
 
 LITERATURE = Path(__file__).parents[2] / "book" / "data" / "literature.csv"
