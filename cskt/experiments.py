@@ -35,12 +35,11 @@ def _learning_rates() -> Rows:
     embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
     labels = {changes.get("method", "cskt"): label for label, changes in GRIDS["components"].items()}
     rates = {"full": (1e-4, 3e-4, 1e-3), "lora": (1e-3, 3e-3, 1e-2)}
-    # Where the highest of the usual three was the best on val one more was tried, and once more, so that no search ends
-    # at its edge.
+    # Where the highest rate was the best on val a higher one was tried, so that no search ends at its edge.
     for method in ("bpt", "adapter-text", "dat"):
         rates[method] = (3e-3, 1e-2, 3e-2, 1e-1)
-    for method in ("prompts-text-to-image", "prompts-image-to-text"):
-        rates[method] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    rates["prompts-text-to-image"] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+    rates["prompts-image-to-text"] = (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
     rows: Rows = {}
     for method in METHODS:
         if method == "zero-shot":
