@@ -167,10 +167,19 @@ METHODS: dict[str, dict[str, bool]] = {
     "lora": {**_NO_PROMPTS, **_NO_ADAPTERS, "lora": True},
     "cskt": {},
 }
-# Of the embedded default. CSKT's and full fine-tuning's are the best on val of the committed grid
-# "learning rate"; the others start from CSKT's or a third of it until they are searched, and stand
-# in no committed table before that.
-MINI_LEARNING_RATES: dict[str, float] = {**dict.fromkeys(METHODS, 1e-2), "full": 3e-4, "lora": 3e-3}
+# Of the embedded default: the best on val of the committed grid "learning rate", method by method.
+MINI_LEARNING_RATES: dict[str, float] = {
+    "zero-shot": 1e-2,  # trains nothing
+    "full": 3e-4,
+    "prompts-text-to-image": 1e-1,
+    "prompts-image-to-text": 3e-1,
+    "bpt": 3e-2,
+    "adapter-vision": 1e-2,
+    "adapter-text": 3e-2,
+    "dat": 3e-2,
+    "lora": 3e-3,
+    "cskt": 1e-2,
+}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,17 @@ _COMPONENTS: Rows = {
     "full fine-tuning": {"method": "full"},
 }
 _TWO_METHODS = {"CSKT": "cskt", "full fine-tuning": "full"}
-_LEARNING_RATES = {"full": (1e-4, 3e-4, 1e-3), "lora": (1e-3, 3e-3, 1e-2)}
+_LEARNING_RATES: dict[str, tuple[float, ...]] = {
+    "full": (1e-4, 3e-4, 1e-3),
+    "lora": (1e-3, 3e-3, 1e-2),
+    # Where the highest rate was the best on val a higher one was tried, so that no search ends at
+    # its edge.
+    "bpt": (3e-3, 1e-2, 3e-2, 1e-1),
+    "adapter-text": (3e-3, 1e-2, 3e-2, 1e-1),
+    "dat": (3e-3, 1e-2, 3e-2, 1e-1),
+    "prompts-text-to-image": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "prompts-image-to-text": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+}
 _OTHER_LEARNING_RATES = (3e-3, 1e-2, 3e-2)  # of every other method
 
 
@@ -99,7 +109,7 @@ def _shares_of_identities() -> Rows:
 
 
 def _learning_rates() -> Rows:
-    """Every trained method at three rates, and full fine-tuning with a longer warm-up: the search
+    """Every trained method at three rates or more, and full fine-tuning with a longer warm-up: the search
     on val that the embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
     labels = {"cskt": "CSKT"}
     for label, settings in _COMPONENTS.items():
