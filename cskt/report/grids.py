@@ -109,8 +109,8 @@ def _shares_of_identities() -> Rows:
 
 
 def _learning_rates() -> Rows:
-    """Every trained method at three rates or more, and full fine-tuning with a longer warm-up: the search
-    on val that the embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
+    """Every trained method at three rates or more, and full fine-tuning with a longer warm-up: the
+    search on val that the embedded default's rates (``config.MINI_LEARNING_RATES``) come from."""
     labels = {"cskt": "CSKT"}
     for label, settings in _COMPONENTS.items():
         if "method" in settings:
