@@ -122,7 +122,7 @@ def test_conda_installs_the_same_versions():
     assert f"python {read_pyproject()['project']['requires-python']}" in dependencies
     assert "pip" in dependencies
     [with_pip] = [entry for entry in dependencies if isinstance(entry, dict)]
-    assert with_pip["pip"] == ["-c constraints.txt", "-e .[test]"]
+    assert with_pip["pip"] == ["-c constraints.txt", "-e .[search,book,test]"]
 
 
 def commands_of_make(*arguments):
@@ -162,6 +162,7 @@ def test_makefile_readme_and_command_line_agree_on_verify():
 def test_continuous_integration_repeats_what_depends_on_the_processor():
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("make ")] == [
+        "make lint",
         "make test",
         "make test-numerics",
     ]

@@ -31,7 +31,7 @@ def train(config, progress=None):
     selected = dict(last=dict(epoch=2, metrics=dict(text_to_image=last, image_to_text=last)),
                     val=dict(epoch=1, metrics=dict(text_to_image=chosen, image_to_text=last)))
     history = [{{"epoch": 1, "loss": 1.0, "val R@1": 30.0, "test R@1": value, "seconds": 1.0}}]
-    record = {"selected": selected, "precision": config.precision}
+    record = dict(selected=selected, precision=config.precision)
     return types.SimpleNamespace(record=record, history=history)
 
 variation.train = train

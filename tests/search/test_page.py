@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from cskt.data.datasets import load_dataset
 from cskt.errors import CSKTError
 from cskt.search import page
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE, register_backbone, write_dataset
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_the_html_asks_for_scripts_of_the_package_and_no_others(search):
 
 
 def test_the_book_puts_every_script_where_the_html_asks_for_it():
-    configuration = (page.ASSETS.parents[1] / "_config.yml").read_text()
+    configuration = (ROOT / "_config.yml").read_text()
     for name in page.SCRIPTS:
         assert f"/{name}\n" in configuration
 
