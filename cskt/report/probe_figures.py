@@ -1,4 +1,4 @@
-"""Figures of what the prompts do (:mod:`cskt.probes`), and of the space of features."""
+"""Figures of what the prompts do (:mod:`cskt.analysis`), and of the space of features."""
 
 from __future__ import annotations
 
