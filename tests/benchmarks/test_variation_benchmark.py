@@ -137,6 +137,7 @@ def test_the_configurations_differ_in_what_is_compared_only():
     )
 
 
+@pytest.mark.slow
 def test_every_row_is_trained_in_a_process_with_its_own_numerics(monkeypatch, tmp_path, two):
     root = Path(variation.__file__).resolve().parents[1]
     (tmp_path / "stub.py").write_text(STUB.format(root=str(root)))

@@ -248,6 +248,7 @@ def test_ctrl_c_ends_without_a_traceback(cskt, tiny_settings, monkeypatch):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_nothing_that_only_one_command_needs():
     script = f"import sys, cskt.cli.main; print([n for n in {HEAVY!r} if n in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
