@@ -113,7 +113,7 @@ class Run:
         try:
             with np.load(path) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise RunError(
                 f"{path} is not a readable npz file ({error}); train the run again."
             ) from error

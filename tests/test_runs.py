@@ -163,9 +163,10 @@ def test_damaged_run_files_are_named(copied, name, content):
 
 
 def test_damaged_or_missing_queries_are_named(copied):
-    (copied / "queries.npz").write_bytes(b"damaged")
-    with pytest.raises(RunError, match=r"queries.npz is not a readable npz file"):
-        Run.load(copied).queries()
+    for content in (b"damaged", b""):
+        (copied / "queries.npz").write_bytes(content)
+        with pytest.raises(RunError, match=r"queries.npz is not a readable npz file"):
+            Run.load(copied).queries()
     (copied / "queries.npz").unlink()
     with pytest.raises(RunError, match=r"queries.npz is missing"):
         Run.load(copied)

@@ -78,12 +78,15 @@ class Comparison:
         difference, low, high = self.table.loc["R@1", ["difference", "low", "high"]]
         gap = f"{difference:+.2f} points of R@1 (95 % interval {low:+.2f} to {high:+.2f})"
         verdict = "can be told apart" if self.told_apart else "cannot be told apart"
+        return f"{self.a} against {self.b}: {gap}; they {verdict} ({self._scope()})."
+
+    def _scope(self) -> str:
+        """What the interval speaks of: methods, or the two trained models."""
+        people = f"{self.identities} identities"
         first, second = self.seeds
         if min(first, second) > 1:
-            scope = f"{first} and {second} seeds, {self.identities} identities"
-        else:
-            scope = f"these trained models, {self.identities} identities; other seeds may differ"
-        return f"{self.a} against {self.b}: {gap}; they {verdict} ({scope})."
+            return f"{first} and {second} seeds, {people}"
+        return f"these trained models, {people}; other seeds may differ"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for json."""
