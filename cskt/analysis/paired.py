@@ -75,10 +75,17 @@ class Comparison:
 
     def sentence(self) -> str:
         """The finding on R@1 in one sentence, and what it speaks of."""
-        difference, low, high = self.table.loc["R@1", ["difference", "low", "high"]]
-        gap = f"{difference:+.2f} points of R@1 (95 % interval {low:+.2f} to {high:+.2f})"
         verdict = "can be told apart" if self.told_apart else "cannot be told apart"
-        return f"{self.a} against {self.b}: {gap}; they {verdict} ({self._scope()})."
+        finding = f"{self._gap()}; they {verdict} ({self._scope()})"
+        return f"{self.a} against {self.b}: {finding}."
+
+    def _gap(self) -> str:
+        """The difference in R@1 and its interval."""
+        row = self.table.loc["R@1"]
+        difference = f"{row['difference']:+.2f} points of R@1"
+        low = f"{row['low']:+.2f}"
+        high = f"{row['high']:+.2f}"
+        return f"{difference} (95 % interval {low} to {high})"
 
     def _scope(self) -> str:
         """What the interval speaks of: methods, or the two trained models."""

@@ -29,24 +29,10 @@ from tests.demos import (
     panel,
     png,
     said,
-    two_galleries,
-    two_sided,
     upload,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def galleries(tmp_path_factory):
-    galleries = two_galleries(tmp_path_factory.mktemp("galleries"))
-    yield galleries
-    close(galleries)
-
-
-@pytest.fixture
-def shown(galleries):
-    return two_sided(galleries)
 
 
 # Searching

@@ -12,22 +12,10 @@ from PIL import Image
 import cskt
 from cskt import CSKTConfig, CSKTError, Gallery
 from cskt.search.indexing import Added
-from tests.galleries import facts_of, features, names, pictures, small_model
+from tests.galleries import facts_of, features, names, pictures
 from tests.tiny_runs import BACKBONE, IMAGE_SIZE
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture
-def gallery(tmp_path, model):
-    with Gallery(tmp_path / "g.db", model) as gallery:
-        gallery.add(pictures(12), facts_of(12))
-        yield gallery
 
 
 # What is found

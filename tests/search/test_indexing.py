@@ -19,28 +19,14 @@ from cskt.search.indexing import Added
 from cskt.search.pictures import read_metadata
 from tests.galleries import (
     cut,
-    facts_of,
     features,
     folder_of,
     pictures,
     reasons,
-    small_model,
 )
 from tests.tiny_runs import IMAGE_SIZE
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture
-def gallery(tmp_path, model):
-    with Gallery(tmp_path / "g.db", model) as gallery:
-        gallery.add(pictures(12), facts_of(12))
-        yield gallery
 
 
 @settings(

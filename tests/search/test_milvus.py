@@ -13,21 +13,9 @@ import pytest
 
 import cskt.search.gallery
 from cskt import CSKTError, Gallery
-from tests.galleries import facts_of, folder_of, names, pictures, small_model
+from tests.galleries import facts_of, folder_of, names, pictures
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return small_model(tmp_path_factory.mktemp("backbone"))
-
-
-@pytest.fixture
-def gallery(tmp_path, model):
-    with Gallery(tmp_path / "g.db", model) as gallery:
-        gallery.add(pictures(12), facts_of(12))
-        yield gallery
 
 
 # Places without a gallery
