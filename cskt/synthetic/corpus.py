@@ -27,71 +27,17 @@ from cskt.synthetic.lexicon import PRONOUNS, WORDINGS
 from cskt.synthetic.render import render
 from cskt.synthetic.scenery import pale_colour
 from cskt.synthetic.style import Scene, Style
+from cskt.synthetic.tables import table
 
 CHUNK = 2000  # images in a file
 SEED = 1_000_003  # no domain's
 HEIGHT, WIDTH = 128, 64  # of an image
-ILLUSTRATION = Style(
-    height=HEIGHT,
-    supersample=3,
-    light=(0.85, 1.15),
-    saturation=1.1,
-    palette_shift=14.0,
-    noise=2.0,
-    blur=(0.0, 0.6),
-    outline=0.45,
-    folds=0.03,
-    volume=0.0,
-    head=1.35,
-    backdrop="plain",
-    occlusion=0.05,
-    crop=0.02,
-    raise_arm=0.3,
-)
+ILLUSTRATION = Style(**table("domains")["illustration"])
 _VIEW_ODDS = {"front": 0.4, "back": 0.2, "left": 0.2, "right": 0.2}
 
-_FRAMES = (
-    "{list}",
-    "{who}, {list}",
-    "a drawing of {list}",
-    "a drawing of a {who} in {list}",
-    "a {who} wearing {list}",
-    "an illustration of a {who} dressed in {list}.",
-    "this {who} has {list}.",
-    "there is a {who} with {list}.",
-    "there were {list} on the {who}.",
-    "in addition, {he} has put on {list}.",
-    "{he} wore {list}.",
-    "the outfit of this {who} is completed with {list}.",
-    "{his} look was finished by {list}.",
-    "{list} can be seen on {him}, who is {view}.",
-    "the picture shows {him} {view}: {list}.",
-    "on top of that, {list}.",
-    "{he} wears {list} as well.",
-    "{he} is also seen in {list}.",
-    "{he} was {view}, in {list}.",
-    "{he} had {list} and was {view}.",
-    "{list} went along with {him}.",
-    "{he} holds {list} while walking.",
-    "the {who} carried {list} along.",
-    "{he} is carrying {list}.",
-    "a {who} whose things are {list}",
-    "we see a {who} {view}. {he} has {list} on.",
-    "{view}, the {who} is wearing {list}.",
-    "{who} {view} with {list}",
-    "a cartoon of a {who} {view}",
-)
+_FRAMES: tuple[str, ...] = table("words")["corpus_frames"]
 _NO_LIST = _FRAMES[-1]
-_OBJECT_FRAMES = (
-    "{it}",
-    "a picture of {it}",
-    "a drawing of {it}",
-    "there is {it}.",
-    "{it} on a plain background",
-    "we see {it}.",
-    "{it} and no person",
-    "only {it}",
-)
+_OBJECT_FRAMES: tuple[str, ...] = table("words")["corpus_object_frames"]
 _OBJECTS = ("upper", "lower", "shoes", "bag", "headwear", "umbrella", "scarf")
 
 
@@ -172,7 +118,7 @@ def _some_phrases(
     """Phrases of one to seven of the visible groups, in any order."""
     groups = [group for group in shown if group != "inner"]
     count = min(len(groups), int(rng.integers(1, 8)))
-    phrases = []
+    phrases: list[str] = []
     for group in rng.permutation(groups)[:count]:
         inner = "inner" in shown and rng.random() < 0.5
         phrases.append(vocabulary.of(str(group), shown[group], inner))
@@ -181,7 +127,7 @@ def _some_phrases(
 
 def _views(view: str) -> list[str]:
     """What all wordings say of a view."""
-    phrases = []
+    phrases: list[str] = []
     for wording in WORDINGS.values():
         phrases += wording.views[view]
     return phrases

@@ -9,26 +9,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from cskt.synthetic.canvas import Canvas, to_colour
 from cskt.synthetic.identities import Colour
+from cskt.synthetic.tables import table
 
 _PLACES = 6  # the seed from which, with its number, each camera's place follows
-_WALLS: tuple[Colour, ...] = (
-    (226, 209, 184),
-    (196, 138, 116),
-    (178, 192, 200),
-    (212, 214, 206),
-    (166, 176, 158),
-    (206, 186, 196),
-    (236, 228, 210),
-)
-_GROUNDS: tuple[Colour, ...] = ((176, 172, 166), (158, 160, 164), (190, 178, 160), (146, 150, 150))
-_LEAVES: tuple[Colour, ...] = ((112, 148, 92), (92, 132, 98), (150, 158, 90))
-_CARS: tuple[Colour, ...] = (
-    (178, 60, 56),
-    (70, 96, 140),
-    (224, 224, 222),
-    (70, 74, 80),
-    (196, 170, 92),
-)
+_DRAWING = table("drawing")
 _BARK = (104, 84, 66)
 _CAR_WINDOW = (116, 136, 150)
 _TYRE = (40, 40, 44)
@@ -64,8 +48,8 @@ def street(camera: int, rng: np.random.Generator, height: int, width: int) -> Im
 
 def _street_in_focus(camera: int, rng: np.random.Generator, height: int, width: int) -> Image.Image:
     place = np.random.default_rng((_PLACES, camera))
-    wall = _pick(_WALLS, place) + place.normal(0, 8, 3)
-    ground = _pick(_GROUNDS, place) + place.normal(0, 8, 3)
+    wall = _pick(_DRAWING["walls"], place) + place.normal(0, 8, 3)
+    ground = _pick(_DRAWING["grounds"], place) + place.normal(0, 8, 3)
     share = place.uniform(0.45, 0.66) + rng.uniform(-0.05, 0.05)
     horizon = height * share
     shift = width * rng.uniform(-0.5, 0.5)
@@ -153,7 +137,7 @@ def _draw_tree(
 ) -> None:
     """A trunk that stands at the kerb, and seven balls of leaves."""
     middle = width * rng.uniform(-0.05, 1.05)
-    leaf = np.array(_pick(_LEAVES, rng))
+    leaf = np.array(_pick(_DRAWING["leaves"], rng))
     half = 0.025 * width
     trunk = [middle - half, 0.2 * height, middle + half, kerb]
     pen.rectangle(trunk, fill=_BARK)
@@ -171,7 +155,7 @@ def _draw_parked_car(
 ) -> None:
     """Body, cabin and two wheels, seen from the side at the kerb."""
     rear = width * rng.uniform(-0.6, 0.9)
-    paint = _pick(_CARS, rng)
+    paint = _pick(_DRAWING["cars"], rng)
     long = 0.8 * width
     tall = 0.085 * height
     bonnet = kerb - tall
@@ -199,9 +183,9 @@ def draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
     if kind == 0:
         _draw_pole(canvas, rng)
     elif kind == 1:
-        _draw_bank(canvas, rng, _pick(_CARS, rng))
+        _draw_bank(canvas, rng, _pick(_DRAWING["cars"], rng))
     else:
-        top = _draw_bank(canvas, rng, _pick(_LEAVES, rng))
+        top = _draw_bank(canvas, rng, _pick(_DRAWING["leaves"], rng))
         for x in np.linspace(-0.5, 0.5, 12):
             tone = float(rng.uniform(0.85, 1.15))
             canvas.ellipse("occluder", x=float(x), y=top, rx=0.06, ry=0.04, tone=tone)
