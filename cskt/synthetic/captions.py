@@ -7,6 +7,8 @@ one per domain, share one lexicon with the pre-training corpus.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cskt.synthetic.canvas import PART
@@ -68,23 +70,16 @@ def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[
     return shown
 
 
+@dataclass(frozen=True)
 class Phrases:
     """Noun phrases for one person; ``synonym`` is the vocabulary, a column of the lexicon (None
     draws a synonym anew each time), and ``pair`` how often it says "a pair of"."""
 
-    def __init__(
-        self,
-        person: Identity,
-        view: str,
-        rng: np.random.Generator,
-        synonym: int | None,
-        pair: float = 0.0,
-    ) -> None:
-        self.person = person
-        self.view = view
-        self.rng = rng
-        self.synonym = synonym
-        self.pair = pair
+    person: Identity
+    view: str
+    rng: np.random.Generator
+    synonym: int | None
+    pair: float = 0.0
 
     def word(self, key: str) -> str:
         """The vocabulary's word for a key, now and then another one."""

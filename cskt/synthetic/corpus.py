@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from cskt.synthetic.scenery import pale_colour
 from cskt.synthetic.style import Scene, Style
 from cskt.synthetic.tables import table
 
-CHUNK = 2000  # images in a file
 SEED = 1_000_003  # no domain's
 HEIGHT, WIDTH = 128, 64  # of an image
 ILLUSTRATION = Style(**table("domains")["illustration"])
@@ -133,43 +131,23 @@ def _views(view: str) -> list[str]:
     return phrases
 
 
-def _render_items(indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    images = []
-    facts = []
-    for index in indices:
-        image, fact = corpus_item(index)
-        images.append(image)
-        facts.append(fact)
-    return np.stack(images), facts
-
-
 def build_corpus(
     folder: Path, images: int, workers: int = 2
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """All images (N, 128, 64, 3) and their facts, rendered in chunks that survive an interruption;
-    N is ``images`` rounded up to a multiple of 2,000."""
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks = range(math.ceil(images / CHUNK))
-    missing = [chunk for chunk in chunks if not (folder / f"{chunk}.json").exists()]
-    if missing:
-        _render_chunks(folder, missing, workers)
-    arrays = []
-    facts = []
-    for chunk in chunks:
-        arrays.append(np.load(folder / f"{chunk}.npy", mmap_mode="r"))
-        facts += json.loads((folder / f"{chunk}.json").read_text())
-    return np.concatenate(arrays), facts
-
-
-def _render_chunks(folder: Path, chunks: list[int], workers: int) -> None:
-    """Write the images of each chunk, and then its facts, which say that the chunk is whole."""
-    ranges = []
-    for chunk in chunks:
-        first = chunk * CHUNK
-        ranges.append(range(first, first + CHUNK))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        rendered = pool.imap(_render_items, ranges)
-        bar = tqdm(chunks, desc="corpus chunks")
-        for chunk, (pixels, facts) in zip(bar, rendered, strict=True):
-            np.save(folder / f"{chunk}.npy", pixels)
-            write_atomically(folder / f"{chunk}.json", json.dumps(facts))
+    """All images (``images``, 128, 64, 3) uint8 and their facts, rendered on first use into
+    ``folder``."""
+    pixels_file = folder / f"{images}.npy"
+    facts_file = folder / f"{images}.json"  # written last: it says that the corpus is whole
+    if not facts_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (images, HEIGHT, WIDTH, 3)
+        pixels = np.lib.format.open_memmap(pixels_file, mode="w+", dtype=np.uint8, shape=shape)
+        facts: list[dict[str, Any]] = []
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            items = pool.imap(corpus_item, range(images), chunksize=100)
+            for image, fact in tqdm(items, desc="corpus", total=images):
+                pixels[len(facts)] = image
+                facts.append(fact)
+        pixels.flush()
+        write_atomically(facts_file, json.dumps(facts))
+    return np.load(pixels_file, mmap_mode="r"), json.loads(facts_file.read_text())

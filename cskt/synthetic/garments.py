@@ -40,8 +40,8 @@ def draw_upper(canvas: Canvas, figure: Figure) -> None:
             _draw_buttons_and_collar(canvas, cut.hem)
         if figure.person.pattern == "logo":
             _draw_logo(canvas, figure)
-    if figure.back and kind in ("shirt", "coat", "dress"):
-        _draw_collar_from_the_back(canvas)
+    if figure.back and kind in ("shirt", "coat", "dress"):  # the collar
+        canvas.trapezoid("upper", top=(0.845, 0.03), bottom=(0.825, 0.035), tone=0.8)
 
 
 def _draw_trunk(canvas: Canvas, figure: Figure, cut: Cut) -> None:
@@ -88,10 +88,6 @@ def _draw_buttons_and_collar(canvas: Canvas, hem: float) -> None:
     ]
     for outline in mirrored(tip):
         canvas.polygon("upper", outline, 1.18)
-
-
-def _draw_collar_from_the_back(canvas: Canvas) -> None:
-    canvas.trapezoid("upper", top=(0.845, 0.03), bottom=(0.825, 0.035), tone=0.8)
 
 
 def _draw_logo(canvas: Canvas, figure: Figure) -> None:
