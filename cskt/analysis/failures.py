@@ -82,15 +82,13 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int] | np.ndarra
 class _Outcome:
     """Of the M captions that describe somebody in the gallery, rows of all tables alike: whether
     the query ``failed`` (M,), the identity that it asks for, which parts it ``named``, which of
-    them the first hit ``missed`` and which a random ``stranger``; ``left_out`` captions describe
-    nobody in the gallery."""
+    them the first hit ``missed`` and which a random ``stranger``."""
 
     failed: np.ndarray
     identities: np.ndarray
     named: pd.DataFrame
     missed: pd.DataFrame
     stranger: pd.DataFrame
-    left_out: int
 
 
 def _outcome(data: PersonRetrievalDataset, similarity: Tensor, seed: int) -> _Outcome:
@@ -104,7 +102,6 @@ def _outcome(data: PersonRetrievalDataset, similarity: Tensor, seed: int) -> _Ou
         named=named_parts(data)[matched],
         missed=missed_parts(data, first_hits)[matched],
         stranger=missed_parts(data, strangers)[matched],
-        left_out=int((~matched).sum()),
     )
 
 
@@ -167,40 +164,6 @@ def _part_row(part: str, outcome: _Outcome) -> dict[str, str | int | float]:
         "low": low,
         "high": high,
     }
-
-
-def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
-    """What the table cannot say, as it counts by part: how many captions fail, how much they name,
-    and how much of that the person at rank 1 lacks."""
-    outcome = _outcome(data, similarity, seed)
-    failed = outcome.failed
-    lines = []
-    if outcome.left_out:
-        captions = f"{outcome.left_out:,} of {len(failed) + outcome.left_out:,} captions"
-        lines.append(f"{captions} are left out: nobody whom they describe is in the gallery.")
-    if not failed.any():
-        return [*lines, "No query failed."]
-    if failed.all():
-        return [*lines, "Every query failed."]
-    named = outcome.named.to_numpy()
-    is_missed = outcome.missed.to_numpy() != ""
-    stranger_lacks = outcome.stranger.to_numpy() != ""
-    things = named.sum(axis=1)
-    lacking = (named & is_missed).sum(axis=1)[failed]
-    by_chance = (named & stranger_lacks).sum(axis=1)[failed]
-    nothing = 100 * np.mean(lacking == 0)
-    one_thing = 100 * np.mean(lacking == 1)
-    lines.append(
-        f"{failed.sum():,} of {len(failed):,} captions ({100 * failed.mean():.1f}%) have somebody "
-        f"else first. They name {things[failed].mean():.2f} things on average, those that succeed "
-        f"{things[~failed].mean():.2f}."
-    )
-    lines.append(
-        f"Of these things the person found lacks {lacking.mean():.2f}, a random stranger "
-        f"{by_chance.mean():.2f}. {nothing:.1f}% lack nothing: the caption fits both people; "
-        f"{one_thing:.1f}% lack one thing."
-    )
-    return lines
 
 
 def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.DataFrame:

@@ -189,29 +189,6 @@ def test_recall_by_the_number_of_parts_counts_every_caption(data, third):
     assert mean_recall(table) == pytest.approx(100 * (1 - failed.mean()))
 
 
-# The sentences
-
-
-def test_sentences_give_the_same_numbers(data):
-    failed, first = failing(data.test, every=2)
-    said, of_these = failures.failure_findings(data, similarity(data, first))
-    assert said.startswith(f"{failed.sum()} of {len(failed)} captions (50.0%)")
-    named = failures.named_parts(data)
-    missed = failures.missed_parts(data, first)
-    is_lacking = named & (missed != "")
-    lacking = is_lacking[failed].sum(axis=1)
-    nothing = 100 * (lacking == 0).mean()
-    assert f"lacks {lacking.mean():.2f}," in of_these
-    assert f"{nothing:.1f}% lack nothing" in of_these
-
-
-def test_all_right_and_all_wrong_are_said(data):
-    right = similarity(data, data.test.caption_images)
-    assert failures.failure_findings(data, right) == ["No query failed."]
-    wrong = similarity(data, wrong_images(data.test))
-    assert failures.failure_findings(data, wrong) == ["Every query failed."]
-
-
 # Captions of people who are not in the gallery: neither a success nor a failure
 
 
@@ -246,14 +223,6 @@ def test_the_table_leaves_them_out(data, incomplete):
         if len(fails):
             recall = 100 * (1 - fails.mean())
             assert row["R@1 named"] == pytest.approx(recall)
-
-
-def test_the_sentences_say_how_many_are_left_out(incomplete):
-    changed, scores, known, failed = incomplete
-    unknown = len(known) - len(failed)
-    lines = failures.failure_findings(changed, scores)
-    assert lines[0].startswith(f"{unknown} of {len(known)} captions are left out")
-    assert lines[1].startswith(f"{failed.sum()} of {len(failed)} captions ")
 
 
 def test_recall_leaves_them_out(incomplete):
