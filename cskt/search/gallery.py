@@ -29,7 +29,7 @@ from cskt.model.cskt import CSKT
 from cskt.numerics import PRECISIONS, resolve_precision
 from cskt.runs import METRICS, open_model, run_name
 from cskt.search.hits import Hit
-from cskt.search.indexing import Added, Intake, Prepared, Thumbnails, row_of
+from cskt.search.indexing import Added, Prepared, Thumbnails, row_of, take_in
 from cskt.search.milvus import (
     FIELDS,
     INDEXES,
@@ -221,11 +221,9 @@ class Gallery:
             encoding(self.model, self.record["precision"]),
             tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar,
         ):
-            intake = Intake(self.model.image_size, pool, added)
             for first in range(0, len(items), batch_size):
                 batch = items[first : first + batch_size]
-                distinct = intake.distinct(batch)
-                fresh = intake.prepared(distinct, self._known(distinct))
+                fresh = take_in(batch, self._known, self.model.image_size, pool, added)
                 if fresh:
                     self._store(fresh)
                     added.added += len(fresh)
@@ -248,8 +246,7 @@ class Gallery:
         vectors = encode_pixels(self.model, self.record["precision"], pixels)
         rows = []
         for image, vector in zip(images, vectors, strict=True):
-            facts = {"time": image.taken, **image.item.facts}
-            rows.append(row_of(image.digest, image.item.source, facts, vector))
+            rows.append(row_of(image.digest, image.item.source, image.item.facts, vector))
         self._rows.insert(rows)
 
     def add_vectors(

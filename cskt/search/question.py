@@ -6,7 +6,6 @@ from __future__ import annotations
 import html
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ Word = tuple[str, float]  # what it is, and what it adds to a similarity
 class Question:
     """A query that could be understood.
 
-    ``label``: its name in the history. ``vectors``: gallery -> its vector there. ``text``: the
+    ``label``: what to call it. ``vectors``: gallery -> its vector there. ``text``: the
     description, if it is one. ``right``: the identities that are right, if they are known.
     ``picture``: the picture as a data address, if it is one. ``differences`` keeps, by gallery,
     what :func:`word_effects` needs.
@@ -106,8 +105,8 @@ def explanation(
     views = []
     if mapped:
         label = f"{rank}, {hit.label()}, shaded where the similarity comes from"
-        heat = _map(gallery.model, asked.vectors[name], hit, label)
-        views.append(heat)
+        shares = relevance(gallery.model, asked.vectors[name], hit)
+        views.append(shaded(small_uri(hit.image(), MAP_SIZE), shares, label, MAP_HEIGHT))
     if asked.text:
         sentences.append(
             "<br>What each word adds to the similarity (all of it less that without the word):"
@@ -121,19 +120,6 @@ def explanation(
         f'<div class="cskt-panel">{"".join(sentences)}<div style="display:flex;flex-wrap:wrap;'
         f'gap:12px;margin-top:6px">{"".join(views)}</div></div>'
     )
-
-
-def _map(model: CSKT, vector: np.ndarray, hit: Hit, label: str) -> str:
-    picture = hit.image()
-    visual: Any = model.backbone.visual
-    rows, columns = visual.grid_size
-    patch_height, patch_width = visual.patch_size
-    height, width = model.image_size
-    covered_width = picture.width * columns * patch_width // width
-    covered_height = picture.height * rows * patch_height // height
-    covered = picture.crop((0, 0, covered_width, covered_height))
-    shares = relevance(model, vector, hit)
-    return shaded(small_uri(covered, MAP_SIZE), shares, label, MAP_HEIGHT)
 
 
 def remarks_on(asked: Question, gallery: Gallery, k: int, found: int, where: str) -> list[str]:

@@ -223,30 +223,6 @@ def test_more_like_a_hit_is_the_gallery_s_own_search(shown, galleries):
     assert "<img" in panel(shown)
 
 
-def test_the_history_runs_a_query_again(shown):
-    shown.ask("a man")
-    first = ids(shown)
-    shown.ask(QUERY)
-    cards(shown)[0].more.click()
-    assert [label[:5] for _, label in shown.earlier.options] == ["more ", "“a wo", "“a ma"]
-    assert shown.earlier.value.startswith("more like")
-    assert ids(shown) != first
-    shown.earlier.value = "“a man”"
-    assert ids(shown) == first
-    assert shown.query.value == shown.examples.value == "a man"
-
-
-def test_the_history_holds_nothing_twice_and_forgets_the_oldest(shown):
-    shown.ask("a man")
-    shown.ask(QUERY)
-    shown.ask("a man")
-    assert len(shown.earlier.options) == 2
-    for number in range(app.KEPT - 1):
-        shown.ask(f"a man {number}")
-    assert len(shown.earlier.options) == app.KEPT
-    assert "“a man”" not in shown.history
-
-
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_a_picture_of_one_s_own_is_searched_for(shown, galleries, mode):
     picture = Image.fromarray(IMAGES[7]).convert(mode)
