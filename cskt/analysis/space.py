@@ -15,8 +15,7 @@ from cskt.model.cskt import CSKT
 @torch.no_grad()
 def coupling(model: CSKT) -> pd.DataFrame:
     """How alike own and projected prompts are where they meet: a row per tower and layer, mean
-    ``cosine`` and linear ``CKA`` (Kornblith et al., ICML 2019); with n prompts CKA compares two n x
-    n matrices, so with few it is coarse."""
+    ``cosine``."""
     prompts = {"vision": model.prompts.vision_rows(), "text": model.prompts.text_rows()}
     rows = []
     for tower, layers in prompts.items():
@@ -25,14 +24,9 @@ def coupling(model: CSKT) -> pd.DataFrame:
             own = both[is_own].double()
             projected = both[~is_own].double()
             if len(own) and len(projected):
-                row = {
-                    "tower": tower,
-                    "layer": layer,
-                    "cosine": mean_cosine(own, projected),
-                    "CKA": linear_cka(own, projected),
-                }
-                rows.append(row)
-    return pd.DataFrame(rows, columns=["tower", "layer", "cosine", "CKA"])
+                cosine = mean_cosine(own, projected)
+                rows.append({"tower": tower, "layer": layer, "cosine": cosine})
+    return pd.DataFrame(rows, columns=["tower", "layer", "cosine"])
 
 
 def mean_cosine(first: Tensor, second: Tensor) -> float:
@@ -41,18 +35,6 @@ def mean_cosine(first: Tensor, second: Tensor) -> float:
     second = F.normalize(second, dim=1)
     cosines = first @ second.t()
     return cosines.mean().item()
-
-
-def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear centred kernel alignment of two sets of n vectors, (n, D) and (n, E): from 0 to 1, nan
-    for n = 1."""
-    first = first - first.mean(0)
-    second = second - second.mean(0)
-    between = first.t() @ second
-    within_first = first.t() @ first
-    within_second = second.t() @ second
-    alignment = between.norm() ** 2 / (within_first.norm() * within_second.norm())
-    return alignment.item()
 
 
 def modality_gap(image_features: Tensor, text_features: Tensor) -> float:

@@ -212,9 +212,8 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
     for tower, layers in coupling.groupby("tower"):
         colour = TOWER_COLOURS[str(tower)]
         places = layers["layer"] + 1
-        likeness.plot(places, layers["cosine"], "-o", color=colour, label=f"{tower}, cosine")
-        likeness.plot(places, layers["CKA"], "--o", color=colour, label=f"{tower}, CKA")
-    likeness.set(xlabel="layer", title="own and projected prompts")
+        likeness.plot(places, layers["cosine"], "-o", color=colour, label=tower)
+    likeness.set(xlabel="layer", title="cosine of own and projected prompts")
     epochs = pd.DataFrame(history)
     for direction, colour in DIRECTION_COLOURS.items():
         norm.plot(epochs["epoch"], epochs[f"{direction} norm"], "-o", color=colour, label=direction)

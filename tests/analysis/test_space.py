@@ -30,20 +30,6 @@ def test_prompts_that_are_all_alike_have_a_cosine_of_one():
     assert in_vision["cosine"].tolist() == pytest.approx([1, 1, 1])
 
 
-def test_cka_knows_a_rotated_set_from_another_one():
-    points = random_points(6, 4).double()
-    rotation, _ = torch.linalg.qr(random_points(4, 4).double())
-    rotated = 3 * points @ rotation
-    other = random_points(6, 9).double()
-    assert space.linear_cka(points, rotated) == pytest.approx(1)
-    assert 0 <= space.linear_cka(points, other) < 1
-
-
-def test_cka_of_single_vectors_means_nothing():
-    point = random_points(1, 4)
-    assert np.isnan(space.linear_cka(point, point)), "nothing is left of one centred"
-
-
 def test_the_effective_rank_of_the_maps_counts_directions():
     model = small_model()
     with torch.no_grad():
