@@ -141,16 +141,12 @@ class Gallery:
         self.record = record
 
     def _check_record(self, record: Mapping[str, str]) -> None:
-        if record.get("format") != FORMAT:
+        # Those that do not say their precision held images in bf16 on one chip, fp32 on another.
+        if record.get("format") != FORMAT or record.get("precision") not in PRECISIONS:
             raise GalleryError(
-                f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this "
-                f"version of cskt reads {FORMAT}; index the images into a new gallery."
-            )
-        # Earlier ones held images in bf16 on one chip, fp32 on another.
-        if record.get("precision") not in PRECISIONS:
-            raise GalleryError(
-                f"the gallery {self.uri} does not say in which precision its images were encoded, "
-                "so no query can be compared with them; index the images into a new gallery."
+                f"the gallery {self.uri} has format {record.get('format', 'unknown')} and "
+                f"precision {record.get('precision', 'unknown')}, which this version of cskt does "
+                "not read; index the images into a new gallery."
             )
 
     def _create(self, index: str, shards: int, precision: str) -> None:

@@ -186,19 +186,3 @@ def _queries(split: Split, order: Tensor, scores: Tensor) -> dict[str, Any]:
         "order": order.tolist(),
         "scores": scores.double().numpy().round(5).tolist(),
     }
-
-
-def agreement(found: Tensor, expected: Tensor, image_features: Tensor) -> dict[str, str]:
-    """How far two encoders agree on captions, in words: features ``found`` and ``expected`` (M, D),
-    and their :data:`HITS` best of the images (N, D)."""
-    found_order = (found @ image_features.T).topk(HITS).indices
-    expected_order = (expected @ image_features.T).topk(HITS).indices
-    same_order = (found_order == expected_order).all(dim=1)
-    same_images = found_order.sort().values == expected_order.sort().values
-    difference = (found - expected).abs().max()
-    return {
-        "captions": f"{len(expected):,}",
-        "largest difference of features": f"{difference:.1e}",
-        f"the same {HITS} images": f"{100 * same_images.all(dim=1).float().mean():.2f}%",
-        "in the same order": f"{100 * same_order.float().mean():.2f}%",
-    }

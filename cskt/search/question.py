@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,8 +32,7 @@ class Question:
 
     ``label``: what to call it. ``vectors``: gallery -> its vector there. ``text``: the
     description, if it is one. ``right``: the identities that are right, if they are known.
-    ``picture``: the picture as a data address, if it is one. ``differences`` keeps, by gallery,
-    what :func:`word_effects` needs.
+    ``picture``: the picture as a data address, if it is one.
     """
 
     label: str
@@ -41,7 +40,6 @@ class Question:
     text: str = ""
     right: Collection[int] | None = None
     picture: str = ""
-    differences: dict[str, np.ndarray] = field(default_factory=dict)
 
     def is_right(self, hit: Hit) -> bool | None:
         """Whether a hit shows whom the query means; None: not known."""
@@ -78,15 +76,13 @@ def relevance(model: CSKT, vector: np.ndarray, hit: Hit) -> np.ndarray:
     return maps[0].cpu().numpy()
 
 
-def word_effects(asked: Question, name: str, gallery: Gallery, hit: Hit) -> list[Word]:
+def word_effects(asked: Question, gallery: Gallery, hit: Hit) -> list[Word]:
     """Each word of a description with the similarity to a hit of the gallery ``name`` that is lost
     without it; [] if the query is a picture."""
     if not asked.text:
         return []
-    if name not in asked.differences:
-        differences = word_differences(gallery.model, asked.text)
-        asked.differences[name] = differences.cpu().numpy()
-    effects = asked.differences[name] @ gallery.encode(hit)
+    differences = word_differences(gallery.model, asked.text)
+    effects = differences.cpu().numpy() @ gallery.encode(hit)
     words = asked.text.split()
     return list(zip(words, effects.tolist(), strict=True))
 
@@ -111,7 +107,7 @@ def explanation(
         sentences.append(
             "<br>What each word adds to the similarity (all of it less that without the word):"
         )
-        effects = word_effects(asked, name, gallery, hit)
+        effects = word_effects(asked, gallery, hit)
         views.append(word_bars(effects))
     if not mapped:
         separator = " " if asked.text else "<br>"

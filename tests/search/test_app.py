@@ -153,7 +153,7 @@ def test_words_are_worth_what_the_similarity_loses_without_them(shown, galleries
     shown.ask(QUERY)
     (hit,) = galleries[name].search(QUERY, 1)
     expected = expected_effects(galleries[name], hit)
-    effects = question.word_effects(shown.asked, name, galleries[name], hit)
+    effects = question.word_effects(shown.asked, galleries[name], hit)
     assert [word for word, _ in effects] == QUERY.split()
     values = [value for _, value in effects]
     assert np.allclose(values, expected, atol=1e-5)

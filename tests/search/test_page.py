@@ -136,15 +136,6 @@ def test_a_page_too_large_is_not_written(search, monkeypatch):
     assert not search["folder"].exists()
 
 
-def test_agreement_counts_equal_rankings(search):
-    images = search["image_features"]
-    texts = search["text_features"]
-    same = page.agreement(texts, texts, images)
-    assert same["in the same order"] == same["the same 10 images"] == "100.00%"
-    assert same["largest difference of features"] == "0.0e+00"
-    assert page.agreement(-texts, texts, images)["in the same order"] == "0.00%"
-
-
 def test_photographs_are_no_page(model):
     photographs = types.SimpleNamespace(name="RSTPReid", synthetic=False)
     sentence = page.obstacle(model, photographs)
