@@ -127,30 +127,6 @@ def _draw_overlay(axes: Axes, image: np.ndarray, heat: np.ndarray, high: float) 
         spine.set_visible(False)
 
 
-def word_heat(words: Sequence[str], maps: dict[str, np.ndarray], layers: Sequence[int]) -> Figure:
-    """How much each word of a caption reads the prompts: shares of attention, layers x words, per
-    kind of prompt."""
-    size = (0.3 * len(words) + 1.2, 1.75 * len(maps) + 0.7)
-    figure, panels = plt.subplots(len(maps), 1, figsize=size, squeeze=False)
-    high = max(heat.max() for heat in maps.values())
-    lowest = panels[-1, 0]
-    for axes, (kind, heat) in zip(panels[:, 0], maps.items(), strict=True):
-        sns.heatmap(
-            heat,
-            cmap=HEAT,
-            vmin=0,
-            vmax=high,
-            ax=axes,
-            xticklabels=words if axes is lowest else False,
-            yticklabels=[layer + 1 for layer in layers],
-            cbar_kws={"label": "share"},
-        )
-        axes.set(title=f"{kind} prompts", ylabel="layer")
-        axes.grid(False)
-    lowest.tick_params(axis="x", rotation=90, labelsize=8)
-    return figure
-
-
 # Relevance
 
 
@@ -186,27 +162,17 @@ def _draw_outline(axes: Axes, mask: np.ndarray, image: np.ndarray) -> None:
     )
 
 
-def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figure:
-    """Relevance of each word for the similarity to the picture, a bar per model, each model's sum
-    being one."""
-    bars = []
-    for model, relevance in values.items():
-        shares = relevance / max(relevance.sum(), 1e-12)
-        for place, share in enumerate(shares):
-            bars.append({"word": place, "model": model, "relevance": share})
-    palette = [METHOD_COLOURS.get(model, PURPLE) for model in values]
+def word_effects(words: Sequence[str], effects: dict[str, np.ndarray]) -> Figure:
+    """What each word adds to the similarity to the picture, a bar per model."""
     figure, axes = plt.subplots(figsize=(0.3 * len(words) + 1.4, 2.5))
-    sns.barplot(
-        pd.DataFrame(bars),
-        x="word",
-        y="relevance",
-        hue="model",
-        ax=axes,
-        errorbar=None,
-        palette=palette,
-    )
-    axes.set(xlabel="", ylabel="share of the relevance")
-    axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    places = np.arange(len(words))
+    width = 0.8 / len(effects)
+    for number, (model, of_model) in enumerate(effects.items()):
+        colour = METHOD_COLOURS.get(model, PURPLE)
+        axes.bar(places + number * width, of_model, width, label=model, color=colour)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.set(ylabel="added to the similarity")
+    axes.set_xticks(places + 0.4 - width / 2, words, rotation=90, fontsize=8)
     axes.legend(title="", fontsize=8)
     axes.grid(False, axis="x")
     return figure
@@ -246,9 +212,8 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
     for tower, layers in coupling.groupby("tower"):
         colour = TOWER_COLOURS[str(tower)]
         places = layers["layer"] + 1
-        likeness.plot(places, layers["cosine"], "-o", color=colour, label=f"{tower}, cosine")
-        likeness.plot(places, layers["CKA"], "--o", color=colour, label=f"{tower}, CKA")
-    likeness.set(xlabel="layer", title="own and projected prompts")
+        likeness.plot(places, layers["cosine"], "-o", color=colour, label=tower)
+    likeness.set(xlabel="layer", title="cosine of own and projected prompts")
     epochs = pd.DataFrame(history)
     for direction, colour in DIRECTION_COLOURS.items():
         norm.plot(epochs["epoch"], epochs[f"{direction} norm"], "-o", color=colour, label=direction)
