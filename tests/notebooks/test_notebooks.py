@@ -136,7 +136,7 @@ def test_pages_of_run_files(evidence):
     assert f"; epoch chosen on val; {run_records.SETTING}; {run_records.INPUTS}" in text
     assert "0.03" in text and "55.00" in text and "The run files hold no history" not in text
     text = execute(evidence, "variation", **common, variation=str(evidence / "variation-cpu.json"))
-    assert "SynthPEDES-A (synthetic), data version 2, seed 0" in text and "threads 2" in text
+    assert "SynthPEDES-A (synthetic), seed 0" in text and "threads 2" in text
     assert "0.71 (2)" in text and "2.20 (3)" in text, "seeds of both; fp32 numerics of CSKT"
 
 
