@@ -37,6 +37,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "benchmarks": ("train",),
     "ablations": (),
     "variation": (),
+    "robustness": (),
     "prompts": ("train",),
     "retrieval": ("train",),
     "search": ("train",),
@@ -48,6 +49,7 @@ READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
+    "robustness": ("book/results/robustness/*.json",),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
     "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),
