@@ -189,8 +189,10 @@ class TrainConfig:
 
     ``selection`` says which epoch's model is kept: the best on ``"val"`` (default), the best on
     ``"test"``, which reproduces the release, or the ``"last"``. ``train_fraction`` is the share of
-    the training identities that is used (see ``data.benchmarks.subset``). ``erasing`` is the
-    probability of random erasing, ``pad`` the border of the random crop in pixels.
+    the training identities that is used (see ``data.datasets.subset``). ``noise`` is the share of
+    the training captions that are moved to images of other people by ``seed``, ``noise_index`` a
+    ``.npy`` file that says instead which caption goes where (see ``data.noise``). ``erasing`` is
+    the probability of random erasing, ``pad`` the border of the random crop in pixels.
     ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory.
     ``compile`` hands the vision layers to torch.compile: minutes at the start, for long runs on a
     GPU (on a CPU it does not pay).
@@ -205,6 +207,8 @@ class TrainConfig:
     cskt: CSKTConfig = field(default_factory=CSKTConfig)
     seed: int = 0
     train_fraction: float = 1.0
+    noise: float = 0.0
+    noise_index: str | None = None
     epochs: int = 60
     batch_size: int = 128
     optimizer: str = "adam"
@@ -236,6 +240,11 @@ class TrainConfig:
         _check_integer("pad", self.pad, low=0)
         share_holds = _is_number(self.train_fraction) and 0 < self.train_fraction <= 1
         _require(share_holds, "train_fraction", "a share > 0 and <= 1", self.train_fraction)
+        _check_probability("noise", self.noise)
+        if self.noise_index is not None:
+            index_holds = isinstance(self.noise_index, str) and self.noise == 0
+            allowed = "the path of a .npy file while noise is 0"
+            _require(index_holds, "noise_index", allowed, self.noise_index)
         decay_holds = _is_number(self.weight_decay) and self.weight_decay >= 0
         _require(decay_holds, "weight_decay", "a number >= 0", self.weight_decay)
         _check_choice("selection", self.selection, SELECTIONS)

@@ -28,7 +28,7 @@ from cskt.config import MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
-from cskt.files import read_yaml, write_atomically
+from cskt.files import public_name, read_yaml, write_atomically
 from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.cskt import CSKT, load_model
@@ -141,11 +141,12 @@ class Run:
 
 def run_name(config: TrainConfig) -> str:
     """``dataset-method-seedN-xxxxxxxx``, the last part a digest of the settings that are not the
-    paper's; where data and run lie does not count."""
+    paper's; where data, noise index and run lie does not count."""
     default = TrainConfig().to_dict()
     settings = config.to_dict()
     settings["output"] = None
     settings["data_root"] = None
+    settings["noise_index"] = public_name(config.noise_index)
     settings["cskt"] = _differing(settings["cskt"], default["cskt"])
     decisive = json.dumps(_differing(settings, default), sort_keys=True)
     digest = hashlib.sha256(decisive.encode()).hexdigest()[:8]

@@ -27,8 +27,9 @@ from tqdm.auto import tqdm
 
 from cskt.config import TrainConfig
 from cskt.data.augment import Augment
-from cskt.data.datasets import PersonRetrievalDataset, load_dataset, subset
+from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.data.loading import batches
+from cskt.data.noise import index_fingerprint, training_captions
 from cskt.errors import DataError, ResourceError, RunError
 from cskt.evaluation import MEASURES, Evaluator, LoadedSplit, SplitMetrics, load_split
 from cskt.files import make_folder, write_atomically, write_json
@@ -97,7 +98,7 @@ class TrainingState:
     test), ``kept_model`` the tensors of the epoch chosen by the configuration's rule.
     """
 
-    inputs: dict[str, str]
+    inputs: dict[str, str | None]
     precision: str
     started: str
     epoch: int = 0
@@ -125,10 +126,12 @@ class Trainer:
         self.start = time.monotonic()
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
+        self.train_split, self.noise = training_captions(dataset.train, config)
         self.state = TrainingState(
             inputs={
                 "data_fingerprint": dataset.fingerprint,
                 "weights_fingerprint": weights_fingerprint(config),
+                "noise_index_fingerprint": index_fingerprint(config.noise_index),
             },
             precision=self.precision,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,7 +169,7 @@ class Trainer:
         config = self.config
         self._set_up()
         self._resume()
-        captions = self._load_training_split()
+        captions = load_split(self.model, self.train_split)
         augment = Augment(
             config.image_size, flip=config.flip, pad=config.pad, erasing=config.erasing
         ).to(self.device)
@@ -210,12 +213,6 @@ class Trainer:
         # The wrapped module casts (and, in a distributed run, synchronises); evaluation uses the
         # plain one.
         self.wrapped, self.optimizer = self.fabric.setup(model, optimizer)
-
-    def _load_training_split(self) -> LoadedSplit:
-        split = self.dataset.train
-        if self.config.train_fraction < 1:
-            split = subset(split, self.config.train_fraction, self.config.seed)
-        return load_split(self.model, split)
 
     def _train_epoch(self, augment: Augment, loaded: LoadedSplit, epoch: int) -> float:
         """One pass over the captions; the mean loss. All random numbers follow from seed and epoch,
@@ -348,6 +345,7 @@ class Trainer:
             "duration_s": round(time.monotonic() - self.start, 3),
             "trainable_parameters": self.model.num_trainable,
             "total_parameters": self.model.num_total,
+            "noise": self.noise,
             "history": [_without_times(row) for row in self.state.history],
             "metrics": kept["test"],
             "selected": selected,

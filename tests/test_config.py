@@ -47,6 +47,8 @@ def test_a_bad_method_value_is_named_with_what_is_allowed(field, value, allowed)
         ("selection", "train", "'val', 'test' or 'last'"),
         ("precision", "fp16", "'auto', 'fp32' or 'bf16'"),
         ("seed", -1, "an integer >= 0"),
+        ("noise", 1.5, "a probability from 0 to 1"),
+        ("noise_index", 3, "the path of a .npy file while noise is 0"),
         ("cskt", {}, "a CSKTConfig"),
     ],
 )

@@ -57,6 +57,9 @@ def test_name_tells_runs_apart_but_not_their_folders(tiny_data):
     assert run_name(config) == run_name(dataclasses.replace(config, output="elsewhere"))
     assert run_name(config) == run_name(dataclasses.replace(config, data_root="moved"))
     assert run_name(config) != run_name(dataclasses.replace(config, epochs=4))
+    index = dataclasses.replace(config, noise_index="here/index.npy")
+    assert run_name(index) != run_name(config)
+    assert run_name(index) == run_name(dataclasses.replace(config, noise_index="index.npy"))
     deeper = dataclasses.replace(config, cskt=dataclasses.replace(config.cskt, reduction=4))
     assert run_name(config) != run_name(deeper)
 

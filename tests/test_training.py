@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -343,3 +344,23 @@ def test_a_run_on_a_share_of_the_identities_has_a_name_of_its_own(tiny_data, tmp
     assert run.record["config"]["train_fraction"] == 0.5
     assert "-cskt-seed0-" in run_name(run.config)
     assert run_name(run.config) != run_name(tiny_config(tiny_data))
+
+
+def test_a_run_on_noisy_captions_says_how_many_and_is_no_other_run(tiny_data, tmp_path):
+    clean = tiny_config(tiny_data, tmp_path / "run", epochs=1)
+    noisy = dataclasses.replace(clean, noise=0.5)
+    run = train(noisy)
+    assert run.record["noise"] == {"captions": 12, "moved": 6, "wrong": 6, "wrong_share": 0.5}
+    assert run_name(noisy) != run_name(clean)
+    with pytest.raises(RunError, match=r"holds a run with other settings \(noise\)"):
+        train(clean)
+
+
+def test_a_noise_index_is_an_input_of_the_run(tiny_data, tmp_path):
+    path = tmp_path / "index.npy"
+    np.save(path, np.arange(12)[::-1])
+    config = tiny_config(tiny_data, tmp_path / "run", epochs=1, noise_index=str(path))
+    assert train(config).record["noise"]["wrong"] == 12
+    np.save(path, np.arange(12))
+    with pytest.raises(RunError, match="was made with noise_index_fingerprint .* restore"):
+        train(config)

@@ -49,10 +49,11 @@ of the data set and of the backbone apply.
 
 
 def public_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without the paths of the machine that made it: of the weights' file the name
-    is left."""
+    """A run's record without the paths of the machine that made it: of the weights' file and
+    of the noise index the name is left."""
     config = {**record["config"], "data_root": None, "output": None}
-    config["pretrained"] = public_name(config.get("pretrained"))
+    for name in ("pretrained", "noise_index"):
+        config[name] = public_name(config.get(name))
     return {**record, "config": config}
 
 

@@ -22,6 +22,7 @@ GRIDS = (
     "reduction",
     "adapter scale",
     "identities",
+    "noise",
 )
 _METHODS: Rows = {
     "zero-shot": {"method": "zero-shot"},
@@ -72,7 +73,8 @@ def grid_rows(grid: str, backbone: str = MINI) -> Rows:
         "learning rate": _learning_rates(),
         "reduction": _sizes(["reduction"], (4, 8, 16, 32)),
         "adapter scale": _sizes(["vision_scale", "text_scale"], (0.1, 0.5, 1.0, 2.0, 4.0)),
-        "identities": _shares_of_identities(),
+        "identities": _shares("train_fraction", (0.05, 0.1, 0.25, 0.5, 1.0)),
+        "noise": _shares("noise", (0.0, 0.2, 0.5, 0.8)),
     }
     if grid not in rows_of_grids:
         known = ", ".join([*GRIDS, TRANSFER])
@@ -100,11 +102,12 @@ def _training_lengths(usual: int) -> Rows:
     return rows
 
 
-def _shares_of_identities() -> Rows:
+def _shares(field: str, shares: Sequence[float]) -> Rows:
+    """CSKT and full fine-tuning with each share in a field of :class:`cskt.config.TrainConfig`."""
     rows: Rows = {}
     for label, method in _TWO_METHODS.items():
-        for share in (0.05, 0.1, 0.25, 0.5, 1.0):
-            rows[f"{label}, {share:.0%}"] = {"method": method, "train_fraction": share}
+        for share in shares:
+            rows[f"{label}, {share:.0%}"] = {"method": method, field: share}
     return rows
 
 
