@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -118,7 +119,9 @@ def _encode_without_gradients(
 def _joined(model: nn.Module, features: list[Features]) -> Features:
     """The features of all pieces as leaves of a graph of their own: (b, D) twice."""
     if not features:  # a rank without a row
-        empty = torch.zeros(0, model.feature_width, device=model.device)  # type: ignore[arg-type]
+        width = cast("int", model.dimension)
+        device = cast("torch.device", model.device)
+        empty = torch.zeros(0, width, device=device)
         return empty.requires_grad_(), empty.clone().requires_grad_()
     image_features = torch.cat([images for images, _ in features])
     text_features = torch.cat([texts for _, texts in features])

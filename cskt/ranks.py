@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, nn
 
+from cskt.config import TrainConfig
 from cskt.errors import ConfigurationError, CSKTError
+from cskt.extras import extra
 
 Answer = TypeVar("Answer")
 
@@ -54,7 +59,7 @@ class Ranks:
         # Collectives want equal shapes: the shorter shares are filled up, and cut again.
         filling = [0, 0] * (rows.ndim - 1) + [0, sizes[0] - len(rows)]
         equal = F.pad(rows.detach(), filling)
-        gathered = self.fabric.all_gather(equal)
+        gathered = cast("Tensor", self.fabric.all_gather(equal))
         parts = [gathered[rank, :size] for rank, size in enumerate(sizes)]
         return torch.cat(parts)
 
@@ -68,42 +73,46 @@ class Ranks:
                 gradient = parameter.grad
                 if gradient is None:  # of a rank without a row
                     gradient = torch.zeros_like(parameter)
-                parameter.grad = self.fabric.all_reduce(gradient, reduce_op="sum")
+                parameter.grad = self._sum(gradient)
 
     def any(self, value: bool) -> bool:
         """Whether ``value`` is true on at least one rank."""
         if self.fabric is None or self.count == 1:
             return value
-        total = self.fabric.all_reduce(torch.tensor(float(value)), reduce_op="sum")
-        return bool(total > 0)
+        return bool(self._sum(torch.tensor(float(value))) > 0)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        assert self.fabric is not None
+        return cast("Tensor", self.fabric.all_reduce(values, reduce_op="sum"))
 
     def ask_first(self, question: Callable[[], Answer]) -> Answer:
         """What ``question()`` returns or raises on the first rank, on every rank."""
         if self.fabric is None or self.count == 1:
             return question()
-        answer = None
-        error: CSKTError | None = None
+        said: Answer | CSKTError | None = None
         if self.first:
             try:
-                answer = question()
-            except CSKTError as raised:
-                error = raised
-        answer, error = self.fabric.broadcast((answer, error))
-        if error is not None:
-            raise error
-        return answer
+                said = question()
+            except CSKTError as error:
+                said = error
+        said = self.fabric.broadcast(said)
+        if isinstance(said, CSKTError):
+            raise said
+        return cast("Answer", said)
 
 
-def launched(
-    device: str, precision: str, devices: int = 1, nodes: int = 1, strategy: str = "auto"
-) -> Fabric:
+def launched(config: TrainConfig, device: str, precision: str, folder: Path) -> Fabric:
     """Fabric with its processes running: those that ``torchrun`` or ``fabric run`` started, else
-    ``devices`` processes on this machine, started here.
+    ``config.devices`` processes on this machine, started here.
 
-    ``device`` "cpu" or "cuda"; ``precision`` "fp32" or "bf16"; ``strategy`` as Fabric names them.
-    Under ``torchrun`` its own numbers count, and ``devices`` and ``nodes`` may stay at 1. Raises
+    ``device`` "cpu" or "cuda"; ``precision`` "fp32" or "bf16"; logs go to ``folder``. Under
+    ``torchrun`` its own numbers count, and ``config.devices`` and ``nodes`` may stay at 1. Raises
     :class:`cskt.errors.ConfigurationError` where they contradict it.
     """
+    devices = config.devices
+    nodes = config.nodes
+    strategy = config.strategy
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 0))
     if local:  # torchrun
         world = int(os.environ["WORLD_SIZE"])
@@ -122,7 +131,15 @@ def launched(
         num_nodes=nodes,
         strategy=strategy,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
+        loggers=_tensorboard(folder) if config.tensorboard else None,
     )
     if os.environ.get("LT_CLI_USED") != "1":  # "fabric run" has launched already
         fabric.launch()
     return fabric
+
+
+def _tensorboard(folder: Path) -> Logger:
+    """A logger that writes into the run's folder; without the package a sentence that names it."""
+    with extra("log"):
+        import tensorboard  # type: ignore[import-not-found]  # noqa: F401
+    return TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard")

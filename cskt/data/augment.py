@@ -72,7 +72,8 @@ class Augment(nn.Module):
         self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5
     ) -> None:
         super().__init__()
-        self.image_size: tuple[int, int] = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.flip = flip
         self.pad = pad
         self.erasing = erasing
