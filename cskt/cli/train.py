@@ -64,7 +64,7 @@ def train_and_report(
         )
 
     run = train_run(config, report_epoch, overwrite, progress)
-    if rank_zero_only.rank:  # one of several processes speaks
+    if getattr(rank_zero_only, "rank", 0):  # one of several processes speaks
         return run
     record = run.record
     trained = record["metrics"]["text_to_image"]
