@@ -21,6 +21,8 @@ SYNTHETIC_DATASETS = ("SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
 DATASETS = REAL_DATASETS + SYNTHETIC_DATASETS
 SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
 MINI = "cskt-mini"
+# How a record's ``backbone_origin`` names a backbone that was trained on people already.
+DOMAIN_PRETRAINED = "IRRA family"
 
 
 def cache_dir() -> Path:

@@ -49,6 +49,7 @@ RUN_COLUMNS = [
     "method",
     "seed",
     "backbone",
+    "origin",
     "epochs",
     "selection",
     *SETTING,
@@ -113,6 +114,7 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
         record = read_run_file(path)
         row = _common_columns(record, path.name)
         row["epochs"] = record["config"]["epochs"]
+        row["origin"] = record.get("backbone_origin", "")  # older records do not say
         row["mINP"] = record["metrics"]["text_to_image"]["mINP"]
         row["zero-shot R@1"] = record["zero_shot"]["text_to_image"]["R@1"]
         row["total"] = record["total_parameters"]

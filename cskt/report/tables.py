@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from cskt.config import TrainConfig
+from cskt.config import DOMAIN_PRETRAINED, TrainConfig
 from cskt.report.run_files import MEASURES, METHOD_NAMES, of_embedded_default
 from cskt.report.settings import (
     SETTING,
@@ -24,6 +24,7 @@ from cskt.report.settings import (
 LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPReid": "SynthPEDES-C"}
 SYNTHETIC = tuple(LAYOUT_OF.values())
 NOT_RUN = "not run here"
+OWN_GROUP = "runs of this code"  # beside the groups of the published figures
 NOTHING = "—"  # in a cell that has no value
 _UNWRAPPED = [*MEASURES, "dataset", "data", "method", "seed", "commit"]
 
@@ -45,7 +46,9 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         runs: from :func:`cskt.report.run_files.run_table`.
     """
     table = _summarise(runs)
-    return table if table.empty else hide_shared(table, runs)
+    if table.empty:
+        return table
+    return hide_shared(table.drop(columns="group"), runs)
 
 
 def _summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -59,8 +62,17 @@ def _summarise(runs: pd.DataFrame) -> pd.DataFrame:
     rows = [_summary_row(group) for _, group in runs.groupby(kind)]
     if not rows:
         return pd.DataFrame()
-    table = pd.DataFrame(rows).sort_values(["dataset", "backbone", *SETTING, "order"])
+    places = ["dataset", "group", "backbone", *SETTING, "order"]
+    table = pd.DataFrame(rows).sort_values(places)
     return table.drop(columns="order").reset_index(drop=True)
+
+
+def _group_of(origin: str) -> str:
+    """Under which heading of a benchmark's table a run stands, by its record's
+    ``backbone_origin``."""
+    if DOMAIN_PRETRAINED in origin:
+        return f"{OWN_GROUP}, ReID-domain pre-training"
+    return OWN_GROUP
 
 
 def _summary_row(group: pd.DataFrame) -> dict[str, Any]:
@@ -71,6 +83,7 @@ def _summary_row(group: pd.DataFrame) -> dict[str, Any]:
         "dataset": run["dataset"],
         "backbone": run["backbone"],
         "method": METHOD_NAMES.get(run["method"], run["method"]),
+        "group": _group_of(run["origin"]),
         "seeds": len(group),
         "epochs": run["epochs"],
         "selected on": run["selection"],
@@ -87,7 +100,7 @@ def _summary_row(group: pd.DataFrame) -> dict[str, Any]:
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
     """Published figures of a real benchmark, grouped as published, then our runs on it or "not run
-    here".
+    here"; those on a backbone that was trained on people already are a group of their own.
 
     Args: dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``. literature: csv with the
         columns of ``book/data/literature.csv``. runs: from :func:`cskt.report.run_files.run_table`;
@@ -96,18 +109,18 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
     """
     rows = _published_rows(dataset, literature)
     ours = _summarise(runs[(runs["dataset"] == dataset) & ~runs["synthetic"].astype(bool)])
-    for row in ours.to_dict("records"):
-        rows.append(_benchmark_row(row))
-    if ours.empty:
+    if ours.empty or OWN_GROUP not in set(ours["group"]):
         rows.append(
             {
-                "group": "runs of this code",
+                "group": OWN_GROUP,
                 "method": "CSKT",
                 "encoders": "ViT-B/16 / Xformer",
                 **dict.fromkeys(MEASURES, NOT_RUN),
                 "source": "needs the data set, CLIP's weights and a GPU",
             }
         )
+    for row in ours.to_dict("records"):
+        rows.append(_benchmark_row(row))
     return pd.DataFrame(rows)
 
 
@@ -147,7 +160,7 @@ def _benchmark_row(row: dict[Hashable, Any]) -> dict[str, str]:
     )
     measures = {measure: row[measure] for measure in MEASURES}
     return {
-        "group": "runs of this code",
+        "group": row["group"],
         "method": row["method"],
         "encoders": row["backbone"],
         **measures,
@@ -167,7 +180,7 @@ def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame([{"data": f"{domain} (synthetic)", "method": "CSKT", **figures}])
     table = hide_shared(_with_gains(table), runs)
     table.insert(0, "data", table.pop("dataset") + " (synthetic)")
-    return table.drop(columns="R@1 value")
+    return table.drop(columns=["group", "R@1 value"])
 
 
 def _with_gains(table: pd.DataFrame) -> pd.DataFrame:
