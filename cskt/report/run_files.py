@@ -72,6 +72,7 @@ GRID_COLUMNS = [
     "warm-up",
     *MEASURES,
     "interval",
+    "zero-shot R@1",
     "val R@1",
     "val mAP",
     "val R@1, last epoch",
@@ -171,6 +172,7 @@ def _common_columns(record: dict[str, Any], file: str) -> dict[str, Any]:
 def _grid_columns(record: dict[str, Any], file: str) -> dict[str, Any]:
     config = record["config"]
     on_val = (record.get("val_metrics") or {}).get("text_to_image", {})
+    bare = (record["zero_shot"] or {}).get("text_to_image", {})  # None: of a transfer
     history = record.get("history") or []
     last_epoch = history[-1] if history else {}
     return {
@@ -179,6 +181,7 @@ def _grid_columns(record: dict[str, Any], file: str) -> dict[str, Any]:
         "learning rate": config.get("learning_rate"),
         "warm-up": config.get("warmup_epochs"),
         "interval": record["metrics"]["text_to_image"]["intervals"]["R@1"],
+        "zero-shot R@1": bare.get("R@1", float("nan")),
         "val R@1": on_val.get("R@1", float("nan")),
         "val mAP": on_val.get("mAP", float("nan")),
         "val R@1, last epoch": last_epoch.get("val R@1", float("nan")),
