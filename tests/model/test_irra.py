@@ -33,10 +33,13 @@ def clip(tmp_path):
 
 def write_irra(path, clip, heads=HEADS, wrapper=""):
     """What IRRA's Checkpointer writes: the model in half precision, and where training stood."""
-    state = {f"base_model.{name}": tensor.half() for name, tensor in clip.state_dict().items()}
-    del state["base_model.logit_scale"]  # IRRA has a fixed temperature
-    wrapped = {f"{wrapper}{name}": tensor for name, tensor in {**state, **heads}.items()}
-    torch.save({"model": wrapped, "optimizer": {"state": {}}, "epoch": 7}, path)
+    state = {}
+    for name, tensor in without_temperature(clip).items():  # IRRA's is fixed
+        state[f"{wrapper}base_model.{name}"] = tensor.half()
+    for name, tensor in heads.items():
+        state[f"{wrapper}{name}"] = tensor
+    content = {"model": state, "optimizer": {"state": {}}, "epoch": 7}
+    torch.save(content, path)
     return path
 
 
@@ -49,9 +52,11 @@ def test_every_tensor_of_the_clip_is_loaded(clip, tmp_path, wrapper):
     path = write_irra(tmp_path / "best.pth", clip, wrapper=wrapper)
     model = load_model(BACKBONE, pretrained=path, image_size=TALL, config=CSKTConfig())
     loaded = without_temperature(model.backbone)
-    assert loaded.keys() == without_temperature(clip).keys()
-    for name, tensor in without_temperature(clip).items():
-        assert torch.equal(loaded[name], tensor.half().float()), name
+    saved = without_temperature(clip)
+    assert loaded.keys() == saved.keys()
+    for name, tensor in saved.items():
+        expected = tensor.half().float()
+        assert torch.equal(loaded[name], expected), name
 
 
 def test_the_layout_is_that_of_clip_at_the_real_size(monkeypatch, tmp_path):
