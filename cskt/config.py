@@ -32,6 +32,8 @@ EXECUTION = (
 )
 SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
 MINI = "cskt-mini"
+# How a record's ``backbone_origin`` names a backbone that was trained on people already.
+DOMAIN_PRETRAINED = "IRRA family"
 
 
 def cache_dir() -> Path:

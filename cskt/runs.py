@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt.config import EXECUTION, MINI, CSKTConfig, TrainConfig
+from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
@@ -32,6 +32,8 @@ from cskt.files import public_name, read_yaml, write_atomically
 from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.cskt import CSKT, load_model
+from cskt.model.irra import heads_of, is_irra
+from cskt.model.state_dicts import read_checkpoint
 from cskt.numerics import resolve_device
 
 # The files of a run folder.
@@ -270,6 +272,27 @@ def weights_fingerprint(config: TrainConfig) -> str:
     if isinstance(source, Path):
         return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     return source
+
+
+def backbone_origin(config: TrainConfig) -> str:
+    """Where the backbone's weights come from, in words: ``"cskt-mini"``, ``"random"``, ``"tag
+    openai"``, or a checkpoint file, whether it is of the IRRA family (:mod:`cskt.model.irra`), and
+    which of its heads were left out."""
+    source = weights_source(config.backbone, config.pretrained)
+    if source is None:
+        return RANDOM
+    if not isinstance(source, Path):
+        return f"tag {source}"
+    if config.pretrained is None:
+        return config.backbone
+    facts = [f"checkpoint {source.name}", f"sha256 {weights_fingerprint(config)}"]
+    state = read_checkpoint(source)
+    if is_irra(state):
+        facts.append(DOMAIN_PRETRAINED)
+        heads = heads_of(state, str(source))
+        if heads:
+            facts.append(f"without {' and '.join(heads)}")
+    return ", ".join(facts)
 
 
 def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:

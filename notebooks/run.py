@@ -36,6 +36,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "train": (),
     "benchmarks": ("train",),
     "ablations": (),
+    "noise": (),
     "variation": (),
     "prompts": ("train",),
     "retrieval": ("train",),
@@ -47,6 +48,7 @@ INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*
 READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "noise": ("book/data/noise.csv", "book/results/runs/noise/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
