@@ -129,7 +129,7 @@ def _their_rows(literature: str | Path) -> pd.DataFrame:
 
 def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs on a real benchmark by the backbone's origin, in groups below the published ones."""
-    origin = runs["origin"].fillna("").astype(str)  # older records do not say
+    origin = runs["origin"].astype(str)  # "nan" of older records, which do not say
     of_people = origin.str.contains(DOMAIN_PRETRAINED, regex=False)
     groups = [_rows_of_group(runs[~of_people], OWN_GROUP)]
     if of_people.any():
