@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cskt.config import SYNTHETIC_DATASETS
+from cskt.config import DATASETS, SYNTHETIC_DATASETS
 from cskt.data.layouts import find_annotation, layout_of, not_found, read_annotation
 from cskt.data.own import read_own, split_off_val
 from cskt.data.records import SPLITS, Annotation, Record
@@ -113,7 +113,7 @@ def load_dataset(
             records, note = split_off_val(records, seed)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-        notes.append(f"{name}: {note}")
+        notes.append(f"val of {name} {note}")
 
     version = None
     if is_synthetic(name):
@@ -207,8 +207,12 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def _needs_root(name: str) -> str:
-    files = " or ".join(layout_of(name).files)
-    return f"{name} needs root: the folder that holds {files}, or its parent with {name}/ inside."
+    layout = layout_of(name)
+    files = " or ".join(layout.files)
+    given = (
+        f"{name} is none of {', '.join(DATASETS)}, and as data of your own" if layout.own else name
+    )
+    return f"{given} needs root: the folder that holds {files}, or its parent with {name}/ inside."
 
 
 def _real_fingerprint(path: Path, records: list[Record], val_seed: int | None) -> str:

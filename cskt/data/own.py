@@ -307,8 +307,5 @@ def split_off_val(records: list[Record], seed: int) -> tuple[list[Record], str]:
         if record.split == "train" and record.identity in chosen:
             record = dataclasses.replace(record, split="val")
         divided.append(record)
-    note = (
-        f"val was split off: {count} of the {len(people)} training identities, chosen by seed "
-        f"{seed}"
-    )
+    note = f"was split off: {count} of the {len(people)} training identities, chosen by seed {seed}"
     return divided, note

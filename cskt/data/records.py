@@ -101,6 +101,8 @@ class ImageFolder:
             raise DataError(
                 f"image {file!r:.200} leads out of {self.folder}; give its path below that folder."
             )
+        if "//" in file or "./" in file:  # one image, one path
+            file = str(Path(file))
         for place in self._places:
             image = f"{place}/{file}"
             if self._is_file(image):

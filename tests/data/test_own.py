@@ -1,7 +1,6 @@
 """Data of one's own: read from a table or a json layout, under any name."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -150,7 +149,7 @@ def test_identities_of_jsonl_may_be_integers_or_text(tmp_path):
 def test_val_is_split_off_by_identity_and_the_run_says_so(tmp_path, file):
     data = load_dataset(NAME, write(tmp_path, rows(val=False), file))
     assert data.notes == (
-        "my people: val was split off: 2 of the 8 training identities, chosen by seed 0",
+        "val of my people was split off: 2 of the 8 training identities, chosen by seed 0",
     )
     assert data.val.name == "val"
     assert len(np.unique(data.val.image_identities)) == 2
@@ -236,4 +235,3 @@ def test_a_copy_of_a_benchmark_loads_under_either_name(tmp_path, name):
     folder = write_published(tmp_path / "x", records(), FILE["CUHK-PEDES"])
     data = load_dataset(name, folder)
     assert [len(split) for split in (data.train, data.val, data.test)] == [4, 2, 3]
-    shutil.rmtree(folder)

@@ -4,11 +4,12 @@ import os
 import shutil
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from cskt.data.datasets import load_dataset
 from cskt.data.findings import Finding
 from cskt.data.loading import load_images
+from cskt.errors import DataError
 from tests.annotations import FILE, image_name, records, write
 from tests.copies import COUNTS, NAME, copy, places, published, verify
 
@@ -76,6 +77,29 @@ def test_damaged_images_are_found_by_deep_alone(copy, suffix, damage, message):
     assert (fault.kind, fault.where) == ("image", f"imgs/large.{suffix}")
     assert fault.message.startswith(message)
     assert fault.message.endswith("; restore it from the original archive")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 16\nshowpage\n"
+
+
+@pytest.mark.parametrize("name", [NAME, "my people"])
+def test_no_format_that_starts_a_program_is_opened(copy, name, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)  # would be called
+    folder = copy()
+    (folder / "imgs/cam0/4.png").write_bytes(EPS)
+    (fault,) = verify(name, folder, deep=True).faults
+    assert fault.message == "not an image; restore it from the original archive"
+    with pytest.raises(DataError, match="4.png: not an image"):
+        load_images(load_dataset(name, folder).test, (8, 4))
+
+
+def test_images_of_too_many_pixels_are_not_decoded(copy):
+    folder = copy()
+    Image.new("1", (13_000, 13_000)).save(folder / "imgs/cam0/4.png")  # 169 million
+    (fault,) = verify(NAME, folder, deep=True).faults
+    assert fault.message.startswith("too large (13000 x 13000 pixels, at most 64 million)")
+    with pytest.raises(DataError, match="4.png: too large"):
+        load_images(load_dataset(NAME, folder).test, (8, 4))
 
 
 def copy_with_duplicate(folder, one, other):
