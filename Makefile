@@ -60,7 +60,7 @@ reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" --jobs "$(JOBS)" \
 	    $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
-	@$(RUN) notebooks/run.py benchmarks ablations variation
+	@$(RUN) notebooks/run.py benchmarks ablations noise variation
 
 demo: .venv/.stamp
 	@$(RUN) notebooks/demo.py --port "$(PORT)" $(if $(GALLERY),--gallery "$(GALLERY)",--dataset "$(DATASET)" \
@@ -91,5 +91,5 @@ lint: .venv/.stamp
 	fi; \
 	echo "Setting up .venv (a few minutes the first time) ..."; \
 	"$$python" -m venv .venv
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[search,book,test]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[search,book,log,test]"
 	@touch $@

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
@@ -28,9 +30,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
+def write_atomically(
+    path: Path, content: bytes | str | Callable[[Path], None], durable: bool = False
+) -> None:
     """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
-    function that writes. Threads and processes may write the same path at once."""
+    function that writes. Threads and processes may write the same path at once.
+
+    ``durable``: the content is on the disk, past the system's buffers, before the old file goes, so
+    that a machine that loses its power keeps one of the two.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     if isinstance(content, str):
         content = content.encode()
@@ -39,9 +47,24 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             content(temporary)
         else:
             temporary.write_bytes(content)
+        if durable:
+            synchronise(temporary)
         os.replace(temporary, path)
+        if durable:
+            synchronise(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -61,6 +84,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold 'field: value' lines; correct it.")
     return values
+
+
+def file_name(name: str) -> str:
+    """``name`` as a part of file names: itself where it is short and plain; else what is plain of
+    it, and a digest of all."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name)[:32].strip("-")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")
 
 
 def public_name(pretrained: str | os.PathLike | None) -> str | None:

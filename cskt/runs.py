@@ -24,14 +24,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt.config import MINI, CSKTConfig, TrainConfig
+from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
-from cskt.files import public_name, read_yaml, write_atomically
+from cskt.files import file_name, public_name, read_yaml, write_atomically
 from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.cskt import CSKT, load_model
+from cskt.model.irra import heads_of, is_irra
+from cskt.model.state_dicts import read_checkpoint
 from cskt.numerics import resolve_device
 
 # The files of a run folder.
@@ -144,13 +146,13 @@ def run_name(config: TrainConfig) -> str:
     paper's; where data, noise index and run lie does not count."""
     default = TrainConfig().to_dict()
     settings = config.to_dict()
-    settings["output"] = None
-    settings["data_root"] = None
+    for name in EXECUTION:
+        settings[name] = default[name]
     settings["noise_index"] = public_name(config.noise_index)
     settings["cskt"] = _differing(settings["cskt"], default["cskt"])
     decisive = json.dumps(_differing(settings, default), sort_keys=True)
     digest = hashlib.sha256(decisive.encode()).hexdigest()[:8]
-    return f"{config.dataset}-{config.method}-seed{config.seed}-{digest}"
+    return f"{file_name(config.dataset)}-{config.method}-seed{config.seed}-{digest}"
 
 
 def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
     stored = read_config(folder / CONFIG).to_dict()
     asked = config.to_dict()
     # Where the data lie may change; what they are is checked by their fingerprint.
-    for name in ("output", "data_root"):
+    for name in EXECUTION:
         del stored[name], asked[name]
     changed = [name for name in asked if stored[name] != asked[name]]
     if changed:
@@ -270,6 +272,27 @@ def weights_fingerprint(config: TrainConfig) -> str:
     if isinstance(source, Path):
         return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     return source
+
+
+def backbone_origin(config: TrainConfig) -> str:
+    """Where the backbone's weights come from, in words: ``"cskt-mini"``, ``"random"``, ``"tag
+    openai"``, or a checkpoint file, whether it is of the IRRA family (:mod:`cskt.model.irra`), and
+    which of its heads were left out."""
+    source = weights_source(config.backbone, config.pretrained)
+    if source is None:
+        return RANDOM
+    if not isinstance(source, Path):
+        return f"tag {source}"
+    if config.pretrained is None:
+        return config.backbone
+    facts = [f"checkpoint {source.name}", f"sha256 {weights_fingerprint(config)}"]
+    state = read_checkpoint(source)
+    if is_irra(state):
+        facts.append(DOMAIN_PRETRAINED)
+        heads = heads_of(state, str(source))
+        if heads:
+            facts.append(f"without {' and '.join(heads)}")
+    return ", ".join(facts)
 
 
 def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int] | np.ndarra
     described = attributes.iloc[split.caption_images].reset_index(drop=True)
     retrieved = attributes.iloc[np.asarray(images)].reset_index(drop=True)
     differs = described != retrieved
-    return pd.DataFrame({part: differs[names].any(axis=1) for part, names in PARTS.items()})
+    missed = pd.DataFrame()
+    for part, names in PARTS.items():
+        missed[part] = differs[names].any(axis=1)
+    return missed
 
 
 def _failed_queries(

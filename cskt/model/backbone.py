@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from cskt.config import MINI
 from cskt.errors import ConfigurationError, ModelError
+from cskt.model import irra
 from cskt.model.state_dicts import copy_state, read_checkpoint
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -53,7 +54,8 @@ def create_backbone(
     width) pixels.
 
     ``pretrained``: None (random weights; for ``cskt-mini`` the embedded ones), ``"random"``, an
-    open_clip tag such as ``"openai"``, or the path of a checkpoint file of open_clip or OpenAI.
+    open_clip tag such as ``"openai"``, or the path of a checkpoint file of open_clip, OpenAI or the
+    IRRA family (:mod:`cskt.model.irra`).
     Position embeddings are resized to the image size (default: the model's own).
     :class:`ConfigurationError` for an unknown name, :class:`ModelError` for an unknown tag, an
     unfit file, a failed download.
@@ -73,8 +75,13 @@ def create_backbone(
     vision["image_size"] = size
     backbone = open_clip.CLIP(**config).eval()
     if state is not None:
+        source = f"pretrained={str(pretrained)!r} for {name}"
         grid = (native[0] // patch[0], native[1] // patch[1])
-        load_clip_state(backbone, state, grid, f"pretrained={str(pretrained)!r} for {name}")
+        if irra.is_irra(state):
+            state = irra.clip_of(state, source)
+            if _POSITIONS in state:
+                grid = irra.grid_of(state[_POSITIONS])
+        load_clip_state(backbone, state, grid, source)
     return backbone
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from cskt.config import TrainConfig
+from cskt.config import DOMAIN_PRETRAINED, TrainConfig
 from cskt.report.run_files import MEASURES, METHOD_NAMES, of_embedded_default
 from cskt.report.settings import (
     SETTING,
@@ -23,6 +23,7 @@ from cskt.report.settings import (
 LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPReid": "SynthPEDES-C"}
 SYNTHETIC = tuple(LAYOUT_OF.values())
 NOT_RUN = "not run here"
+OWN_GROUP = "runs of this code"  # beside the groups of the published figures
 NOTHING = "—"  # in a cell that has no value
 _PUBLISHED = {
     "r1": "R@1",
@@ -98,7 +99,8 @@ def published(path: str | Path) -> pd.DataFrame:
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
     """Published figures of a real benchmark, by R@1 within the groups of the file, then our runs on
-    it or "not run here".
+    it or "not run here". Those on a backbone that was trained on people already are a group of
+    their own.
 
     Args:
         dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``.
@@ -126,6 +128,17 @@ def _their_rows(literature: str | Path) -> pd.DataFrame:
 
 
 def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs on a real benchmark by the backbone's origin, in groups below the published ones."""
+    origin = runs["origin"].astype(str)  # "nan" of older records, which do not say
+    of_people = origin.str.contains(DOMAIN_PRETRAINED, regex=False)
+    groups = [_rows_of_group(runs[~of_people], OWN_GROUP)]
+    if of_people.any():
+        group = f"{OWN_GROUP}, ReID-domain pre-training"
+        groups.append(_rows_of_group(runs[of_people], group))
+    return pd.concat(groups)
+
+
+def _rows_of_group(runs: pd.DataFrame, group: str) -> pd.DataFrame:
     """Runs on a real benchmark in the columns of the published figures, or a row that says that
     there are none."""
     table = summarise(runs)
@@ -143,7 +156,7 @@ def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
         table["source"] = "run files, " + made + ", selected on " + table["selected on"]
         table["source"] += "; " + setting
         table = table.rename(columns={"backbone": "encoders"})
-    return table.assign(group="runs of this code")
+    return table.assign(group=group)
 
 
 def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:

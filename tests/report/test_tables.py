@@ -89,6 +89,16 @@ def test_a_real_run_appears_beside_the_literature(tmp_path):
     assert "selected on val" in row["source"]
 
 
+def test_a_backbone_trained_on_people_is_a_group_of_its_own(tmp_path):
+    origin = "checkpoint best0.pth, sha256 aaaaaaaaaaaaaaaa, IRRA family"
+    fields = {"dataset": "CUHK-PEDES", "r1": 75.0, "config": VIT}
+    file = run_file(tmp_path, "domain", backbone_origin=origin, **fields)
+    table = tables.benchmark_table("CUHK-PEDES", LITERATURE, run_table([file]))
+    assert list(ours(table)["R@1"]) == [tables.NOT_RUN]
+    own = table[table["group"] == "runs of this code, ReID-domain pre-training"]
+    assert list(own["R@1"]) == ["75.00"]
+
+
 def test_a_val_split_that_is_test_is_called_so_in_the_source(tmp_path):
     notes = ["ICFG-PEDES has no val split; test stands in"]
     file = run_file(tmp_path, "icfg", dataset="ICFG-PEDES", notes=notes, config=VIT)
