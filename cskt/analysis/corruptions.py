@@ -156,7 +156,7 @@ OF_IMAGES: dict[str, Callable[[Tensor, float, Seed], Tensor]] = {
 SYNONYMS = "synonyms swapped"  # needs a table
 WORDING = "other wording"  # needs a data set that knows one; its levels are names of wordings
 LEVELS: dict[str, tuple[float, ...]] = {
-    "words dropped": (0.1, 0.3, 0.5),
+    "words dropped": (0.1, 0.2, 0.3, 0.4, 0.5),
     "words shuffled": (0.5, 1.0),
     SYNONYMS: (0.5, 1.0),
     "resolution": (2, 4, 8),

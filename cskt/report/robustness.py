@@ -99,6 +99,7 @@ def robustness_curves(rows: pd.DataFrame) -> Figure:
 
 def _draw_corruption(axes: Axes, rows: pd.DataFrame, corruption: str) -> None:
     shown = rows[rows["corruption"].isin([AS_IT_IS, corruption])]
+    in_steps = corruption != "other wording"  # whose levels have no order
     for method, line in shown.groupby("method", sort=False):
         places = np.arange(len(line))
         below = line["R@1"] - line["low"]
@@ -108,6 +109,7 @@ def _draw_corruption(axes: Axes, rows: pd.DataFrame, corruption: str) -> None:
             line["R@1"],
             yerr=[below, above],
             marker="o",
+            linestyle="-" if in_steps else "",
             markersize=3.5,
             capsize=2,
             color=METHOD_COLOURS.get(str(method), PURPLE),
@@ -115,17 +117,17 @@ def _draw_corruption(axes: Axes, rows: pd.DataFrame, corruption: str) -> None:
         )
         axes.set_xticks(places, ["as it is", *line["level"].iloc[1:]], fontsize=7.5)
     title, _ = AXES.get(corruption, ("", ""))
-    axes.set(title=corruption, xlabel=title)
+    axes.set_title(corruption)
+    axes.set_xlabel(title, fontsize=8.5)
 
 
 def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
     """R@1 of each method with its 95 % interval over people, a row per corruption and level; rows
     of :func:`robustness_rows`."""
-    text = [
-        f"{row['R@1']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
-        for row in rows.to_dict("records")
-    ]
-    table = rows.assign(text=text).pivot_table(
-        index=["corruption", "level"], columns="method", values="text", aggfunc="first", sort=False
-    )
-    return table.reset_index().rename_axis(columns=None)
+    text = []
+    for row in rows.to_dict("records"):
+        text.append(f"{row['R@1']:.1f} ({row['low']:.1f} to {row['high']:.1f})")
+    places = ["corruption", "level"]
+    in_order = pd.MultiIndex.from_frame(rows[places].drop_duplicates())
+    table = rows.assign(text=text).pivot(index=places, columns="method", values="text")
+    return table.reindex(in_order).reset_index().rename_axis(columns=None)

@@ -33,6 +33,8 @@ def folder(tmp_path):
             condition("words dropped", 0.1, r1 - 4),
             condition("words dropped", 0.5, r1 - 16),
             condition("other wording", "B", r1 - 8),
+            condition("upper part hidden", 0.25, r1 - 1),
+            condition("upper part hidden", 0.5, r1 - 2),
         ]
         path = run_file(tmp_path, f"{method}-{seed}", method=method, seed=seed, conditions=rows)
         record = json.loads(path.read_text())
@@ -54,20 +56,21 @@ def test_rows_are_means_over_seeds(rows):
     half = found.loc["words dropped", "50%", "CSKT"]
     assert half.to_dict() == {"R@1": 29.0, "low": 27.0, "high": 32.0, "mAP": 24.0}
     assert found.loc["as it is", "", "zero-shot"]["R@1"] == 20
-    assert len(rows) == 2 * 4
+    assert len(rows) == 2 * 6
 
 
 def test_the_table_has_a_column_per_method_and_keeps_the_order(rows):
     table = robustness.robustness_table(rows)
     assert list(table) == ["corruption", "level", "CSKT", "zero-shot"]
-    assert list(table["level"]) == ["", "10%", "50%", "B"]
+    assert list(table["level"]) == ["", "10%", "50%", "B", "25%", "50%"]
     assert table["CSKT"].iloc[2] == "29.0 (27.0 to 32.0)"
 
 
 def test_a_panel_begins_with_the_split_as_it_is(rows):
     figure = robustness.robustness_curves(rows)
     panels = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title() for axes in panels] == ["words dropped", "other wording"]
+    titles = [axes.get_title() for axes in panels]
+    assert titles == ["words dropped", "other wording", "upper part hidden"]
     labels = [label.get_text() for label in panels[0].get_xticklabels()]
     assert labels == ["as it is", "10%", "50%"]
     line = panels[0].containers[0].lines[0]
