@@ -19,6 +19,17 @@ from cskt.errors import ConfigurationError
 REAL_DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
 SYNTHETIC_DATASETS = ("SynthPEDES-A", "SynthPEDES-B", "SynthPEDES-C")
 DATASETS = REAL_DATASETS + SYNTHETIC_DATASETS
+# Settings of a run that say where and how it is carried out, not what it is.
+EXECUTION = (
+    "output",
+    "data_root",
+    "devices",
+    "nodes",
+    "strategy",
+    "micro_batch_size",
+    "checkpoint_every",
+    "tensorboard",
+)
 SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
 MINI = "cskt-mini"
 # How a record's ``backbone_origin`` names a backbone that was trained on people already.
@@ -48,6 +59,10 @@ def _is_number(value: Any) -> bool:
 
 def _check_integer(field_name: str, value: Any, low: int) -> None:
     _require(_is_integer(value, low), field_name, f"an integer >= {low}", value)
+
+
+def _check_optional_integer(field_name: str, value: Any) -> None:
+    _require(value is None or _is_integer(value, 1), field_name, "None or an integer >= 1", value)
 
 
 def _check_positive(field_name: str, value: Any) -> None:
@@ -198,6 +213,12 @@ class TrainConfig:
     ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory.
     ``compile`` hands the vision layers to torch.compile: minutes at the start, for long runs on a
     GPU (on a CPU it does not pay).
+
+    How the run is carried out changes neither its name nor, but for rounding, its result:
+    ``batch_size`` is that of the whole step, of which each of ``devices`` on each of ``nodes``
+    encodes a share, ``micro_batch_size`` pairs at a time (None: all at once); ``strategy`` is
+    Fabric's ("auto": "ddp" for several devices). ``checkpoint_every`` stores the run after so many
+    steps, besides after every epoch. ``tensorboard`` writes the history for TensorBoard too.
     """
 
     dataset: str = "CUHK-PEDES"
@@ -228,6 +249,12 @@ class TrainConfig:
     checkpointing: bool = False
     compile: bool = False
     device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    micro_batch_size: int | None = None
+    checkpoint_every: int | None = None
+    tensorboard: bool = False
     output: str | None = None
 
     def __post_init__(self) -> None:
@@ -258,6 +285,12 @@ class TrainConfig:
         _check_probability("erasing", self.erasing)
         _check_switch("checkpointing", self.checkpointing)
         _check_switch("compile", self.compile)
+        _check_integer("devices", self.devices, low=1)
+        _check_integer("nodes", self.nodes, low=1)
+        _require(isinstance(self.strategy, str), "strategy", "a name of Fabric's", self.strategy)
+        _check_optional_integer("micro_batch_size", self.micro_batch_size)
+        _check_optional_integer("checkpoint_every", self.checkpoint_every)
+        _check_switch("tensorboard", self.tensorboard)
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         _check_choice("device", self.device, ("auto", "cpu", "cuda"))
         _require(isinstance(self.cskt, CSKTConfig), "cskt", "a CSKTConfig", self.cskt)

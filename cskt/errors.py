@@ -22,6 +22,10 @@ class RunError(CSKTError):
     """A run folder or run file that is damaged, unfinished, of other inputs, or that diverged."""
 
 
+class RunStopped(CSKTError):
+    """A training that ended early because it was asked to, by Ctrl-C or SIGTERM, and can go on."""
+
+
 class ModelError(CSKTError):
     """Weights, checkpoints or backbones that cannot be read or do not fit each other."""
 

@@ -17,6 +17,7 @@ from cskt.data.loading import load_images
 from cskt.metrics import Metrics, both_directions, per_query
 from cskt.model.cskt import CSKT
 from cskt.numerics import resolve_precision
+from cskt.ranks import Ranks
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "mINP")
 SplitMetrics = dict[str, dict[str, Metrics]]  # "val" or "test" -> direction -> measures
@@ -46,30 +47,48 @@ def evaluate(
     precision: str = "auto",
     batch_size: int = 256,
     resamples: int = RESAMPLES,
+    ranks: Ranks | None = None,
 ) -> dict[str, Metrics]:
     """Rank ``split`` with ``model``: R@1/5/10, mAP and mINP in percent, ``text_to_image`` and
-    ``image_to_text``, with 95 % intervals from ``resamples`` bootstrap samples (0: without)."""
+    ``image_to_text``, with 95 % intervals from ``resamples`` bootstrap samples (0: without).
+
+    ``ranks``: the processes that share the work; all of them get the result.
+    """
+    ranks = ranks or Ranks()
     loaded = _as_loaded(model, split)
-    image_features, text_features = embed(model, loaded, precision, batch_size)
-    return _rank(image_features, text_features, loaded.split, resamples)
+    image_features, text_features = embed(model, loaded, precision, batch_size, ranks)
+    return ranks.ask_first(lambda: _rank(image_features, text_features, loaded.split, resamples))
 
 
 def evaluate_queries(
-    model: CSKT, loaded: LoadedSplit, precision: str
+    model: CSKT, loaded: LoadedSplit, precision: str, ranks: Ranks | None = None
 ) -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
     """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption
     ranked the images."""
-    image_features, text_features = embed(model, loaded, precision)
-    metrics = _rank(image_features, text_features, loaded.split, RESAMPLES)
-    queries = _rank_queries(image_features, text_features, loaded.split)
-    return metrics, queries
+    ranks = ranks or Ranks()
+    image_features, text_features = embed(model, loaded, precision, ranks=ranks)
+
+    def rank() -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
+        metrics = _rank(image_features, text_features, loaded.split, RESAMPLES)
+        queries = _rank_queries(image_features, text_features, loaded.split)
+        return metrics, queries
+
+    return ranks.ask_first(rank)
 
 
 class Evaluator:
-    """val and test of a data set, loaded once; where test stands in for val, evaluated once."""
+    """val and test of a data set, loaded once; where test stands in for val, evaluated once.
+    ``ranks`` share the work."""
 
-    def __init__(self, model: CSKT, dataset: PersonRetrievalDataset, precision: str) -> None:
+    def __init__(
+        self,
+        model: CSKT,
+        dataset: PersonRetrievalDataset,
+        precision: str,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.precision = precision
+        self.ranks = ranks or Ranks()
         self.test = load_split(model, dataset.test)
         self.val = self.test
         if dataset.val is not dataset.test:
@@ -77,19 +96,19 @@ class Evaluator:
 
     def after_epoch(self, model: CSKT) -> SplitMetrics:
         """Both directions on val and on test, without intervals."""
-        test = evaluate(model, self.test, self.precision, resamples=0)
+        test = evaluate(model, self.test, self.precision, resamples=0, ranks=self.ranks)
         val = test
         if self.val is not self.test:
-            val = evaluate(model, self.val, self.precision, resamples=0)
+            val = evaluate(model, self.val, self.precision, resamples=0, ranks=self.ranks)
         return {"val": val, "test": test}
 
     def at_the_end(self, model: CSKT) -> tuple[SplitMetrics, dict[str, np.ndarray]]:
         """Both directions on val and on test, with intervals; and how each caption of test
         ranked (see :func:`evaluate_queries`)."""
-        test, queries = evaluate_queries(model, self.test, self.precision)
+        test, queries = evaluate_queries(model, self.test, self.precision, self.ranks)
         val = test
         if self.val is not self.test:
-            val = evaluate(model, self.val, self.precision)
+            val = evaluate(model, self.val, self.precision, ranks=self.ranks)
         return {"val": val, "test": test}, queries
 
 
@@ -112,13 +131,25 @@ def precision_effect(model: CSKT, split: Split | LoadedSplit) -> pd.DataFrame:
 
 
 def embed(
-    model: CSKT, split: Split | LoadedSplit, precision: str = "auto", batch_size: int = 256
+    model: CSKT,
+    split: Split | LoadedSplit,
+    precision: str = "auto",
+    batch_size: int = 256,
+    ranks: Ranks | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`embed_images` and :func:`embed_texts` of a split."""
+    """:func:`embed_images` and :func:`embed_texts` of a split, each of the ``ranks`` its share."""
+    ranks = ranks or Ranks()
     loaded = _as_loaded(model, split)
-    image_features = embed_images(model, loaded, precision, batch_size)
-    text_features = embed_texts(model, loaded, precision, batch_size)
-    return image_features, text_features
+    num_images = len(loaded.images)
+    num_captions = len(loaded.tokens)
+    share = LoadedSplit(
+        loaded.split,
+        loaded.images[ranks.share(num_images)],
+        loaded.tokens[ranks.share(num_captions)],
+    )
+    image_features = embed_images(model, share, precision, batch_size)
+    text_features = embed_texts(model, share, precision, batch_size)
+    return ranks.gather(image_features, num_images), ranks.gather(text_features, num_captions)
 
 
 def embed_images(

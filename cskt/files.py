@@ -28,9 +28,15 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
+def write_atomically(
+    path: Path, content: bytes | str | Callable[[Path], None], durable: bool = False
+) -> None:
     """Write ``path`` so that a reader sees the old file or the new one; ``content`` may be a
-    function that writes. Threads and processes may write the same path at once."""
+    function that writes. Threads and processes may write the same path at once.
+
+    ``durable``: the content is on the disk, past the system's buffers, before the old file goes, so
+    that a machine that loses its power keeps one of the two.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     if isinstance(content, str):
         content = content.encode()
@@ -39,9 +45,24 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
             content(temporary)
         else:
             temporary.write_bytes(content)
+        if durable:
+            synchronise(temporary)
         os.replace(temporary, path)
+        if durable:
+            synchronise(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronise(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

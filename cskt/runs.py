@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cskt.config import DOMAIN_PRETRAINED, MINI, CSKTConfig, TrainConfig
+from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
@@ -146,8 +146,8 @@ def run_name(config: TrainConfig) -> str:
     paper's; where data, noise index and run lie does not count."""
     default = TrainConfig().to_dict()
     settings = config.to_dict()
-    settings["output"] = None
-    settings["data_root"] = None
+    for name in EXECUTION:
+        settings[name] = default[name]
     settings["noise_index"] = public_name(config.noise_index)
     settings["cskt"] = _differing(settings["cskt"], default["cskt"])
     decisive = json.dumps(_differing(settings, default), sort_keys=True)
@@ -175,7 +175,7 @@ def check_folder(folder: Path, config: TrainConfig, overwrite: bool) -> None:
     stored = read_config(folder / CONFIG).to_dict()
     asked = config.to_dict()
     # Where the data lie may change; what they are is checked by their fingerprint.
-    for name in ("output", "data_root"):
+    for name in EXECUTION:
         del stored[name], asked[name]
     changed = [name for name in asked if stored[name] != asked[name]]
     if changed:

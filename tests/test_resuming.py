@@ -1,13 +1,20 @@
 """An interrupted run goes on to the same result, and is not trusted before it is finished."""
 
 import dataclasses
+import errno
+import json
+import os
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cskt import runs
-from cskt.errors import RunError
+from cskt.epoch import EpochLoop
+from cskt.errors import ResourceError, RunError, RunStopped
+from cskt.resuming import StopRequest
 from cskt.runs import Run
 from cskt.training import Trainer, train
 from tests.tiny_runs import (
@@ -151,3 +158,159 @@ def test_changed_data_are_noticed(tmp_path):
     write_dataset(data, identities=5)
     with pytest.raises(RunError, match="was made with data_fingerprint"):
         train(config)
+
+
+def cut_in_step(monkeypatch, number):
+    """Cut the power in the optimiser step ``number`` (from 1) of the process."""
+    steps = []
+    step = EpochLoop._step
+
+    def counted(self, captions):
+        steps.append(captions)
+        if len(steps) == number:
+            raise Interrupted
+        return step(self, captions)
+
+    monkeypatch.setattr(EpochLoop, "_step", counted)
+
+
+@pytest.mark.parametrize("cut", [2, 3, 5, 6])
+def test_a_run_cut_inside_an_epoch_goes_on_from_its_last_stored_step(
+    finished, tiny_data, tmp_path, monkeypatch, cut
+):
+    """12 captions in batches of 5 are three steps an epoch; every one is stored."""
+    config = tiny_config(tiny_data, tmp_path / "run", checkpoint_every=1)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        cut_in_step(patch, cut)
+        train(config)
+    torch.rand(7)
+    with monkeypatch.context() as patch:
+        cut_in_step(patch, 9 - (cut - 1) + 1)  # one more than what is left: nothing is repeated
+        run = train(config)
+    assert without_seconds(run.history) == without_seconds(finished.history)
+    assert run.record["metrics"] == finished.record["metrics"]
+    assert_same_weights(run, finished)
+
+
+def test_storing_every_step_changes_nothing(finished, tiny_data, tmp_path):
+    run = train(tiny_config(tiny_data, tmp_path / "run", checkpoint_every=1))
+    assert run.folder.name == "run"
+    assert without_seconds(run.history) == without_seconds(finished.history)
+    assert_same_weights(run, finished)
+
+
+def test_a_damaged_newest_state_falls_back_to_the_one_before(finished, tiny_data, tmp_path, caplog):
+    config = tiny_config(tiny_data, tmp_path / "run")
+    begin(config, 2)
+    (tmp_path / "run" / "state.pt").write_bytes(b"damaged")
+    rows = []
+    run = train(config, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == [2, 3]
+    assert "state.pt cannot be read" in caplog.text
+    assert "going on from state.previous.pt" in caplog.text
+    assert_same_weights(run, finished)
+    assert not (tmp_path / "run" / "state.previous.pt").exists()
+
+
+def test_a_run_killed_between_the_two_renames_goes_on_from_the_state_before(
+    finished, tiny_data, tmp_path
+):
+    config = tiny_config(tiny_data, tmp_path / "run")
+    begin(config, 1)
+    os.replace(tmp_path / "run" / "state.pt", tmp_path / "run" / "state.previous.pt")
+    assert_same_weights(train(config), finished)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_stores_it_and_says_how_to_go_on(
+    finished, tiny_data, tmp_path, monkeypatch, number
+):
+    config = tiny_config(tiny_data, tmp_path / "run")
+    step = EpochLoop._step
+
+    def signalled(self, captions):
+        loss = step(self, captions)
+        if self.step == 1:  # the second step of an epoch
+            signal.raise_signal(number)
+        return loss
+
+    name = signal.Signals(number).name
+    message = f"stopped by {name} after step 2 of epoch 1; .* the same command goes on"
+    with monkeypatch.context() as patch, pytest.raises(RunStopped, match=message):
+        patch.setattr(EpochLoop, "_step", signalled)
+        patch.setattr(signal, "SIG_IGN", object())  # where tests run in the background
+        train(config)
+    rows = []
+    run = train(config, on_epoch=rows.append)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert_same_weights(run, finished)
+
+
+def test_a_second_signal_ends_at_once():
+    signal_before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert stop.asked == "SIGINT"
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, signal_before)
+
+
+def test_signals_are_obeyed_again_after_the_block():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed"),
+    ],
+    ids=["python", "torch"],
+)
+def test_a_full_disk_is_a_sentence_and_leaves_the_last_state(
+    finished, tiny_data, tmp_path, monkeypatch, error
+):
+    config = tiny_config(tiny_data, tmp_path / "run")
+    begin(config)
+
+    def full(values, path):
+        path.write_bytes(b"half")
+        raise error
+
+    message = "state.pt cannot be written .* free space there and run the same command"
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match=message):
+        patch.setattr(torch, "save", full)
+        train(config)
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+    assert_same_weights(train(config), finished)
+
+
+def test_a_loss_that_is_no_number_names_its_step_and_files(tiny_data, tmp_path, monkeypatch):
+    config = tiny_config(tiny_data, tmp_path / "run", checkpoint_every=1)
+    step = EpochLoop._step
+
+    def diverging(self, captions):
+        loss = step(self, captions)
+        if len(captions) == 5 and self.step == 1:
+            return loss * float("nan")
+        return loss
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="at step 2") as caught:
+        patch.setattr(EpochLoop, "_step", diverging)
+        train(config)
+    report = json.loads((tmp_path / "run" / "diverged.json").read_text())
+    assert report["epoch"] == 1
+    assert report["step"] == 2
+    assert len(report["images"]) == len(report["captions"]) == 5
+    assert report["images"][0] in str(caught.value)
+    for image, caption in zip(report["images"], report["captions"], strict=True):
+        identity = int(Path(image).stem.split("_")[1])
+        assert f"number {identity} " in caption
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["loop"]["step"] == 1  # of before

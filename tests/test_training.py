@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cskt import training
+from cskt import epoch
 from cskt.config import TrainConfig
 from cskt.data.datasets import load_dataset, subset
+from cskt.epoch import EpochLoop
 from cskt.errors import CSKTError, ResourceError, RunError
 from cskt.evaluation import MEASURES, evaluate
 from cskt.runs import build_model, run_name
-from cskt.training import Trainer, train
+from cskt.training import train
 from tests.tiny_runs import (
     Interrupted,
     assert_same_tensors,
@@ -185,9 +186,9 @@ def test_missing_gpu_is_named(tiny_data, tmp_path, monkeypatch):
 
 def test_diverged_loss_is_named_and_nothing_is_kept(tiny_data, tmp_path, monkeypatch):
     def diverged(image_features, *rest, **options):
-        return (image_features * float("nan")).sum()
+        return (image_features * rest[0] * float("nan")).sum()
 
-    monkeypatch.setattr(training, "sdm_loss", diverged)
+    monkeypatch.setattr(epoch, "sdm_loss", diverged)
     with pytest.raises(RunError, match="loss of epoch 1 is nan"):
         train(tiny_config(tiny_data, tmp_path / "run"))
     assert not (tmp_path / "run" / "state.pt").exists()
@@ -223,7 +224,7 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
         device="cpu",
         output=str(tmp_path / "run"),
     )
-    real_loss = training.sdm_loss
+    real_loss = epoch.sdm_loss
     losses = []
 
     def observed(image_features, text_features, identities, temperature):
@@ -233,7 +234,7 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
         losses.append(loss.item())
         return loss
 
-    monkeypatch.setattr(training, "sdm_loss", observed)
+    monkeypatch.setattr(epoch, "sdm_loss", observed)
     with pytest.raises(Interrupted):
         train(config, on_epoch=interrupt_after(1))
     assert len(losses) == 1
@@ -248,8 +249,8 @@ def test_clip_checkpoint_file_reaches_its_first_training_step(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("checkpointing", "advice"),
     [
-        (False, "lower batch_size or image_size, or set checkpointing True"),
-        (True, "lower batch_size or image_size"),
+        (False, "set micro_batch_size, or lower image_size, or set checkpointing True"),
+        (True, "set micro_batch_size, or lower image_size"),
     ],
 )
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_out_of_memory_says_what_to_lower(
     def too_large(self, *batch):
         raise error
 
-    monkeypatch.setattr(Trainer, "_step", too_large)
+    monkeypatch.setattr(EpochLoop, "_step", too_large)
     message = f"^batch_size 5 does not fit into the memory of cpu; {advice}.$"
     with pytest.raises(ResourceError, match=message):
         train(tiny_config(tiny_data, tmp_path / "run", checkpointing=checkpointing))
@@ -276,7 +277,7 @@ def test_other_runtime_errors_pass(tiny_data, tmp_path, monkeypatch):
     def backward(self, *batch):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Trainer, "_step", backward)
+    monkeypatch.setattr(EpochLoop, "_step", backward)
     with pytest.raises(RuntimeError, match="something else"):
         train(tiny_config(tiny_data, tmp_path / "run"))
 

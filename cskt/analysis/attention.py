@@ -129,18 +129,6 @@ def prompt_maps(model: CSKT, images: Tensor, layers: Layers = None) -> Tensor:
     return by_prompt.unflatten(-1, grid).cpu()
 
 
-def word_maps(model: CSKT, token_ids: Tensor, layers: Layers = None) -> Tensor:
-    """(B, layers, heads, P, 77 - P): the attention that each token behind the prompts pays to each
-    prompt: words, then the end token, then padding, which means nothing."""
-    record = record_tower(model, "text", token_ids, layers)
-    behind_prompts = 1 + model.num_prompts
-    prompts = slice(1, behind_prompts)
-    words = slice(behind_prompts, None)
-    by_layer = [weights[:, :, words, prompts] for weights in record.attention.values()]
-    by_word = torch.stack(by_layer, dim=1)
-    return by_word.transpose(-1, -2).cpu()
-
-
 def record_tower(model: CSKT, tower: str, inputs: Tensor, layers: Layers = None) -> Record:
     """What the ``"vision"`` or ``"text"`` tower does with ``inputs``, in eval mode and without
     gradients."""

@@ -4,7 +4,6 @@ person lacks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,27 +14,18 @@ from cskt.data.datasets import PersonRetrievalDataset
 from cskt.metrics import first_match_ranks
 from cskt.synthetic.mentions import attribute_rows, find_mentions
 
-
-@dataclass(frozen=True)
-class Part:
-    """Something that a caption can name: the attribute that says which ``kind`` it is, and those
-    that say how it ``looks``."""
-
-    kind: str
-    looks: tuple[str, ...] = ()
-
-
+# What a caption can name -> the attributes that say what it is and how it looks.
 PARTS = {
-    "gender": Part("gender"),
-    "hair": Part("hair", ("hair_colour",)),
-    "upper": Part("upper", ("upper_colour", "pattern", "pattern_colour")),
-    "lower": Part("lower", ("lower_colour",)),
-    "shoes": Part("shoes", ("shoe_colour",)),
-    "bag": Part("bag", ("bag_colour",)),
-    "headwear": Part("headwear", ("headwear_colour",)),
-    "eyewear": Part("eyewear"),
-    "scarf": Part("scarf_colour"),
-    "umbrella": Part("umbrella_colour"),
+    "gender": ["gender"],
+    "hair": ["hair", "hair_colour"],
+    "upper": ["upper", "upper_colour", "pattern", "pattern_colour"],
+    "lower": ["lower", "lower_colour"],
+    "shoes": ["shoes", "shoe_colour"],
+    "bag": ["bag", "bag_colour"],
+    "headwear": ["headwear", "headwear_colour"],
+    "eyewear": ["eyewear"],
+    "scarf": ["scarf_colour"],
+    "umbrella": ["umbrella_colour"],
 }
 
 
@@ -57,9 +47,9 @@ def named_parts(data: PersonRetrievalDataset) -> pd.DataFrame:
 
 
 def missed_parts(data: PersonRetrievalDataset, images: Sequence[int] | np.ndarray) -> pd.DataFrame:
-    """What the person in test image ``images[m]`` lacks of the one whom caption m describes: a
-    column for each of :data:`PARTS`, ``""`` where they are alike, ``"kind"`` (another garment, or
-    none), ``"look"`` (another colour or pattern)."""
+    """Whether the person in test image ``images[m]`` lacks what the one has whom caption m
+    describes, a column for each of :data:`PARTS`: there is another garment, another colour or
+    pattern, or none."""
     split = data.test
     rows = attribute_rows(data, range(len(split.image_paths)))
     attributes = pd.DataFrame([row["attributes"] for row in rows])
@@ -69,43 +59,10 @@ def missed_parts(data: PersonRetrievalDataset, images: Sequence[int] | np.ndarra
     described = attributes.iloc[split.caption_images].reset_index(drop=True)
     retrieved = attributes.iloc[np.asarray(images)].reset_index(drop=True)
     differs = described != retrieved
-    missed = pd.DataFrame("", index=differs.index, columns=list(PARTS))
-    for name, part in PARTS.items():
-        other_kind = differs[part.kind]
-        other_look = differs[list(part.looks)].any(axis=1)
-        missed.loc[other_look, name] = "look"
-        missed.loc[other_kind, name] = "kind"
+    missed = pd.DataFrame()
+    for part, names in PARTS.items():
+        missed[part] = differs[names].any(axis=1)
     return missed
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Of the M captions that describe somebody in the gallery, rows of all tables alike: whether
-    the query ``failed`` (M,), the identity that it asks for, which parts it ``named``, which of
-    them the first hit ``missed`` and which a random ``stranger``; ``left_out`` captions describe
-    nobody in the gallery."""
-
-    failed: np.ndarray
-    identities: np.ndarray
-    named: pd.DataFrame
-    missed: pd.DataFrame
-    stranger: pd.DataFrame
-    left_out: int
-
-
-def _outcome(data: PersonRetrievalDataset, similarity: Tensor, seed: int) -> _Outcome:
-    split = data.test
-    matched, failed = _failed_queries(data, similarity)
-    first_hits = similarity.argmax(1).cpu().numpy()
-    strangers = random_strangers(split.caption_identities, split.image_identities, seed)
-    return _Outcome(
-        failed,
-        identities=split.caption_identities[matched],
-        named=named_parts(data)[matched],
-        missed=missed_parts(data, first_hits)[matched],
-        stranger=missed_parts(data, strangers)[matched],
-        left_out=int((~matched).sum()),
-    )
 
 
 def _failed_queries(
@@ -127,80 +84,40 @@ def failure_table(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 
     A caption fails when somebody else is first; captions of people who have no image in the gallery
     are left out. ``named``: of all captions; ``R@1 named``, ``R@1 not``: of captions that name it
     or not; ``failed``: how many failed captions name it; in how many of these the first hit is
-    somebody without it (``missed``), as another ``kind`` or another ``look``; ``by chance``: the
-    same of a random image of somebody else; ``low``, ``high``: the 95 % interval, over people, of
-    ``missed`` less ``by chance``.
+    somebody without it (``missed``); ``by chance``: the same of a random image of somebody else;
+    ``low``, ``high``: the 95 % interval, over people, of ``missed`` less ``by chance``.
     """
-    outcome = _outcome(data, similarity, seed)
-    table = pd.DataFrame([_part_row(part, outcome) for part in PARTS])
-    for column in table.columns.drop(["part", "failed"]):
-        table[column] *= 100
-    return table
-
-
-def _part_row(part: str, outcome: _Outcome) -> dict[str, str | int | float]:
-    """A row of :func:`failure_table`, shares from 0 to 1."""
-    named = outcome.named[part].to_numpy()
-    failed = outcome.failed
-    asked = named & failed
-    missed = outcome.missed[part].to_numpy()[asked]
-    stranger = outcome.stranger[part].to_numpy()[asked]
-    is_missed = missed != ""
-    stranger_lacks = stranger != ""
-    low = np.nan
-    high = np.nan
-    if asked.any():
-        difference = is_missed - stranger_lacks.astype(float)
-        interval = mean_interval(difference, outcome.identities[asked])
-        low = interval.low
-        high = interval.high
-    return {
-        "part": part,
-        "named": named.mean(),
-        "R@1 named": _mean(~failed[named]),
-        "failed": int(asked.sum()),
-        "R@1 not": _mean(~failed[~named]),
-        "missed": _mean(is_missed),
-        "kind": _mean(missed == "kind"),
-        "look": _mean(missed == "look"),
-        "by chance": _mean(stranger_lacks),
-        "low": low,
-        "high": high,
-    }
-
-
-def failure_findings(data: PersonRetrievalDataset, similarity: Tensor, seed: int = 0) -> list[str]:
-    """What the table cannot say, as it counts by part: how many captions fail, how much they name,
-    and how much of that the person at rank 1 lacks."""
-    outcome = _outcome(data, similarity, seed)
-    failed = outcome.failed
-    lines = []
-    if outcome.left_out:
-        captions = f"{outcome.left_out:,} of {len(failed) + outcome.left_out:,} captions"
-        lines.append(f"{captions} are left out: nobody whom they describe is in the gallery.")
-    if not failed.any():
-        return [*lines, "No query failed."]
-    if failed.all():
-        return [*lines, "Every query failed."]
-    named = outcome.named.to_numpy()
-    is_missed = outcome.missed.to_numpy() != ""
-    stranger_lacks = outcome.stranger.to_numpy() != ""
-    things = named.sum(axis=1)
-    lacking = (named & is_missed).sum(axis=1)[failed]
-    by_chance = (named & stranger_lacks).sum(axis=1)[failed]
-    nothing = 100 * np.mean(lacking == 0)
-    one_thing = 100 * np.mean(lacking == 1)
-    lines.append(
-        f"{failed.sum():,} of {len(failed):,} captions ({100 * failed.mean():.1f}%) have somebody "
-        f"else first. They name {things[failed].mean():.2f} things on average, those that succeed "
-        f"{things[~failed].mean():.2f}."
-    )
-    lines.append(
-        f"Of these things the person found lacks {lacking.mean():.2f}, a random stranger "
-        f"{by_chance.mean():.2f}. {nothing:.1f}% lack nothing: the caption fits both people; "
-        f"{one_thing:.1f}% lack one thing."
-    )
-    return lines
+    split = data.test
+    matched, failed = _failed_queries(data, similarity)
+    first_hits = similarity.argmax(1).cpu().numpy()
+    strangers = random_strangers(split.caption_identities, split.image_identities, seed)
+    named_by_part = named_parts(data)[matched]
+    missed_by_part = missed_parts(data, first_hits)[matched]
+    stranger_by_part = missed_parts(data, strangers)[matched]
+    identities = split.caption_identities[matched]
+    rows = []
+    for part in PARTS:
+        named = named_by_part[part].to_numpy()
+        asked = named & failed
+        missed = missed_by_part[part].to_numpy()[asked].astype(float)
+        by_chance = stranger_by_part[part].to_numpy()[asked].astype(float)
+        low = np.nan
+        high = np.nan
+        if asked.any():
+            _, low, high = mean_interval(missed - by_chance, identities[asked])
+        row = {
+            "part": part,
+            "named": 100 * named.mean(),
+            "R@1 named": 100 * _mean(~failed[named]),
+            "failed": int(asked.sum()),
+            "R@1 not": 100 * _mean(~failed[~named]),
+            "missed": 100 * _mean(missed),
+            "by chance": 100 * _mean(by_chance),
+            "low": 100 * low,
+            "high": 100 * high,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def recall_by_parts(data: PersonRetrievalDataset, similarity: Tensor) -> pd.DataFrame:

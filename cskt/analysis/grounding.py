@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import hypergeom
 from torch import Tensor
 
 from cskt.analysis.attention import patch_grid
@@ -18,8 +17,6 @@ from cskt.data.augment import normalize
 from cskt.errors import ConfigurationError, DataError
 from cskt.model.cskt import CSKT
 from cskt.synthetic.mentions import Mention
-
-MEASURES = ("pointing", "IoU")
 
 
 def ground(
@@ -61,13 +58,11 @@ def ground(
 
 
 def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each, ``pointing``,
-    ``IoU``, their chance.
+    """How well maps (N, rows, columns) find masks (N, H, W) bool: a row for each.
 
     Map and mask cover the same picture, whatever their sizes. A cell of the map is right if the
     mask touches it. ``pointing``: whether the highest cell is right (Zhang et al., IJCV 2018).
-    ``IoU``: of the right cells and as many highest ones. ``... by chance``: expected of a random
-    map. Empty masks are a :class:`DataError`.
+    ``by chance``: expected of a random map. Empty masks are a :class:`DataError`.
     """
     if len(maps) != len(masks):
         raise ConfigurationError(
@@ -79,22 +74,9 @@ def pointing(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     if not sizes.all():
         raise DataError("each mask must touch a cell; leave out parts that are not visible.")
     cells = rows * columns
-    heat = maps.reshape(count, cells)
-    highest_first = (-heat).argsort(axis=1, kind="stable")
-    ranked = np.take_along_axis(right, highest_first, axis=1)
-    common = []
-    for row, size in zip(ranked, sizes, strict=True):
-        common.append(row[:size].sum())
-    both = np.array(common)
-    either = 2 * sizes - both
-    expected = {size: _expected_iou(size, cells) for size in np.unique(sizes)}
-    scores = {
-        "pointing": ranked[:, 0].astype(float),
-        "IoU": both / either,
-        "pointing by chance": sizes / cells,
-        "IoU by chance": [expected[size] for size in sizes],
-    }
-    return pd.DataFrame(scores)
+    highest = maps.reshape(count, cells).argmax(axis=1)
+    pointed = right[np.arange(count), highest]
+    return pd.DataFrame({"pointing": pointed.astype(float), "by chance": sizes / cells})
 
 
 def _touched_cells(masks: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -102,14 +84,6 @@ def _touched_cells(masks: np.ndarray, rows: int, columns: int) -> np.ndarray:
     pixels = torch.from_numpy(masks).float()[:, None]
     touched = F.adaptive_max_pool2d(pixels, (rows, columns))
     return touched.bool().flatten(1).numpy()
-
-
-def _expected_iou(size: int, cells: int) -> float:
-    """Mean IoU of ``size`` right cells with ``size`` random ones of so many ``cells``."""
-    both = np.arange(size + 1)
-    either = 2 * size - both
-    probability = hypergeom.pmf(both, cells, size, size)
-    return (probability * both / either).sum()
 
 
 def grounding_scores(
@@ -135,8 +109,8 @@ def grounding_scores(
 
 
 def grounding_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """Pointing game and IoU by part and model with 95 % intervals over people, percent, beside
-    chance; ``scores`` of :func:`grounding_scores`."""
+    """The pointing game by part and model with 95 % intervals over people, percent, beside chance;
+    ``scores`` of :func:`grounding_scores`."""
     rows = []
     for part in sorted(scores["part"].unique()):
         of_part = scores[scores["part"] == part]
@@ -149,30 +123,25 @@ def _grounding_row(scores: pd.DataFrame) -> dict[str, str | int]:
     models = list(scores["model"].unique())
     mentions = len(scores) // len(models)
     row: dict[str, str | int] = {"mentions": mentions}
-    for measure in MEASURES:
-        chance = scores[f"{measure} by chance"].mean()
-        row[f"{measure} by chance"] = f"{100 * chance:.0f}"
-        for model in models:
-            of_model = scores[scores["model"] == model]
-            percent = 100 * of_model[measure]
-            identities = of_model["identity"]
-            mean, low, high = mean_interval(percent, identities)
-            row[f"{measure}, {model}"] = f"{mean:.0f} ({low:.0f} to {high:.0f})"
+    chance = scores["by chance"].mean()
+    row["by chance"] = f"{100 * chance:.0f}"
+    for model in models:
+        of_model = scores[scores["model"] == model]
+        percent = 100 * of_model["pointing"]
+        mean, low, high = mean_interval(percent, of_model["identity"])
+        row[model] = f"{mean:.0f} ({low:.0f} to {high:.0f})"
     return row
 
 
-def grounding_findings(scores: pd.DataFrame, first: str, second: str) -> list[str]:
+def grounding_finding(scores: pd.DataFrame, first: str, second: str) -> str:
     """Which of two models points better, mention by mention, with the 95 % interval of the
     difference over people."""
     of_first = scores[scores["model"] == first].reset_index()
     of_second = scores[scores["model"] == second].reset_index()
-    lines = []
-    for measure in MEASURES:
-        gap = 100 * (of_first[measure] - of_second[measure])
-        mean, low, high = mean_interval(gap, of_first["identity"])
-        verdict = "told apart" if low * high > 0 else "not told apart"
-        lines.append(
-            f"{measure}: {first} less {second}: {mean:+.1f} points "
-            f"({low:+.1f} to {high:+.1f}), {verdict}."
-        )
-    return lines
+    gap = 100 * (of_first["pointing"] - of_second["pointing"])
+    mean, low, high = mean_interval(gap, of_first["identity"])
+    verdict = "told apart" if low * high > 0 else "not told apart"
+    return (
+        f"pointing: {first} less {second}: {mean:+.1f} points "
+        f"({low:+.1f} to {high:+.1f}), {verdict}."
+    )

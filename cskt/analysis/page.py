@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cskt.analysis.attention import KINDS, Layers, prompt_maps, traffic, word_maps
+from cskt.analysis.attention import Layers, prompt_maps, traffic
 from cskt.analysis.grounding import ground
-from cskt.analysis.relevance import image_relevance, text_relevance
+from cskt.analysis.relevance import image_relevance, word_differences
 from cskt.analysis.space import modality_gap, plane
 from cskt.data.augment import normalize
 from cskt.data.datasets import load_dataset
-from cskt.errors import ConfigurationError, ModelError
+from cskt.errors import ConfigurationError
 from cskt.evaluation import embed, load_split
 from cskt.model.cskt import CSKT
-from cskt.model.inputs import fit_captions
 from cskt.numerics import resolve_device
 from cskt.runs import Run, build_model
 from cskt.synthetic.mentions import Mention, attribute_rows, mentions_of
@@ -57,8 +56,7 @@ class View:
     alone (``models``: the last and the first by name); test image ``example`` with its first
     caption; ``layers`` from 1 (None: all).
 
-    :class:`ConfigurationError` for an image or layer that does not exist, :class:`ModelError` for
-    a tokenizer that cannot give back words.
+    :class:`ConfigurationError` for an image or layer that does not exist.
     """
 
     def __init__(self, run: Run, example: int = 0, layers: Layers = None) -> None:
@@ -73,13 +71,7 @@ class View:
         bare = build_model(bare_config).to(device).eval()
         self.name = "CSKT" if config.method == "cskt" else config.method
         self.models: dict[str, CSKT] = {"zero-shot": bare, self.name: self.model}
-        self.tokenizer: Any = self.model.tokenizer
-        if not hasattr(self.tokenizer, "decode"):
-            raise ModelError(
-                f"the tokenizer of {config.backbone} cannot give back words; use another backbone."
-            )
         backbone: Any = self.model.backbone
-        self.context_length: int = backbone.context_length
         self.blocks = {
             "vision": len(backbone.visual.transformer.resblocks),
             "text": len(backbone.transformer.resblocks),
@@ -145,45 +137,17 @@ class View:
         maps = prompt_maps(self.model, images, self.layers)
         return maps.mean(2).numpy()
 
-    @cached_property
-    def words(self) -> list[str]:
-        """The caption's tokens as the model reads them, without start and end."""
-        room = self.context_length - self.model.num_prompts
-        fitted, end = fit_captions(self.token_ids, self.model.end_token, room)
-        token_ids = fitted[0].tolist()
-        words = []
-        for token in token_ids[1 : int(end)]:
-            word = self.tokenizer.decode([token])
-            words.append(word.strip())
-        return words
-
-    def word_heat(self) -> dict[str, np.ndarray]:
-        """By kind of prompt, the attention of the words and of the end token to all prompts of it
-        (layers, words + 1), mean over heads."""
-        of_caption = word_maps(self.model, self.token_ids, self.layers)[0]
-        maps = of_caption.mean(1)
-        columns = len(self.words) + 1
-        is_own = self.model.prompts.own("text").cpu()
-        heat = {}
-        for kind, wanted in KINDS.items():
-            of_kind = torch.eq(is_own, wanted)
-            if of_kind.any():
-                to_kind = maps[:, of_kind].sum(1)
-                heat[kind] = to_kind[:, :columns].numpy()
-        return heat
-
-    def word_relevance(self) -> dict[str, np.ndarray]:
-        """By model, the relevance of the words (words,) for the similarity to the picture, without
-        that of the end token, which is where their relevance ends up."""
-        image = self.shown_images[:1]
-        relevance = {}
+    def word_effects(self) -> dict[str, np.ndarray]:
+        """By model, what each word of the caption (words,) adds to the similarity to the
+        picture."""
+        effects = {}
         for name, model in self.models.items():
+            image = self.shown_images[:1].to(model.device)
             with torch.no_grad():
-                direction = model.encode_image(image.to(model.device), normalize=True)
-            of_caption = text_relevance(model, self.token_ids, direction)[0]
-            of_words = of_caption[: len(self.words)]
-            relevance[name] = of_words.cpu().numpy()
-        return relevance
+                feature = model.encode_image(image, normalize=True)[0]
+            differences = word_differences(model, self.caption)
+            effects[name] = (differences @ feature).cpu().numpy()
+        return effects
 
     def image_relevance(self) -> dict[str, np.ndarray]:
         """By model, the relevance of each patch (rows, columns) for the similarity to the

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,10 +51,9 @@ SCRIPT = """(id, maps, rows, columns, heat, strongest) => {
     const high = Math.max(...shares);
     paint(shares, low, high);
     const shown = `${thumbnail.alt}, layer ${layer}, prompt ${prompt.value}`;
-    const [picture, heated] = root.querySelectorAll(".stage img");
-    picture.src = heated.src = thumbnail.src;
-    picture.alt = thumbnail.alt;
-    heated.alt = `${shown}, shaded by attention`;
+    const picture = find(".stage img");
+    picture.src = thumbnail.src;
+    picture.alt = `${shown}, shaded by attention`;
     find("output").textContent = layer;
     find(".shown").textContent = shown;
     find(".low").textContent = (low / 1e4).toFixed(4);
@@ -65,7 +63,7 @@ SCRIPT = """(id, maps, rows, columns, heat, strongest) => {
   window.addEventListener("pageshow", show);
   show();
 }"""
-_numbers = itertools.count()  # of the views, so that two of the same maps can stand on one page
+_numbers = itertools.count()  # of the views of a page
 
 
 def prompt_view(images: np.ndarray, maps: np.ndarray, names: Sequence[str], title: str = "") -> str:
@@ -81,13 +79,16 @@ def prompt_view(images: np.ndarray, maps: np.ndarray, names: Sequence[str], titl
     Raises:
         ConfigurationError: shapes that do not fit, or maps that are not finite.
     """
-    _check_images(images)
-    maps = np.asarray(maps)
-    _check_maps(maps, len(images), len(names))
+    expected = (len(images), len(names))
+    if (len(maps), maps.shape[2]) != expected or not np.isfinite(maps).all():
+        raise ConfigurationError(
+            f"maps must be finite, of {expected[0]} images and {expected[1]} prompts, "
+            f"got {maps.shape}."
+        )
     layers, rows, columns = maps.shape[1], maps.shape[3], maps.shape[4]
     per_cell = np.rint(maps * 1e4).astype(int).reshape(*maps.shape[:3], -1)  # shorter than decimals
     data = json.dumps(per_cell.tolist(), separators=(",", ":"))
-    view = f"cskt-view-{zlib.crc32(data.encode()):08x}-{next(_numbers)}"
+    view = f"cskt-view-{next(_numbers)}"
     thumbnails = "".join(_thumbnail(view, number, image) for number, image in enumerate(images))
     options = "".join(f"<option>{html.escape(name)}</option>" for name in names)
     label = html.escape(title or "Attention of patches to prompts")
@@ -96,7 +97,6 @@ def prompt_view(images: np.ndarray, maps: np.ndarray, names: Sequence[str], titl
 <b>{label}</b>
 <div role="radiogroup" aria-label="Image">{thumbnails}</div>
 <div class="stage">
-<img alt="">
 <div style="position:relative">
 <img alt=""><canvas width="{columns}" height="{rows}"></canvas>
 </div>
@@ -117,24 +117,3 @@ def _thumbnail(view: str, number: int, image: np.ndarray) -> str:
         f'<label><input type="radio" name="{view}" value="{number}"{checked}>'
         f'<img src="{image_uri(image)}" alt="image {number + 1}"></label>'
     )
-
-
-def _check_images(images: np.ndarray) -> None:
-    kind = getattr(images, "dtype", type(images).__name__)
-    shape: tuple[int, ...] = getattr(images, "shape", ())
-    are_pictures = kind == np.uint8 and len(shape) == 4 and shape[3] == 3
-    if not are_pictures or shape[0] == 0:
-        raise ConfigurationError(
-            f"images must be a uint8 array (N, H, W, 3) with N >= 1, got {kind} {tuple(shape)}."
-        )
-
-
-def _check_maps(maps: np.ndarray, images: int, prompts: int) -> None:
-    fits = maps.ndim == 5 and maps.shape[0] == images and maps.shape[2] == prompts
-    if not fits or maps.size == 0:
-        raise ConfigurationError(
-            f"maps must be ({images} images, layers, {prompts} prompts, rows, columns), "
-            f"got {maps.shape}."
-        )
-    if not np.isfinite(maps).all():
-        raise ConfigurationError("maps must be finite.")

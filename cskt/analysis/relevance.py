@@ -1,4 +1,4 @@
-"""What in a picture, and which words of a caption, raise their cosine.
+"""Which patches of a picture, and which words of a caption, raise their cosine.
 
 Gradient-weighted attention through all layers (Chefer, Gur and Wolf, ICCV 2021): a token's
 relevance grows by what passes to it through heads whose weight would raise the cosine.
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cskt.analysis.attention import end_columns, patch_grid
+from cskt.analysis.attention import patch_grid
 from cskt.model.cskt import CSKT
 from cskt.model.recording import Record
 
@@ -30,21 +30,6 @@ def image_relevance(model: CSKT, images: Tensor, directions: Tensor) -> Tensor:
     grid = patch_grid(model)
     patches = slice(1, 1 + math.prod(grid))
     return of_class_token[:, patches].unflatten(1, grid)
-
-
-def text_relevance(model: CSKT, token_ids: Tensor, directions: Tensor) -> Tensor:
-    """(B, 77 - P) >= 0: the same of each token behind the prompts for the cosine of a caption with
-    its direction."""
-
-    def encode(record: Record) -> Tensor:
-        return model.encode_text(token_ids, record=record)
-
-    relevance = _rollout(encode, directions)
-    captions, width, _ = relevance.shape
-    end = end_columns(model, token_ids, width).to(relevance.device)
-    of_end_token = relevance[torch.arange(captions), end]
-    behind_prompts = 1 + model.num_prompts
-    return of_end_token[:, behind_prompts:]
 
 
 def _rollout(encode: Callable[[Record], Tensor], directions: Tensor) -> Tensor:

@@ -70,11 +70,8 @@ def pretrain_mini(
     images: Annotated[int | None, Option(help="Images rendered for it.")] = None,
     output: Annotated[Path | None, Option(help="Folder for the weights and the run file.")] = None,
     seed: int | None = None,
-    stop_after: Annotated[
-        float | None, Option(help="Seconds; a later call goes on from there.")
-    ] = None,
 ) -> None:
-    """Pre-train the embedded cskt-mini backbone on the generic corpus; calling it again resumes."""
+    """Pre-train the embedded cskt-mini backbone on the generic corpus."""
     from cskt.runs import environment
     from cskt.synthetic import pretrain
 

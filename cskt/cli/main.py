@@ -14,7 +14,9 @@ from typer import Option
 from cskt import __version__
 from cskt.cli import compare, data, reproduce, search, train
 from cskt.cli.common import log_to_stderr
-from cskt.errors import CSKTError
+from cskt.errors import CSKTError, RunStopped
+
+STOPPED = 75  # sysexits' EX_TEMPFAIL: try again, which a scheduler may requeue
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,10 +54,14 @@ def options(version: Version = False) -> None:
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
+    """Run the command line; bad input is one line on stderr and exit code 2, a training that was
+    stopped and can go on exit code :data:`STOPPED`."""
     log_to_stderr()
     try:
         app(prog_name="cskt")
+    except RunStopped as stopped:
+        typer.echo(f"cskt: {stopped}", err=True)
+        raise SystemExit(STOPPED) from None
     except CSKTError as error:
         typer.echo(f"cskt: error: {error}", err=True)
         raise SystemExit(2) from None

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from typer import Option
 
 from cskt import evaluation
@@ -63,6 +64,8 @@ def train_and_report(
         )
 
     run = train_run(config, report_epoch, overwrite, progress)
+    if getattr(rank_zero_only, "rank", 0):  # one of several processes speaks
+        return run
     record = run.record
     trained = record["metrics"]["text_to_image"]
     zero_shot = record["zero_shot"]["text_to_image"]

@@ -1,12 +1,13 @@
 """From decoded images to what the image tower sees: normalisation, and the release's augmentation.
 
-Random numbers come from torch's global CPU generator whatever device the images are on, so that
-``torch.manual_seed`` decides on every device.
+Random numbers are drawn on the CPU whatever device the images are on, so that one seed means one
+augmentation on every device, and for a whole batch, so that processes that share it agree.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,21 @@ def _unfit(images: Tensor, expected: str) -> DataError:
     return DataError(f"images must be uint8 {expected}, got {images.dtype} {shape}.")
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for each of B images, on the CPU: ``flipped`` (B,) bool, the crop's corner
+    ``top`` and ``left`` (B,) int64, and ``boxes`` (B, 4) int64 to erase (:func:`erase`)."""
+
+    flipped: Tensor
+    top: Tensor
+    left: Tensor
+    boxes: Tensor
+
+    def rows(self, rows: slice) -> Draws:
+        """Those of some of the images."""
+        return Draws(self.flipped[rows], self.top[rows], self.left[rows], self.boxes[rows])
+
+
 class Augment(nn.Module):
     """The release's training augmentation on a batch: uint8 (B, 3, H, W), any device -> float32,
     CLIP-normalised.
@@ -56,32 +72,39 @@ class Augment(nn.Module):
         self, image_size: tuple[int, int], flip: float = 0.5, pad: int = 10, erasing: float = 0.5
     ) -> None:
         super().__init__()
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.flip = flip
         self.pad = pad
         self.erasing = erasing
 
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Draws:
+        """What happens to each of ``count`` images; ``generator`` on the CPU, torch's global one by
+        default."""
+        flipped = torch.rand(count, generator=generator) < self.flip
+        left = _draw_offsets(count, 2 * self.pad, generator)
+        top = _draw_offsets(count, 2 * self.pad, generator)
+        boxes = erasing_boxes(count, self.image_size, generator=generator)
+        erased = torch.rand(count, 1, generator=generator) < self.erasing
+        return Draws(flipped, top, left, boxes * erased)
+
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Augment one batch; :class:`cskt.errors.DataError` on other types or sizes."""
+    def forward(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Augment one batch, as ``draws`` say (by default new ones);
+        :class:`cskt.errors.DataError` on other types or sizes."""
         height, width = self.image_size
         if images.dtype != torch.uint8 or images.shape[1:] != (3, height, width):
             raise _unfit(images, f"(B, 3, {height}, {width})")
-        count = len(images)
-        flipped = torch.rand(count) < self.flip
-        left = _draw_offsets(count, 2 * self.pad)
-        top = _draw_offsets(count, 2 * self.pad)
-        boxes = erasing_boxes(count, (height, width))
-        erased = torch.rand(count, 1) < self.erasing
-
-        images = flip(images, flipped)
-        images = pad_and_crop(images, self.pad, top, left)
-        return erase(normalize(images), boxes * erased)
+        if draws is None:
+            draws = self.draw(len(images))
+        images = flip(images, draws.flipped)
+        images = pad_and_crop(images, self.pad, draws.top, draws.left)
+        return erase(normalize(images), draws.boxes)
 
 
-def _draw_offsets(count: int, largest: int) -> Tensor:
+def _draw_offsets(count: int, largest: int, generator: torch.Generator | None) -> Tensor:
     """(count,) int64, uniform over 0..``largest``."""
-    return (torch.rand(count) * (largest + 1)).long()
+    return (torch.rand(count, generator=generator) * (largest + 1)).long()
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
@@ -95,6 +118,8 @@ def pad_and_crop(images: Tensor, pad: int, top: Tensor, left: Tensor) -> Tensor:
 
     ``top`` and ``left`` (B,) int64 on the CPU: each image's corner in the padded one, 0..2 pad.
     """
+    if len(images) == 0:  # a process without a row of the batch
+        return images
     height, width = images.shape[-2:]
     padded = F.pad(images, (pad, pad, pad, pad))
     corners = zip(top.tolist(), left.tolist(), strict=True)
@@ -122,7 +147,12 @@ def _within(places: Tensor, start: Tensor, length: Tensor) -> Tensor:
     return (places >= start) & (places < start + length)
 
 
-def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -> Tensor:
+def erasing_boxes(
+    count: int,
+    image_size: tuple[int, int],
+    attempts: int = 10,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Rectangles of random erasing (Zhong et al., AAAI 2020), (count, 4) int64: top, left, height,
     width.
 
@@ -131,10 +161,11 @@ def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -
     than the image is drawn again, up to ``attempts`` times, after which nothing is erased (0 x 0).
     """
     height, width = image_size
-    share = torch.empty(count, attempts).uniform_(*ERASED_AREA)
+    share = torch.empty(count, attempts).uniform_(*ERASED_AREA, generator=generator)
     area = height * width * share
     lowest, highest = ERASED_RATIO
-    log_ratio = torch.empty(count, attempts).uniform_(math.log(lowest), math.log(highest))
+    log_ratio = torch.empty(count, attempts)
+    log_ratio.uniform_(math.log(lowest), math.log(highest), generator=generator)
     ratio = log_ratio.exp()
     heights = (area * ratio).sqrt().round()
     widths = (area / ratio).sqrt().round()
@@ -146,6 +177,6 @@ def erasing_boxes(count: int, image_size: tuple[int, int], attempts: int = 10) -
 
     sizes = torch.cat((heights, widths), 1)
     largest = torch.tensor(image_size) - sizes  # of the corner's coordinates
-    corners = (torch.rand(count, 2) * (largest + 1)).floor()
+    corners = (torch.rand(count, 2, generator=generator) * (largest + 1)).floor()
     corners = corners.minimum(largest)  # rounding may reach largest + 1
     return torch.cat((corners, sizes), 1).long()

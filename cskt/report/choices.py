@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from cskt.report.run_files import CHOSEN, METHOD_NAMES
+from cskt.report.run_files import CHOSEN
 from cskt.report.settings import SETTING, hide_shared, require_one_setting
-from cskt.report.tables import NOTHING, spread
+from cskt.report.tables import NOTHING, over_seeds, spread
 
 VAL = CHOSEN["val"]
 TEST = CHOSEN["test"]
@@ -24,47 +22,28 @@ def selection_table(runs: pd.DataFrame) -> pd.DataFrame:
     deviation over seeds. The gaps are differences within a run, so their spread is that of the
     choice and not of the seeds.
 
-    Args: runs: from :func:`cskt.report.run_files.run_table`; runs without training, which choose
-        nothing,
-            are left out.
+    Args:
+        runs: from :func:`cskt.report.run_files.run_table`; runs without training, which choose
+            nothing, are left out.
     """
-    runs = runs[runs[LAST].notna()]
     kind = ["dataset", "backbone", "method", "epochs", *SETTING]
     # One training may be recorded twice, kept by val and by test.
-    runs = runs.drop_duplicates([*kind, "seed"])
+    runs = runs[runs[LAST].notna()].drop_duplicates([*kind, "seed"])
     if runs.empty:
         return pd.DataFrame()
-    rows = [_selection_row(group) for _, group in runs.groupby(kind)]
-    return hide_shared(pd.DataFrame(rows), runs)
+    table = over_seeds(runs, kind, [VAL, TEST, LAST])
+    runs["test less val"] = runs[TEST] - runs[VAL]
+    runs["last less val"] = runs[LAST] - runs[VAL]
+    groups = runs.groupby(kind, sort=False)
+    for gap in ("test less val", "last less val"):
+        table[gap] = groups[gap].agg(spread, "+").to_numpy()
+    table["epochs that val chose"] = groups["val epoch"].agg(_listed).to_numpy()
+    return hide_shared(table, runs)
 
 
-def _selection_row(group: pd.DataFrame) -> dict[str, Any]:
-    """The line of :func:`selection_table` for runs that differ in their seed only."""
-    run = group.iloc[0]
-    kept = group["val epoch"].dropna().astype(int).astype(str)
-    return {
-        "dataset": run["dataset"],
-        "backbone": run["backbone"],
-        "method": METHOD_NAMES.get(run["method"], run["method"]),
-        "epochs": run["epochs"],
-        "setting": run["setting"],
-        "inputs": run["inputs"],
-        "seeds": len(group),
-        VAL: _spread_if_known(group[VAL]),
-        TEST: _spread_if_known(group[TEST]),
-        LAST: _spread_if_known(group[LAST]),
-        "test less val": _spread_if_known(group[TEST] - group[VAL], "+"),
-        "last less val": _spread_if_known(group[LAST] - group[VAL], "+"),
-        "epochs that val chose": ", ".join(kept) or NOTHING,
-    }
-
-
-def _spread_if_known(values: pd.Series, sign: str = "") -> str:
-    """Mean and spread of percentages, with a sign for differences; a dash where the choice does not
-    exist."""
-    if values.isna().any():
-        return NOTHING
-    return spread(values, sign)
+def _listed(epochs: pd.Series) -> str:
+    known = epochs.dropna().astype(int).astype(str)
+    return ", ".join(known) or NOTHING
 
 
 def search_means(grid: pd.DataFrame) -> pd.DataFrame:
@@ -90,32 +69,12 @@ def search_means(grid: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def chosen_rates(grid: pd.DataFrame) -> dict[str, float]:
-    """The learning rate of every method that the search chose (see :func:`search_means`)."""
-    means = search_means(grid)
-    chosen = means[means["chosen"]]
-    return dict(zip(chosen["method"], chosen[RATES], strict=True))
-
-
 def search_table(grid: pd.DataFrame) -> pd.DataFrame:
-    """What was tried for every method (a learning rate, and where it says so another warm-up), R@1
-    on val of the epoch kept and of the last one, and what was chosen; ``grid`` as for
-    :func:`search_means`."""
-    rows = []
-    for row in search_means(grid).to_dict("records"):
-        method, _, tried = row["row"].partition(", ")
-        last = row["val R@1, last epoch"]
-        rows.append(
-            {
-                "method": method,
-                "tried": tried,
-                "seeds": row["seeds"],
-                "val R@1, epoch kept": f"{row['val R@1']:.2f}",
-                "val R@1, last epoch": NOTHING if pd.isna(last) else f"{last:.2f}",
-                "chosen": "chosen" if row["chosen"] else "",
-            }
-        )
-    return pd.DataFrame(rows)
+    """:func:`search_means` for people: what was tried, R@1 on val of the epoch kept and of the last
+    one, and what was chosen."""
+    means = search_means(grid)
+    table = means[["row", "seeds", *_ON_VAL]].rename(columns={"row": "tried"})
+    return table.assign(chosen=means["chosen"].map({True: "chosen", False: ""}))
 
 
 def chosen_histories(grid: pd.DataFrame) -> pd.DataFrame:
@@ -124,18 +83,11 @@ def chosen_histories(grid: pd.DataFrame) -> pd.DataFrame:
     Columns ``method`` (its label), ``seed``, ``epoch``, ``val R@1``, ``test R@1``, in percent;
     empty where the run files hold no history."""
     means = search_means(grid)
-    chosen = set(means.loc[means["chosen"], "row"])
-    rows = []
-    for run in grid[grid["row"].isin(chosen)].to_dict("records"):
-        label = run["row"].partition(", ")[0]
-        for epoch in run["history"]:
-            rows.append(
-                {
-                    "method": label,
-                    "seed": run["seed"],
-                    "epoch": epoch.get("epoch"),
-                    "val R@1": epoch.get("val R@1"),
-                    "test R@1": epoch.get("test R@1"),
-                }
-            )
-    return pd.DataFrame(rows, columns=["method", "seed", "epoch", "val R@1", "test R@1"])
+    chosen = means[means["chosen"]]
+    runs = grid[grid["row"].isin(chosen["row"])]
+    runs = runs.explode("history").dropna(subset="history")
+    runs = runs.reset_index(drop=True)
+    labels = runs["row"].str.partition(", ")
+    epochs = pd.json_normalize(list(runs["history"]))
+    table = epochs.reindex(columns=["epoch", "val R@1", "test R@1"])
+    return table.assign(method=labels[0], seed=runs["seed"])

@@ -34,6 +34,21 @@ ENCODING_LABELS = {
     "loader": "loading and augmenting one image",
     "decode": "decoding one JPEG, once per data set",
 }
+_GALLERY_COLUMNS = {
+    "vectors": "vectors",
+    "where": "where",
+    "index": "index",
+    "dimension": "numbers each",
+    "inserted_per_s": "inserted per second",
+    "building_s": "then indexing, s",
+    "query_ms": "query, ms",
+    "query_ms_95": "its 95th percentile",
+    "filtered_query_ms": "filtered query, ms",
+    "numpy_ms": "numpy, ms",
+    "opening_s": "opening, s",
+    "recall_at_10": "recall at 10, percent",
+    "disk_mb": "on disk, MB",
+}
 # Names of the run files that the efficiency page expects.
 THROUGHPUT = ("throughput-cpu", "throughput-cpu-bf16", "throughput-cuda")
 RANKING = "ranking"
@@ -63,7 +78,7 @@ def read_measurements(folder: str | Path) -> Measurements:
             LookupError,
             TypeError,
             AttributeError,
-            ZeroDivisionError,
+            ArithmeticError,
         ) as error:
             raise RunError(
                 f"run file {path} cannot be read ({error!r}); delete it and measure again."
@@ -95,12 +110,6 @@ def measurement_frame(measurement: dict[str, Any], key: str = "rows") -> pd.Data
     return frame
 
 
-def training_steps(measurement: dict[str, Any]) -> pd.DataFrame:
-    """The rows of a throughput file that are training steps."""
-    frame = measurement_frame(measurement)
-    return frame[frame["what"] == "training step"]
-
-
 def machine_of(measurement: dict[str, Any]) -> str:
     """On what was measured, in a few words."""
     device = measurement["hardware"]["device"]
@@ -117,23 +126,20 @@ def measurement_evidence(measurements: Measurements) -> pd.DataFrame:
     that it was not."""
     lines = []
     for name in dict.fromkeys([*RUN_FILES, *measurements]):
+        line = {"run file": name, "measured": NOT_RUN}
         if name in measurements:
-            lines.append({"run file": name, **_evidence(measurements[name])})
-        else:
-            lines.append({"run file": name, "measured": NOT_RUN})
+            line |= _evidence(measurements[name])
+        lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
 
 def _evidence(measurement: dict[str, Any]) -> dict[str, str]:
     settings = measurement["settings"]
-    measured = []
-    if "batch" in settings:
-        measured.append(f"{settings['backbone']}, batch {settings['batch']}")
-    if "milvus" in settings:
-        measured.append(settings["milvus"].replace("_", " "))
+    named = [name for name in ("backbone", "batch", "milvus") if name in settings]
+    facts = [f"{name} {settings[name]}" for name in named]
     changes = " with local changes" if measurement["dirty"] else ""
     return {
-        "measured": ", ".join(measured) or measurement["name"],
+        "measured": ", ".join(facts) or measurement["name"],
         "machine": machine_of(measurement),
         "seconds": f"{measurement['duration_s']:.0f}",
         "started": measurement["started"],
@@ -144,7 +150,8 @@ def _evidence(measurement: dict[str, Any]) -> dict[str, str]:
 
 def step_table(measurement: dict[str, Any]) -> pd.DataFrame:
     """Time, memory and utilisation of every method's training step in a throughput file."""
-    steps = training_steps(measurement).sort_values(["precision", "seconds"])
+    frame = measurement_frame(measurement)
+    steps = frame[frame["what"] == "training step"].sort_values(["precision", "seconds"])
     seconds = steps["seconds"]
     pairs = steps["batch"]
     minutes_per_epoch = CUHK_PAIRS / pairs * seconds / 60
@@ -228,31 +235,7 @@ def gallery_table(measurements: Measurements) -> pd.DataFrame:
         return pd.DataFrame({"gallery": [NOT_RUN]})
     order = ["vectors", "where", "index"]
     rows = pd.concat(frames).sort_values(order, kind="stable", ignore_index=True)
-    slowest = " (" + rows["query_ms_95"].map(short) + ")"
-    on_disk = rows["disk_mb"].map(short).where(rows["where"] == "embedded", "")
-    return pd.DataFrame(
-        {
-            "vectors": rows["vectors"].map("{:,}".format),
-            "where": rows["where"],
-            "index": rows["index"],
-            "numbers each": rows["dimension"],
-            "inserted per second": rows["inserted_per_s"].map("{:,}".format),
-            "then indexing, s": rows["building_s"].map(short),
-            "query, ms (95th percentile)": rows["query_ms"].map(short) + slowest,
-            "filtered query, ms": rows["filtered_query_ms"].map(short),
-            "numpy, ms": rows["numpy_ms"].map(short),
-            "opening, s": rows["opening_s"].map(short),
-            "recall at 10, percent": rows["recall_at_10"].map("{:.1f}".format),
-            "on disk, MB": on_disk,
-        }
-    )
-
-
-def published_efficiency(path: str | Path) -> pd.DataFrame:
-    """Published figures of other code on other machines, with their sources; nothing of ours is in
-    this table."""
-    names = {
-        "trainable_params_millions": "trained parameters, millions (published)",
-        "memory_mb": "training memory, MB (published)",
-    }
-    return pd.read_csv(path).rename(columns=names)
+    rows["disk_mb"] = rows["disk_mb"].where(rows["where"] == "embedded")
+    table = rows[list(_GALLERY_COLUMNS)].rename(columns=_GALLERY_COLUMNS)
+    numbers = table.select_dtypes("number").columns
+    return table.assign(**table[numbers].map(short))

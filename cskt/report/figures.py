@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from cskt.report.style import (
     BLUE,
     GREEN,
-    GROUND,
     INK,
     METHOD_COLOURS,
     MUTED,
@@ -25,6 +24,11 @@ from cskt.report.style import (
     wrap,
 )
 
+SIZES = {
+    "encode_image": "images in a batch",
+    "encode_text": "tokens per caption",
+    "ranking": "images to rank",
+}
 History = Sequence[dict[str, Any]]  # of a run, an entry an epoch
 
 
@@ -52,37 +56,8 @@ def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
     lengths = pd.DataFrame({"data set": words.keys(), "words": words.values()}).explode("words")
     lengths["words"] = lengths["words"].astype(int)
     figure, axes = plt.subplots(figsize=(6.4, 2.6))
-    sns.histplot(
-        lengths.reset_index(drop=True),
-        x="words",
-        hue="data set",
-        binwidth=1,
-        element="step",
-        stat="probability",
-        common_norm=False,
-        fill=False,
-        ax=axes,
-    )
-    axes.set(xlabel="words in a caption", ylabel="share of captions")
-    return figure
-
-
-def attribute_shares(shares: pd.DataFrame) -> Figure:
-    """How often each attribute group is visible in an image: index attribute group, one column per
-    domain, percent."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.32 * len(shares) + 0.9))
-    sns.heatmap(
-        shares,
-        annot=True,
-        fmt=".0f",
-        cmap="crest",
-        cbar=False,
-        ax=axes,
-        linewidths=1,
-        linecolor=GROUND,
-    )
-    axes.set(xlabel="", ylabel="")
-    axes.grid(False)
+    sns.ecdfplot(lengths.reset_index(drop=True), x="words", hue="data set", ax=axes)
+    axes.set(xlabel="words in a caption", ylabel="share with no more")
     return figure
 
 
@@ -186,45 +161,19 @@ def retrieval_strip(
     return figure
 
 
-def missed_parts(table: pd.DataFrame) -> Figure:
-    """How often a wrong first hit lacks what the caption names, beside chance; rows of
-    :func:`cskt.analysis.failures.failure_table`. Filled: told from chance."""
-    rows = table[table["failed"] > 0].iloc[::-1].reset_index(drop=True)
-    told_from_chance = (rows["high"] < 0) | (rows["low"] > 0)
-    fills = np.where(told_from_chance, BLUE, GROUND)
-    labels = rows["part"] + " (" + rows["failed"].map("{:,}".format) + ")"
-    figure, axes = plt.subplots(figsize=(6.4, 0.3 * len(rows) + 1.1))
-    axes.hlines(
-        rows.index,
-        rows["missed"],
-        rows["by chance"],
-        color=MUTED,
-        linewidth=1.2,
-        zorder=1,
-    )
-    axes.scatter(
-        rows["by chance"],
-        rows.index,
-        marker="|",
-        s=110,
-        color=INK,
-        label="by chance",
-        zorder=2,
-    )
-    axes.scatter(
-        rows["missed"],
-        rows.index,
-        s=42,
-        edgecolors=BLUE,
-        zorder=3,
-        label="by the first hit",
-        c=fills,
-    )
-    axes.set(
-        yticks=rows.index,
-        yticklabels=labels,
-        xlim=(0, 102),
-        xlabel="missed, percent of the failed captions that name it",
-    )
-    axes.legend(loc="lower left", fontsize=8)
+# Speed
+
+
+def scaling(points: pd.DataFrame) -> Figure:
+    """Time over batch size, caption length and gallery size, a line per method; columns what,
+    method, size, seconds."""
+    figure, panels = plt.subplots(1, len(SIZES), figsize=(9.2, 2.8))
+    for axes, (what, label) in zip(panels, SIZES.items(), strict=True):
+        measured = points[points["what"] == what]
+        for method, line in measured.groupby("method"):
+            colour = METHOD_COLOURS.get(str(method), GREEN)
+            axes.plot(line["size"], 1e3 * line["seconds"], "-o", color=colour, label=method)
+        axes.set(title=what, xlabel=label, ylim=(0, None))
+    panels[0].set_ylabel("milliseconds")
+    panels[0].legend(fontsize=8)
     return figure

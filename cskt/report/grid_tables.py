@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from scipy.stats import ttest_ind
 
-from cskt.report.run_files import MEASURES, read_run_file
-from cskt.report.settings import SETTING, device_kind, device_name, hide_shared, require_one_setting
-from cskt.report.tables import published_figure, spread
+from cskt.report.run_files import run_table
+from cskt.report.settings import SETTING, hide_shared, require_one_setting
+from cskt.report.tables import formatted, over_seeds
 
 ZERO_SHOT = "zero-shot"
-_EVIDENCE = ("data", "data version", "machine", "precision", "commit")
+_TRANSFER_NAMES = {
+    "source": "trained on",
+    "source data": "training data",
+    "dataset": "tested on",
+    "row": "model",
+}
 
 
 class Difference(NamedTuple):
@@ -72,35 +76,33 @@ def grid_table(runs: pd.DataFrame, reference: str | None = None) -> pd.DataFrame
     """A grid's runs, of one setting, as a table for people; with ``reference``, a row, how every
     other one differs from it in R@1."""
     require_one_setting(runs)
+    table = over_seeds(runs, ["row"], ["R@1", "mAP"])
     lines = []
-    for row, group in runs.groupby("row", sort=False):
+    for _, group in runs.groupby("row", sort=False):
         interval = mean_interval(group)
         line = {
-            "variant": row,
-            "seeds": len(group),
-            "R@1": spread(group["R@1"]),
             "95 % over people": f"{interval['low']:.1f} to {interval['high']:.1f}",
-            "mAP": spread(group["mAP"]),
             "trained parameters": f"{group['trained'].iloc[0]:,}",
             "seconds a run": f"{group['seconds'].mean():.0f}",
         }
-        if reference is not None:
-            gap = None
-            if row != reference:
-                gap = difference(group, runs[runs["row"] == reference])
-            line |= _comparison(gap, reference)
         lines.append(line)
-    return pd.DataFrame(lines)
+    table = table.join(pd.DataFrame(lines))
+    if reference is not None:
+        table = table.join(_comparisons(runs, reference), on="row")
+    return table.rename(columns={"row": "variant"})
 
 
-def _comparison(gap: Difference | None, reference: str) -> dict[str, str]:
-    """The columns that compare a row with ``reference``, empty where ``gap`` is not known."""
-    shown = ""
-    answer = ""
-    if gap is not None:
-        shown = f"{gap.mean:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
-        answer = "yes" if gap.told_apart else "no"
-    return {f"R@1 against {reference}": shown, "told apart": answer}
+def _comparisons(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Per row the columns that compare it with ``reference``, empty where that is not possible."""
+    lines = {}
+    for row, group in runs.groupby("row", sort=False):
+        gap = difference(group, runs[runs["row"] == reference])
+        lines[row] = ("", "")
+        if gap is not None and row != reference:
+            shown = f"{gap.mean:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
+            lines[row] = (shown, "yes" if gap.told_apart else "no")
+    columns = [f"R@1 against {reference}", "told apart"]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
 
 
 def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -109,99 +111,34 @@ def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:
     setting."""
     if runs.empty:
         return pd.DataFrame()
-    zero_shot = _zero_shot_on_target(runs)
+    origin = runs["synthetic"].map({True: " (synthetic)", False: ""})
+    runs = runs.assign(source=runs["source"] + origin)
     kind = ["source", "source data", "dataset", "backbone", "row", *SETTING]
-    lines = []
-    for _, group in runs.groupby(kind, sort=False):
-        lines.append(_transfer_line(group, zero_shot))
-    table = hide_shared(pd.DataFrame(lines), runs)
-    if _source_data_differ(runs):
-        return table
-    return table.drop(columns="training data")
-
-
-def _transfer_line(group: pd.DataFrame, zero_shot: dict[Hashable, float]) -> dict[str, Any]:
-    """The line of runs that differ in their seed only; ``zero_shot`` of
-    :func:`_zero_shot_on_target`."""
-    run = group.iloc[0]
-    target = (run["dataset"], run["backbone"], run["setting"], run["inputs"])
-    gain = ""
-    if run["row"] != ZERO_SHOT and target in zero_shot:
-        gain = f"{group['R@1'].mean() - zero_shot[target]:+.1f}"
-    return {
-        "trained on": run["source"] + (" (synthetic)" if run["synthetic"] else ""),
-        "training data": run["source data"],
-        "tested on": run["dataset"],
-        "backbone": run["backbone"],
-        "model": run["row"],
-        "setting": run["setting"],
-        "inputs": run["inputs"],
-        "seeds": len(group),
-        "R@1": spread(group["R@1"]),
-        "R@1 less zero-shot": gain,
-        "mAP": spread(group["mAP"]),
-    }
-
-
-def _zero_shot_on_target(runs: pd.DataFrame) -> dict[Hashable, float]:
-    """R@1 of the bare backbone by target, backbone and setting."""
-    bare = runs[runs["row"] == ZERO_SHOT]
-    return bare.groupby(["dataset", "backbone", *SETTING])["R@1"].mean().to_dict()
-
-
-def _source_data_differ(runs: pd.DataFrame) -> bool:
-    """Whether a source of a transfer grid stands for data of several fingerprints."""
-    fingerprints = runs.groupby("source")["source data"].nunique()
-    return bool((fingerprints > 1).any())
+    target = ["dataset", "backbone", *SETTING]
+    table = over_seeds(runs, kind, ["R@1", "mAP"])
+    mean = runs.groupby(kind, sort=False)["R@1"].mean().to_numpy()
+    untrained = runs[runs["row"] == ZERO_SHOT].groupby(target)["R@1"].mean()
+    bare = table[target].join(untrained, on=target)["R@1"]
+    gains = formatted(mean - bare, "{:+.1f}")
+    table["R@1 less zero-shot"] = gains.mask(table["row"] == ZERO_SHOT, "")
+    table = hide_shared(table, runs)
+    if (runs.groupby("source")["source data"].nunique() == 1).all():
+        table = table.drop(columns="source data")
+    return table.rename(columns=_TRANSFER_NAMES)
 
 
 def grid_evidence(folder: str | Path) -> pd.DataFrame:
-    """What stands behind each grid in ``folder``: run files, data and their version, machine,
-    precision, commit, hours of training (of transfer: of testing). A run that is a row of two grids
-    counts in both."""
+    """What stands behind each grid in ``folder``: run files, data, setting, machine, commit, hours
+    of training (of transfer: of testing). A run that is a row of two grids counts in both."""
     lines = []
-    for path in sorted(Path(folder).glob("*")):
-        if path.is_dir():
-            records = [read_run_file(file) for file in sorted(path.glob("*.json"))]
-            lines.append(_evidence_line(path.name.replace("-", " "), records))
-    return pd.DataFrame(lines, columns=["grid", "run files", *_EVIDENCE, "hours"])
-
-
-def _evidence_line(grid: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    facts = pd.DataFrame([_facts(record) for record in records], columns=list(_EVIDENCE))
-    seconds = sum(record["duration_s"] for record in records)
-    line: dict[str, Any] = {"grid": grid, "run files": len(records)}
-    for name in _EVIDENCE:
-        line[name] = "; ".join(sorted(facts[name].unique()))
-    line["hours"] = f"{seconds / 3600:.1f}"
-    return line
-
-
-def _facts(record: dict[str, Any]) -> dict[str, str]:
-    """Of one run, what :func:`grid_evidence` names."""
-    version = record["data_version"]
-    threads = record["hardware"]["threads"]
-    return {
-        "data": record["dataset"],
-        "data version": "—" if version is None else str(version),
-        "machine": f"{device_name(record)} ({device_kind(record)}), {threads} threads",
-        "precision": record["precision"],
-        "commit": str(record["commit"])[:10],
-    }
-
-
-def published_transfer(path: str | Path) -> pd.DataFrame:
-    """Published figures of domain transfer between the real benchmarks, with their sources; nothing
-    here is ours."""
-    names = {
-        "source_dataset": "trained on",
-        "target_dataset": "tested on",
-        "r1": "R@1",
-        "r5": "R@5",
-        "r10": "R@10",
-        "map": "mAP",
-    }
-    table = pd.read_csv(path).rename(columns=names)
-    for measure in MEASURES:
-        table[measure] = table[measure].map(published_figure)
-    return table
+    for path in sorted(Path(folder).glob("*/")):
+        runs = run_table(path.glob("*.json"))
+        runs["commit"] = runs["commit"].str[:10]
+        line = {"grid": path.name.replace("-", " "), "run files": str(len(runs))}
+        for name in ("dataset", "setting", "machine", "commit"):
+            values = sorted(runs[name].unique())
+            line[name] = "; ".join(values)
+        hours = runs["seconds"].sum() / 3600
+        line["hours"] = f"{hours:.1f}"
+        lines.append(line)
+    return pd.DataFrame(lines)

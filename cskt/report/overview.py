@@ -71,15 +71,6 @@ def _pixels(split: Split, image: int) -> np.ndarray:
     return np.asarray(read_image(split.image_paths[image]).convert("RGB"))
 
 
-def sample_captions(data: PersonRetrievalDataset, count: int, seed: int) -> pd.DataFrame:
-    """Some captions of the test split."""
-    captions = data.test.captions
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(captions), min(count, len(captions)), replace=False)
-    sample = [captions[index] for index in chosen]
-    return pd.DataFrame({"data set": data.name, "caption": sample})
-
-
 def visible_shares(data: PersonRetrievalDataset) -> pd.DataFrame:
     """Of the test images of people who have it, the share (percent) that shows each attribute group
     well enough to be named; from the attribute table of a SynthPEDES domain."""

@@ -12,12 +12,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from cskt.report.style import (
     BLUE,
     DIVERGING,
-    GREEN,
     HEAT,
     METHOD_COLOURS,
     MUTED,
@@ -127,30 +125,6 @@ def _draw_overlay(axes: Axes, image: np.ndarray, heat: np.ndarray, high: float) 
         spine.set_visible(False)
 
 
-def word_heat(words: Sequence[str], maps: dict[str, np.ndarray], layers: Sequence[int]) -> Figure:
-    """How much each word of a caption reads the prompts: shares of attention, layers x words, per
-    kind of prompt."""
-    size = (0.3 * len(words) + 1.2, 1.75 * len(maps) + 0.7)
-    figure, panels = plt.subplots(len(maps), 1, figsize=size, squeeze=False)
-    high = max(heat.max() for heat in maps.values())
-    lowest = panels[-1, 0]
-    for axes, (kind, heat) in zip(panels[:, 0], maps.items(), strict=True):
-        sns.heatmap(
-            heat,
-            cmap=HEAT,
-            vmin=0,
-            vmax=high,
-            ax=axes,
-            xticklabels=words if axes is lowest else False,
-            yticklabels=[layer + 1 for layer in layers],
-            cbar_kws={"label": "share"},
-        )
-        axes.set(title=f"{kind} prompts", ylabel="layer")
-        axes.grid(False)
-    lowest.tick_params(axis="x", rotation=90, labelsize=8)
-    return figure
-
-
 # Relevance
 
 
@@ -173,41 +147,19 @@ def relevance_row(
 def _draw_outline(axes: Axes, mask: np.ndarray, image: np.ndarray) -> None:
     """The edge of ``mask`` (rows, columns), stretched over the picture."""
     height, width = image.shape[:2]
-    rows, columns = mask.shape
-    down = (np.arange(rows) + 0.5) * height / rows
-    right = (np.arange(columns) + 0.5) * width / columns
-    axes.contour(
-        right,
-        down,
-        mask,
-        levels=[0.5],
-        colors=[BLUE],
-        linewidths=1.4,
-    )
+    extent = (0, width, 0, height)
+    axes.contour(mask, [0.5], colors=[BLUE], linewidths=1.4, origin="lower", extent=extent)
 
 
-def word_relevance(words: Sequence[str], values: dict[str, np.ndarray]) -> Figure:
-    """Relevance of each word for the similarity to the picture, a bar per model, each model's sum
-    being one."""
-    bars = []
-    for model, relevance in values.items():
-        shares = relevance / max(relevance.sum(), 1e-12)
-        for place, share in enumerate(shares):
-            bars.append({"word": place, "model": model, "relevance": share})
-    palette = [METHOD_COLOURS.get(model, PURPLE) for model in values]
+def word_effects(words: Sequence[str], effects: dict[str, np.ndarray]) -> Figure:
+    """What each word adds to the similarity to the picture, a bar per model."""
     figure, axes = plt.subplots(figsize=(0.3 * len(words) + 1.4, 2.5))
-    sns.barplot(
-        pd.DataFrame(bars),
-        x="word",
-        y="relevance",
-        hue="model",
-        ax=axes,
-        errorbar=None,
-        palette=palette,
-    )
-    axes.set(xlabel="", ylabel="share of the relevance")
+    colours: dict[Any, Any] = {model: METHOD_COLOURS.get(model, PURPLE) for model in effects}
+    pd.DataFrame(effects).plot.bar(ax=axes, width=0.8, color=colours)
+    axes.axhline(0, color=MUTED, linewidth=0.8)
+    axes.set_ylabel("added to the similarity")
     axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
-    axes.legend(title="", fontsize=8)
+    axes.legend(fontsize=8)
     axes.grid(False, axis="x")
     return figure
 
@@ -220,22 +172,14 @@ def knock_out_curves(lost: pd.DataFrame) -> Figure:
     :func:`cskt.analysis.knockout.knock_out`."""
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.9), sharey=True)
     layers = lost[lost["layer"] >= 0]
-    layers = layers.assign(layer=layers["layer"] + 1)
-    colours = dict(zip(lost["part"].unique(), (BLUE, ORANGE, GREEN), strict=False))
     for axes, tower in zip(panels, TOWERS, strict=True):
-        sns.lineplot(
-            layers[layers["tower"] == tower],
-            x="layer",
-            y="lost",
-            hue="part",
-            marker="o",
-            palette=colours,
-            ax=axes,
-        )
+        of_tower = layers[layers["tower"] == tower]
+        for part, line in of_tower.groupby("part", sort=False):
+            axes.plot(line["layer"] + 1, line["lost"], "-o", label=part)
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set(title=f"{tower} tower", ylabel="R@1 lost, points", xlabel="removed at layer")
-        if axes.get_legend() is not None:
-            axes.legend(title="", fontsize=8)
+        if len(of_tower):
+            axes.legend(fontsize=8)
     return figure
 
 
@@ -246,9 +190,8 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
     for tower, layers in coupling.groupby("tower"):
         colour = TOWER_COLOURS[str(tower)]
         places = layers["layer"] + 1
-        likeness.plot(places, layers["cosine"], "-o", color=colour, label=f"{tower}, cosine")
-        likeness.plot(places, layers["CKA"], "--o", color=colour, label=f"{tower}, CKA")
-    likeness.set(xlabel="layer", title="own and projected prompts")
+        likeness.plot(places, layers["cosine"], "-o", color=colour, label=tower)
+    likeness.set(xlabel="layer", title="cosine of own and projected prompts")
     epochs = pd.DataFrame(history)
     for direction, colour in DIRECTION_COLOURS.items():
         norm.plot(epochs["epoch"], epochs[f"{direction} norm"], "-o", color=colour, label=direction)
@@ -270,60 +213,24 @@ def space(
     labelling."""
     size = (3.1 * len(points), 2.9 * len(labels))
     figure, grid = plt.subplots(len(labels), len(points), figsize=size, squeeze=False)
+    kind = np.where(is_image, "image", "caption")
     for row, (label, values) in zip(grid, labels.items(), strict=True):
-        colours = _colours_of(values)
-        tint = np.array([colours[value] for value in values])
+        names = [str(value) for value in values]
+        count = len(set(names))
         for axes, (name, plane) in zip(row, points.items(), strict=True):
-            _draw_plane(axes, plane, is_image, tint)
-            axes.set(title=f"{name}, by {label}")
-        if len(colours) <= 12:
-            _draw_key(row[-1], colours)
-    return figure
-
-
-def _colours_of(values: Sequence[Any]) -> dict[Any, tuple[float, float, float]]:
-    """A colour for each distinct value."""
-    names = list(dict.fromkeys(values))
-    palette = "colorblind" if len(names) <= 10 else "husl"
-    return dict(zip(names, sns.color_palette(palette, len(names)), strict=True))
-
-
-def _draw_plane(axes: Axes, plane: np.ndarray, is_image: np.ndarray, tint: np.ndarray) -> None:
-    """Points (N, 2) in the colours ``tint`` (N, 3)."""
-    images = plane[is_image]
-    captions = plane[~is_image]
-    axes.scatter(
-        images[:, 0],
-        images[:, 1],
-        c=tint[is_image],
-        s=12,
-        marker="o",
-        linewidths=0,
-    )
-    axes.scatter(
-        captions[:, 0],
-        captions[:, 1],
-        c=tint[~is_image],
-        s=12,
-        marker="x",
-        linewidths=0.9,
-    )
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-
-
-def _draw_key(axes: Axes, colours: dict[Any, tuple[float, float, float]]) -> None:
-    """The names of the colours, to the right."""
-    marks = []
-    for name, colour in colours.items():
-        marks.append(
-            Line2D(
-                [],
-                [],
-                marker="o",
-                linestyle="",
-                color=colour,
-                label=name,
+            sns.scatterplot(
+                x=plane[:, 0],
+                y=plane[:, 1],
+                hue=names,
+                style=kind,
+                palette="colorblind" if count <= 10 else "husl",
+                markers={"image": "o", "caption": "X"},
+                s=16,
+                linewidth=0,
+                legend=axes is row[-1] and count <= 12,
+                ax=axes,
             )
-        )
-    axes.legend(handles=marks, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+            axes.set(xticks=[], yticks=[], title=f"{name}, by {label}")
+        if row[-1].get_legend() is not None:
+            row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

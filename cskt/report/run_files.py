@@ -16,7 +16,7 @@ import pandas as pd
 from cskt.config import MINI
 from cskt.errors import RunError
 from cskt.report.grids import grid_rows
-from cskt.report.settings import SETTING, setting_of
+from cskt.report.settings import device_name, setting_of
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP")
 METHOD_NAMES = {"zero-shot": "zero-shot", "full": "full fine-tuning", "cskt": "CSKT"}
@@ -43,52 +43,46 @@ REQUIRED = (
     "metrics",
     "zero_shot",
 )
-RUN_COLUMNS = [
-    "dataset",
-    "synthetic",
-    "method",
-    "seed",
-    "backbone",
-    "origin",
-    "epochs",
-    "selection",
-    *SETTING,
-    *MEASURES,
-    "mINP",
-    "zero-shot R@1",
-    *CHOSEN.values(),
-    "val epoch",
-    "trained",
-    "total",
-    "seconds",
-    "commit",
-    "file",
-]
-GRID_COLUMNS = [
-    "row",
-    "seed",
-    "method",
-    "learning rate",
-    "warm-up",
-    *MEASURES,
-    "interval",
-    "zero-shot R@1",
-    "val R@1",
-    "val mAP",
-    "val R@1, last epoch",
-    "history",
-    "trained",
-    "seconds",
-    "dataset",
-    "source",
-    "source data",
-    "synthetic",
-    "backbone",
-    "selection",
-    *SETTING,
-    "commit",
-    "file",
-]
+# Where a record holds what a column of a frame of runs shows; what it does not hold is NaN.
+COLUMNS = {
+    "dataset": "dataset",
+    "synthetic": "synthetic",
+    "method": "method",
+    "seed": "seed",
+    "config.backbone": "backbone",
+    "backbone_origin": "origin",
+    "config.epochs": "epochs",
+    "config.learning_rate": "learning rate",
+    "config.warmup_epochs": "warm-up",
+    "selection": "selection",
+    "setting": "setting",
+    "inputs": "inputs",
+    "metrics.text_to_image.R@1": "R@1",
+    "metrics.text_to_image.R@5": "R@5",
+    "metrics.text_to_image.R@10": "R@10",
+    "metrics.text_to_image.mAP": "mAP",
+    "metrics.text_to_image.mINP": "mINP",
+    "metrics.text_to_image.intervals.R@1": "interval",
+    "zero_shot.text_to_image.R@1": "zero-shot R@1",
+    "val_metrics.text_to_image.R@1": "val R@1",
+    "val_metrics.text_to_image.mAP": "val mAP",
+    "last_epoch.val R@1": "val R@1, last epoch",
+    "selected.val.metrics.text_to_image.R@1": CHOSEN["val"],
+    "selected.test.metrics.text_to_image.R@1": CHOSEN["test"],
+    "selected.last.metrics.text_to_image.R@1": CHOSEN["last"],
+    "selected.val.epoch": "val epoch",
+    "trainable_parameters": "trained",
+    "duration_s": "seconds",
+    "machine": "machine",
+    "data": "data",
+    "row": "row",
+    "source": "source",
+    "source_fingerprint": "source data",
+    "history": "history",
+    "commit": "commit",
+    "file": "file",
+    "path": "path",
+}
 
 
 def read_run_file(path: str | Path) -> dict[str, Any]:
@@ -107,35 +101,21 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
 
 
 def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
-    """One row per run file: what was run, its text-to-image measures in percent and, in the columns
-    of :data:`CHOSEN`, R@1 on test of the epoch that val would choose, that test would choose, and
-    of the last one (NaN: none)."""
-    rows = []
+    """One row per run file, in the order of their names, with the values of :data:`COLUMNS`:
+    measures in percent, under :data:`CHOSEN` R@1 on test of the epoch that val would choose, that
+    test would choose, and of the last one."""
+    records = []
     for path in sorted(Path(file) for file in files):
-        record = read_run_file(path)
-        row = _common_columns(record, path.name)
-        row["epochs"] = record["config"]["epochs"]
-        row["origin"] = record.get("backbone_origin", "")  # older records do not say
-        row["mINP"] = record["metrics"]["text_to_image"]["mINP"]
-        row["zero-shot R@1"] = record["zero_shot"]["text_to_image"]["R@1"]
-        row["total"] = record["total_parameters"]
-        row |= _figures_of_choices(record)
-        rows.append(row)
-    return pd.DataFrame(rows, columns=RUN_COLUMNS)
+        records.append(_with_facts(read_run_file(path), path))
+    runs = pd.json_normalize(records).reindex(columns=list(COLUMNS))
+    return runs.rename(columns=COLUMNS)
 
 
 def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
-    """One row per run file of a grid in ``folder``: its ``row`` (in the order of the grid), seed,
-    measures and cost; what a record does not hold is NaN, a history that is not there empty.
+    """The runs of a grid in ``folder`` (see :func:`run_table`), rows in the order of the grid.
     ``data`` says which data set and backbone: rows of two kinds belong into two tables (see
     :func:`cskt.report.grid_tables.by_data`)."""
-    paths = sorted((Path(folder) / grid.replace(" ", "-")).glob("*.json"))
-    rows = []
-    for path in paths:
-        record = read_run_file(path)
-        rows.append(_grid_columns(record, path.name))
-    runs = pd.DataFrame(rows, columns=GRID_COLUMNS)
-    runs["data"] = _data_and_backbone(runs)
+    runs = run_table((Path(folder) / grid.replace(" ", "-")).glob("*.json"))
     runs["place"] = _places_in_grid(runs, grid)
     runs = runs.sort_values(["place", "seed"], kind="stable")
     return runs.drop(columns="place").reset_index(drop=True)
@@ -146,55 +126,28 @@ def of_embedded_default(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["synthetic"].astype(bool) & (runs["backbone"] == MINI)]
 
 
-def _common_columns(record: dict[str, Any], file: str) -> dict[str, Any]:
-    """The columns that every frame of runs has."""
+def _with_facts(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record, and what tables need besides: the setting, the last epoch, the choices there
+    were."""
+    history = record.get("history") or []
     setting = setting_of(record)
-    ranked = record["metrics"]["text_to_image"]
-    columns = {
-        "dataset": record["dataset"],
-        "synthetic": record["synthetic"],
-        "method": record["method"],
-        "seed": record["seed"],
-        "backbone": record["config"]["backbone"],
-        "selection": _selection(record),
+    threads = record["hardware"]["threads"]
+    kind = " (synthetic)" if record["synthetic"] else ""
+    return {
+        "source": record["dataset"],
+        **record,
+        "source_fingerprint": record.get("source_fingerprint", "")[:8],
         "setting": setting.setting,
         "inputs": setting.inputs,
-        "trained": record["trainable_parameters"],
-        "seconds": record["duration_s"],
-        "commit": record["commit"],
-        "file": file,
-    }
-    for measure in MEASURES:
-        columns[measure] = ranked[measure]
-    return columns
-
-
-def _grid_columns(record: dict[str, Any], file: str) -> dict[str, Any]:
-    config = record["config"]
-    on_val = (record.get("val_metrics") or {}).get("text_to_image", {})
-    bare = (record["zero_shot"] or {}).get("text_to_image", {})  # None: of a transfer
-    history = record.get("history") or []
-    last_epoch = history[-1] if history else {}
-    return {
-        **_common_columns(record, file),
-        "row": record.get("row"),
-        "learning rate": config.get("learning_rate"),
-        "warm-up": config.get("warmup_epochs"),
-        "interval": record["metrics"]["text_to_image"]["intervals"]["R@1"],
-        "zero-shot R@1": bare.get("R@1", float("nan")),
-        "val R@1": on_val.get("R@1", float("nan")),
-        "val mAP": on_val.get("mAP", float("nan")),
-        "val R@1, last epoch": last_epoch.get("val R@1", float("nan")),
+        "selection": _selection(record),
+        "selected": _choices(record),
         "history": history,
-        "source": record.get("source", record["dataset"]),
-        "source data": record.get("source_fingerprint", "")[:8],
+        "last_epoch": history[-1] if history else {},
+        "machine": f"{device_name(record)}, {threads} threads",
+        "data": f"{record['dataset']}{kind}, {record['config']['backbone']}",
+        "file": path.name,
+        "path": str(path),
     }
-
-
-def _data_and_backbone(runs: pd.DataFrame) -> pd.Series:
-    """Such as ``"SynthPEDES-A (synthetic), cskt-mini"``."""
-    kind = runs["synthetic"].map({True: " (synthetic)", False: ""})
-    return runs["dataset"] + kind + ", " + runs["backbone"]
 
 
 def _places_in_grid(runs: pd.DataFrame, grid: str) -> list[int]:
@@ -219,17 +172,12 @@ def _selection(record: dict[str, Any]) -> str:
     return record["selection"]
 
 
-def _figures_of_choices(record: dict[str, Any]) -> dict[str, float]:
-    """R@1 on test under each way to choose the epoch, and the epoch that val chose; without an
-    entry where there is nothing to choose, or no val split to choose it on."""
-    figures: dict[str, float] = {}
+def _choices(record: dict[str, Any]) -> dict[str, Any]:
+    """The epochs that could have been kept: none without training, none on val without a val
+    split."""
     if record["method"] == "zero-shot" or not record["selected"]:
-        return figures
-    for name, column in CHOSEN.items():
-        if name == "val" and not _has_val_split(record):
-            continue
-        choice = record["selected"][name]
-        figures[column] = choice["metrics"]["text_to_image"]["R@1"]
-        if name == "val":
-            figures["val epoch"] = choice["epoch"]
-    return figures
+        return {}
+    choices = dict(record["selected"])
+    if not _has_val_split(record):
+        del choices["val"]
+    return choices

@@ -95,15 +95,6 @@ def hide_shared(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=hidden)
 
 
-def setting_suffix(runs: pd.DataFrame) -> pd.Series:
-    """What a label of each run must add so that no two settings share one: empty where all runs are
-    alike."""
-    suffix = pd.Series("", index=runs.index)
-    for name in distinguishing(runs):
-        suffix = suffix + ", " + runs[name]
-    return suffix
-
-
 def setting_line(runs: pd.DataFrame) -> str:
     """The caption of a table of ``runs``: the setting that they share, or those that it keeps
     apart."""

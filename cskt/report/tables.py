@@ -3,7 +3,7 @@ hand."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,154 +18,138 @@ from cskt.report.settings import (
     distinguishing,
     hide_shared,
     setting_line,
-    setting_suffix,
 )
 
 LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPReid": "SynthPEDES-C"}
 SYNTHETIC = tuple(LAYOUT_OF.values())
 NOT_RUN = "not run here"
-OWN_GROUP = "runs of this code"  # beside the groups of the published figures
 NOTHING = "—"  # in a cell that has no value
+_PUBLISHED = {
+    "r1": "R@1",
+    "r5": "R@5",
+    "r10": "R@10",
+    "map": "mAP",
+    "source_dataset": "trained on",
+    "target_dataset": "tested on",
+    "trainable_params_millions": "trained parameters, millions",
+    "memory_mb": "training memory, MB",
+}
 _UNWRAPPED = [*MEASURES, "dataset", "data", "method", "seed", "commit"]
 
 
 def spread(values: pd.Series, sign: str = "") -> str:
-    """Mean and, of several, standard deviation; ``sign="+"`` for differences."""
+    """Mean and, of several, standard deviation; ``sign="+"`` for differences. A dash where a value
+    is missing."""
+    if values.isna().any():
+        return NOTHING
     mean = f"{values.mean():{sign}.2f}"
     if len(values) == 1:
         return mean
     return f"{mean} ± {values.std():.2f}"
 
 
+def formatted(values: pd.Series, form: str) -> pd.Series:
+    """Numbers as text, empty where they are not known (NaN)."""
+    return values.map(form.format, na_action="ignore").astype(object).fillna("")
+
+
+def over_seeds(runs: pd.DataFrame, kind: list[str], columns: Sequence[str]) -> pd.DataFrame:
+    """A row for each value of the columns ``kind``, in the order of the runs: how many seeds, and
+    the :func:`spread` of each of ``columns``. In column ``method`` stand the printed names."""
+    groups = runs.groupby(kind, sort=False)
+    table = groups.size().rename("seeds").reset_index()
+    for column in columns:
+        table[column] = groups[column].agg(spread).to_numpy()
+    if "method" in table:
+        table["method"] = table["method"].replace(METHOD_NAMES)
+    return table
+
+
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over seeds, one row per data set, backbone, method, number of
-    epochs, way to choose the epoch and setting (:func:`cskt.report.settings.setting_of`, named in a
-    column where there are several); methods in the order of the story.
+    epochs, way to choose the epoch and setting (:func:`cskt.report.settings.setting_of`); methods
+    in the order of the story. ``R@1 value`` is the mean as a number.
 
     Args:
         runs: from :func:`cskt.report.run_files.run_table`.
     """
-    table = _summarise(runs)
-    if table.empty:
-        return table
-    return hide_shared(table.drop(columns="group"), runs)
-
-
-def _summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """:func:`summarise` with the columns of the setting in every case."""
+    if runs.empty:
+        return pd.DataFrame()
+    order = pd.Series(range(len(METHOD_NAMES)), index=list(METHOD_NAMES))
     untrained = runs["method"] == "zero-shot"  # neither epochs nor a choice among them
     runs = runs.assign(
         epochs=runs["epochs"].astype(str).mask(untrained, NOTHING),
-        selection=runs["selection"].astype(str).mask(untrained, NOTHING),
+        selection=runs["selection"].mask(untrained, NOTHING),
+        order=runs["method"].map(order),
     )
-    kind = ["dataset", "backbone", "method", "epochs", "selection", *SETTING]
-    rows = [_summary_row(group) for _, group in runs.groupby(kind)]
-    if not rows:
-        return pd.DataFrame()
-    places = ["dataset", "group", "backbone", *SETTING, "order"]
-    table = pd.DataFrame(rows).sort_values(places)
-    return table.drop(columns="order").reset_index(drop=True)
+    runs = runs.sort_values(["dataset", "backbone", *SETTING, "order"], kind="stable")
+    kind = ["dataset", "backbone", "method", "epochs", "selection", *SETTING, "trained"]
+    table = over_seeds(runs, kind, MEASURES)
+    table["R@1 value"] = runs.groupby(kind, sort=False)["R@1"].mean().to_numpy()
+    table["trained parameters"] = table.pop("trained").map("{:,}".format)
+    return table.rename(columns={"selection": "selected on"})
 
 
-def _group_of(origin: str) -> str:
-    """Under which heading of a benchmark's table a run stands, by its record's
-    ``backbone_origin``."""
-    if DOMAIN_PRETRAINED in origin:
-        return f"{OWN_GROUP}, ReID-domain pre-training"
-    return OWN_GROUP
-
-
-def _summary_row(group: pd.DataFrame) -> dict[str, Any]:
-    """The line of a table for runs that differ in their seed only."""
-    run = group.iloc[0]
-    order = list(METHOD_NAMES)
-    row = {
-        "dataset": run["dataset"],
-        "backbone": run["backbone"],
-        "method": METHOD_NAMES.get(run["method"], run["method"]),
-        "group": _group_of(run["origin"]),
-        "seeds": len(group),
-        "epochs": run["epochs"],
-        "selected on": run["selection"],
-        "setting": run["setting"],
-        "inputs": run["inputs"],
-    }
-    for measure in MEASURES:
-        row[measure] = spread(group[measure])
-    row["trained parameters"] = f"{int(run['trained']):,}"
-    row["order"] = order.index(run["method"]) if run["method"] in order else len(order)
-    row["R@1 value"] = group["R@1"].mean()
-    return row
+def published(path: str | Path) -> pd.DataFrame:
+    """Published figures as printed in their sources, from a csv file, in the words of our tables;
+    nothing of ours is in it."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns=_PUBLISHED)
 
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
-    """Published figures of a real benchmark, grouped as published, then our runs on it or "not run
-    here"; those on a backbone that was trained on people already are a group of their own.
+    """Published figures of a real benchmark, by R@1 within the groups of the file, then our runs on
+    it or "not run here"; those on a backbone that was trained on people already (see
+    :func:`cskt.runs.backbone_origin`) are a group of their own.
 
-    Args: dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``. literature: csv with the
-        columns of ``book/data/literature.csv``. runs: from :func:`cskt.report.run_files.run_table`;
-        only runs on ``dataset`` itself count, never
-            synthetic ones.
+    Args:
+        dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``.
+        literature: csv with the columns of ``book/data/literature.csv``.
+        runs: from :func:`cskt.report.run_files.run_table`; only runs on ``dataset`` itself count,
+            never synthetic ones.
     """
-    rows = _published_rows(dataset, literature)
-    ours = _summarise(runs[(runs["dataset"] == dataset) & ~runs["synthetic"].astype(bool)])
-    if ours.empty or OWN_GROUP not in set(ours["group"]):
-        rows.append(
-            {
-                "group": OWN_GROUP,
-                "method": "CSKT",
-                "encoders": "ViT-B/16 / Xformer",
-                **dict.fromkeys(MEASURES, NOT_RUN),
-                "source": "needs the data set, CLIP's weights and a GPU",
-            }
-        )
-    for row in ours.to_dict("records"):
-        rows.append(_benchmark_row(row))
-    return pd.DataFrame(rows)
+    columns = ["group", "method", "encoders", *MEASURES, "source"]
+    real = ~runs["synthetic"].astype(bool)
+    runs = runs[real & (runs["dataset"] == dataset)]
+    on_people = runs["origin"].astype(str).str.contains(DOMAIN_PRETRAINED)
+    theirs = _their_rows(literature)
+    parts = [theirs[theirs["dataset"] == dataset], _our_rows(runs[~on_people])]
+    if on_people.any():
+        rows = _our_rows(runs[on_people])
+        rows["group"] += ", ReID-domain pre-training"
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
-def _published_rows(dataset: str, literature: str | Path) -> list[dict[str, str]]:
-    """The published figures on ``dataset``, by group in the order of the file, and by R@1."""
-    published = pd.read_csv(literature)
-    published["place"] = pd.factorize(published["group"])[0]
-    published = published[published["dataset"] == dataset]
-    published = published.sort_values(["place", "r1"], kind="stable")
-    rows = []
-    for row in published.to_dict("records"):
-        rows.append(
-            {
-                "group": row["group"],
-                "method": f"{row['method']} ({row['venue']})",
-                "encoders": f"{row['image_encoder']} / {row['text_encoder']}",
-                "R@1": published_figure(row["r1"]),
-                "R@5": published_figure(row["r5"]),
-                "R@10": published_figure(row["r10"]),
-                "mAP": published_figure(row["map"]),
-                "source": row["source"],
-            }
-        )
-    return rows
+def _their_rows(literature: str | Path) -> pd.DataFrame:
+    """The published figures, by R@1 within the groups of the file."""
+    table = published(literature)
+    groups, _ = pd.factorize(table["group"])
+    table["place"] = groups
+    table["value"] = table["R@1"].astype(float)
+    table["method"] += " (" + table["venue"] + ")"
+    table["encoders"] = table["image_encoder"] + " / " + table["text_encoder"]
+    return table.sort_values(["place", "value"], kind="stable")
 
 
-def published_figure(value: float) -> str:
-    """A percentage with two decimals; empty where none was published (NaN)."""
-    return "" if pd.isna(value) else f"{value:.2f}"
-
-
-def _benchmark_row(row: dict[Hashable, Any]) -> dict[str, str]:
-    """A row of :func:`_summarise` in the columns of the published figures."""
-    source = (
-        f"run files, {row['seeds']} seeds, {row['epochs']} epochs, "
-        f"selected on {row['selected on']}; {row['setting']}, {row['inputs']}"
-    )
-    measures = {measure: row[measure] for measure in MEASURES}
-    return {
-        "group": row["group"],
-        "method": row["method"],
-        "encoders": row["backbone"],
-        **measures,
-        "source": source,
-    }
+def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs on a real benchmark in the columns of the published figures, or a row that says that
+    there are none."""
+    table = summarise(runs)
+    if table.empty:
+        not_run = {
+            "method": "CSKT",
+            "encoders": "ViT-B/16 / Xformer",
+            **dict.fromkeys(MEASURES, NOT_RUN),
+            "source": "needs the data set, CLIP's weights and a GPU",
+        }
+        table = pd.DataFrame([not_run])
+    else:
+        made = table["seeds"].astype(str) + " seeds, " + table["epochs"] + " epochs"
+        setting = table["setting"] + ", " + table["inputs"]
+        table["source"] = "run files, " + made + ", selected on " + table["selected on"]
+        table["source"] += "; " + setting
+        table = table.rename(columns={"backbone": "encoders"})
+    return table.assign(group="runs of this code")
 
 
 def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -174,44 +158,34 @@ def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:
     fine-tuning's gain over that."""
     domain = LAYOUT_OF[dataset]
     runs = runs[runs["dataset"] == domain]
-    table = _summarise(runs)
+    table = summarise(runs)
     if table.empty:
         figures = dict.fromkeys(MEASURES, NOT_RUN)
         return pd.DataFrame([{"data": f"{domain} (synthetic)", "method": "CSKT", **figures}])
     table = hide_shared(_with_gains(table), runs)
     table.insert(0, "data", table.pop("dataset") + " (synthetic)")
-    return table.drop(columns=["group", "R@1 value"])
+    return table.drop(columns="R@1 value")
 
 
 def _with_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` of :func:`_summarise`, with what each row gains over the zero-shot backbone: the
+    """``table`` of :func:`summarise`, with what each row gains over the zero-shot backbone: the
     same backbone under the same numerics, on the same data."""
     alike = ["dataset", "backbone", *SETTING]
-    alike_trained = [*alike, "epochs", "selected on"]
-    zero_shot = _values_of_method(table, "zero-shot", alike)
-    full = _values_of_method(table, "full fine-tuning", alike_trained)
-    ratios = []
-    shares = []
-    for row in table.to_dict("records"):
-        value = row["R@1 value"]
-        bare = zero_shot.get(tuple(row[name] for name in alike))
-        most = full.get(tuple(row[name] for name in alike_trained))
-        ratios.append("" if bare is None else f"{value / bare:.2f}")
-        if bare is None or most is None or most <= bare:
-            shares.append("")
-        else:
-            shares.append(f"{100 * (value - bare) / (most - bare):.0f}%")
-    return table.assign(
-        **{"R@1 / zero-shot": ratios, "share of full fine-tuning's gain": shares},
-    )
+    value = table["R@1 value"]
+    bare = _figures_of_method(table, "zero-shot", alike)
+    full = _figures_of_method(table, "full fine-tuning", [*alike, "epochs", "selected on"])
+    share = ((value - bare) / (full - bare)).where(full > bare)
+    gains = {
+        "R@1 / zero-shot": formatted(value / bare, "{:.2f}"),
+        "share of full fine-tuning's gain": formatted(share, "{:.0%}"),
+    }
+    return table.assign(**gains)
 
 
-def _values_of_method(
-    table: pd.DataFrame, method: str, columns: list[str]
-) -> dict[Hashable, float]:
-    """Mean R@1 of a method's rows by what they have in ``columns``."""
-    rows = table[table["method"] == method]
-    return rows.set_index(columns)["R@1 value"].to_dict()
+def _figures_of_method(table: pd.DataFrame, method: str, alike: list[str]) -> pd.Series:
+    """For each row R@1 of the row of ``method`` that equals it in the columns ``alike``, or NaN."""
+    rows = table[table["method"] == method].set_index(alike)
+    return table[alike].join(rows["R@1 value"], on=alike)["R@1 value"]
 
 
 def overview_markdown(runs: pd.DataFrame) -> str:
@@ -220,7 +194,7 @@ def overview_markdown(runs: pd.DataFrame) -> str:
     runs = of_embedded_default(runs)
     apart = distinguishing(runs)
     names = ["dataset", "method", *apart, "seeds", "R@1", "mAP", "trained parameters"]
-    table = _summarise(runs).reindex(columns=names)
+    table = summarise(runs).reindex(columns=names)
     table = table.rename(columns={"dataset": "synthetic data"})
     return f"{markdown_table(table)}\n\n{setting_line(runs)}"
 
@@ -238,24 +212,13 @@ def _markdown_row(cells: Iterable[Any]) -> str:
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
-def evidence_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """One line per run file: what, how long, from which commit."""
-    apart = distinguishing(runs)
-    names = ["file", "dataset", "method", "seed", "epochs", "selection", *apart]
-    formats = {"R@1": "{:.2f}", "mAP": "{:.2f}", "trained": "{:,}", "seconds": "{:.0f}"}
-    table = runs[names].copy()
-    for name, form in formats.items():
-        table[name] = runs[name].map(form.format)
-    table["commit"] = runs["commit"].astype(str).str[:10]
-    return table
-
-
 def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
     """The synthetic runs of cskt-mini with the methods' printed names, for the comparison figure;
     where they differ in setting, ``dataset`` names it, so that no bar is a mean over two."""
     runs = of_embedded_default(runs)
-    named = runs.assign(dataset=runs["dataset"] + setting_suffix(runs))
-    named["method name"] = runs["method"].map(METHOD_NAMES)
+    named = runs.assign(**{"method name": runs["method"].map(METHOD_NAMES)})
+    for name in distinguishing(runs):
+        named["dataset"] += ", " + runs[name]
     return named.dropna(subset="method name")
 
 
@@ -277,23 +240,16 @@ def show_table(table: pd.DataFrame) -> Styler:
 
 def setting_table(config: TrainConfig) -> pd.DataFrame:
     """Every setting of a run beside the paper's; the last column marks where they differ."""
-    ours = _flat_settings(config)
-    paper = _flat_settings(TrainConfig.paper(dataset=config.dataset))
-    rows = {}
-    for name, value in ours.items():
-        if name not in ("data_root", "output"):
-            differs = "" if value == paper[name] else "differs"
-            rows[name] = {"this run": str(value), "paper": str(paper[name]), "": differs}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.rename_axis("setting")
+    paper = TrainConfig.paper(dataset=config.dataset)
+    table = pd.DataFrame({"this run": _settings(config), "paper": _settings(paper)})
+    differs = table["this run"] != table["paper"]
+    table[""] = differs.map({True: "differs", False: ""})
+    return table.drop(["data_root", "output"]).rename_axis("setting")
 
 
-def _flat_settings(config: TrainConfig) -> dict[str, Any]:
-    """The fields of a configuration by name, the method's as ``cskt.NAME``."""
-    values = config.to_dict()
-    for name, value in values.pop("cskt").items():
-        values[f"cskt.{name}"] = value
-    return values
+def _settings(config: TrainConfig) -> pd.Series:
+    """The fields of a configuration as text, the method's as ``cskt.NAME``."""
+    return pd.json_normalize(config.to_dict()).iloc[0].map(str)
 
 
 def gain_table(record: dict[str, Any]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -16,18 +16,12 @@ from cskt.report.tables import NOT_RUN
 
 LAST = CHOSEN["last"]
 WIDTH = 2  # standard deviations to either side of the committed mean
-# R@1: what the standard deviations of CSKT and full fine-tuning shall not exceed.
-AIMS = {"numerics": 0.5, "seeds": 1.0}
-_FIELDS = ("dataset", "data_version", "seed", "hardware", "versions", "rows")
-_ROW_FIELDS = ("method", "numerics", "precision")
-_ANSWERS = {True: "yes", False: "no", None: NOT_RUN}
-
-
-class Interval(NamedTuple):
-    """Both ends, in percent of R@1."""
-
-    low: float
-    high: float
+_ROW = {
+    "method": "method",
+    "numerics": "numerics",
+    "precision": "precision",
+    "last.R@1": "R@1, last epoch",
+}
 
 
 def read_variation(path: str | Path) -> dict[str, Any] | None:
@@ -38,25 +32,30 @@ def read_variation(path: str | Path) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = _missing_fields(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        describe_variation(record)
+        _rows(record)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         message = f"run file {path} cannot be read ({error!r}); delete it and measure again."
         raise RunError(message) from error
-    if missing:
-        raise RunError(f"run file {path} lacks {', '.join(missing)}; delete it and measure again.")
     return record
 
 
-def _missing_fields(record: dict[str, Any]) -> list[str]:
-    """What the record or a row of it lacks; KeyError, TypeError or ValueError where a row has no
-    R@1."""
-    missing = [name for name in _FIELDS if name not in record]
-    if missing:
-        return missing
-    for row in record["rows"]:
-        float(row["last"]["R@1"])
-        missing += [name for name in _ROW_FIELDS if name not in row]
-    return missing
+def describe_variation(record: dict[str, Any]) -> str:
+    """One line: data, seed, hardware, setting, commit."""
+    processors = record["hardware"]["cpu_count"]
+    facts = [
+        f"{record['dataset']} (synthetic)",
+        f"seed {record['seed']}",
+        f"{device_name(record)} with {processors} processors",
+        _fp32_setting(record),
+        f"commit {record['commit'][:10]}",
+    ]
+    return ", ".join(facts)
+
+
+def _rows(record: dict[str, Any]) -> pd.DataFrame:
+    """A row per training: method (its key), numerics, precision, R@1 of the last epoch."""
+    return pd.json_normalize(record["rows"])[list(_ROW)].rename(columns=_ROW)
 
 
 def committed_seeds(record: dict[str, Any], runs: pd.DataFrame, method: str) -> pd.Series:
@@ -78,104 +77,67 @@ def committed_seeds(record: dict[str, Any], runs: pd.DataFrame, method: str) -> 
     return seeds.drop_duplicates("seed")[LAST]
 
 
-def interval(seeds: pd.Series) -> Interval | None:
-    """Mean -+ :data:`WIDTH` standard deviations of the committed seeds; None for fewer than two."""
-    if len(seeds) < 2:
-        return None
-    reach = WIDTH * seeds.std()
-    return Interval(seeds.mean() - reach, seeds.mean() + reach)
-
-
-def variation_rows(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """One row per training: numerics, method, precision, R@1 of the last epoch, how it compares.
-
-    ``difference`` is to the method's reference, which is its first row in the file; ``low`` and
-    ``high`` are the ends of the committed :func:`interval` (NaN: none), ``inside`` says whether it
-    holds the row (None: unknown)."""
-    rows = []
-    references: dict[str, float] = {}
-    for row in record["rows"]:
-        method = row["method"]
-        value = row["last"]["R@1"]
-        references.setdefault(method, value)
-        committed = interval(committed_seeds(record, runs, method))
-        inside = None
-        if committed is not None:
-            inside = committed.low <= value <= committed.high
-        rows.append(
-            {
-                "method": METHOD_NAMES.get(method, method),
-                "numerics": row["numerics"],
-                "precision": row["precision"],
-                "R@1": value,
-                "difference": value - references[method],
-                "low": float("nan") if committed is None else committed.low,
-                "high": float("nan") if committed is None else committed.high,
-                "inside": inside,
-            }
-        )
-    names = ["method", "numerics", "precision", "R@1", "difference", "low", "high", "inside"]
-    return pd.DataFrame(rows, columns=names)
-
-
 def variation_table(record: dict[str, Any], runs: pd.DataFrame) -> pd.DataFrame:
-    """:func:`variation_rows` for people: R@1 of the last epoch under each numerics, in percent."""
-    lines = []
-    for row in variation_rows(record, runs).to_dict("records"):
-        committed = f"{row['low']:.2f} to {row['high']:.2f}"
-        lines.append(
-            {
-                "method": row["method"],
-                "numerics": row["numerics"],
-                "precision": row["precision"],
-                "R@1, last epoch": f"{row['R@1']:.2f}",
-                "against the first row": f"{row['difference']:+.2f}",
-                "committed mean ± 2 sd": NOT_RUN if row["inside"] is None else committed,
-                "inside": _ANSWERS[row["inside"]],
+    """One row per training: numerics, method, precision, R@1 of the last epoch in percent, how it
+    compares with the method's first row in the file, and whether it lies within the mean -+
+    :data:`WIDTH` standard deviations of the :func:`committed_seeds`, where these are several."""
+    trainings = _rows(record)
+    tables = []
+    for method in trainings["method"].unique():
+        table = trainings[trainings["method"] == method]
+        values = table["R@1, last epoch"]
+        differences = values - values.iloc[0]
+        table = table.assign(
+            **{
+                "method": METHOD_NAMES.get(method, method),
+                "R@1, last epoch": values.map("{:.2f}".format),
+                "against the first row": differences.map("{:+.2f}".format),
+                "committed mean ± 2 sd": NOT_RUN,
+                "inside": NOT_RUN,
             }
         )
-    return pd.DataFrame(lines)
+        seeds = committed_seeds(record, runs, method)
+        if len(seeds) > 1:
+            reach = WIDTH * seeds.std()
+            low = seeds.mean() - reach
+            high = seeds.mean() + reach
+            table["committed mean ± 2 sd"] = f"{low:.2f} to {high:.2f}"
+            table["inside"] = values.between(low, high).map({True: "yes", False: "no"})
+        tables.append(table)
+    return pd.concat(tables)
 
 
 def spread_table(record: dict[str, Any] | None, runs: pd.DataFrame) -> pd.DataFrame:
     """Standard deviation of R@1, last epoch, over the committed seeds and over fp32 numerics, with
     the number of runs of each: a row per data set and method of the synthetic data, and per setting
     where the runs are of several."""
-    over_seeds = f"sd over seeds (aim {AIMS['seeds']:g})"
-    over_numerics = f"sd over fp32 numerics (aim {AIMS['numerics']:g})"
     runs = of_embedded_default(runs)
     runs = runs[runs[LAST].notna() & runs["method"].isin(METHOD_NAMES)]
-    if runs.empty:
-        return pd.DataFrame()
+    kind = ["dataset", "method", *SETTING]
     lines = []
-    for _, group in runs.groupby(["dataset", "method", *SETTING], sort=False):
+    for _, group in runs.groupby(kind, sort=False):
         run = group.iloc[0]
-        seeds = group.drop_duplicates("seed")[LAST]
-        lines.append(
-            {
-                "dataset": run["dataset"],
-                "method": METHOD_NAMES[run["method"]],
-                "setting": run["setting"],
-                "inputs": run["inputs"],
-                over_seeds: _deviation(seeds),
-                over_numerics: _deviation(_fp32_figures(record, run)),
-            }
-        )
+        seeds = group.drop_duplicates("seed")
+        line = run[kind].to_dict()
+        line["method"] = METHOD_NAMES[run["method"]]
+        line["sd over seeds"] = _deviation(seeds[LAST])
+        line["sd over fp32 numerics"] = _deviation(_fp32_figures(record, run))
+        lines.append(line)
+    if not lines:
+        return pd.DataFrame()
     return hide_shared(pd.DataFrame(lines), runs)
 
 
 def _fp32_figures(record: dict[str, Any] | None, run: pd.Series) -> pd.Series:
     """R@1 of those fp32 rows of a variation that are of the data set, method and setting of
     ``run``."""
-    figures: list[float] = []
     if record is None or record["dataset"] != run["dataset"]:
-        return pd.Series(figures)
+        return pd.Series(dtype=float)
     if _fp32_setting(record) != run["setting"]:
-        return pd.Series(figures)
-    for row in record["rows"]:
-        if row["precision"] == "fp32" and row["method"] == run["method"]:
-            figures.append(row["last"]["R@1"])
-    return pd.Series(figures)
+        return pd.Series(dtype=float)
+    rows = _rows(record)
+    alike = (rows["precision"] == "fp32") & (rows["method"] == run["method"])
+    return rows[alike]["R@1, last epoch"]
 
 
 def _fp32_setting(record: dict[str, Any]) -> str:
@@ -185,17 +147,3 @@ def _fp32_setting(record: dict[str, Any]) -> str:
 
 def _deviation(values: pd.Series) -> str:
     return f"{values.std():.2f} ({len(values)})" if len(values) > 1 else NOT_RUN
-
-
-def describe_variation(record: dict[str, Any]) -> str:
-    """One line: data, seed, hardware, packages, commit."""
-    processors = record["hardware"]["cpu_count"]
-    facts = [
-        f"{record['dataset']} (synthetic)",
-        f"data version {record['data_version']}",
-        f"seed {record['seed']}",
-        f"{device_name(record)} with {processors} processors",
-        f"torch {record['versions']['torch']}",
-        f"commit {str(record.get('commit'))[:10]}",
-    ]
-    return ", ".join(facts)

@@ -30,7 +30,6 @@ with extra("book"):
     from ipywidgets import Layout
 
 MOST = 50  # hits shown
-KEPT = 20  # queries in the history
 LONGEST = 110  # characters of a query in a list
 STYLE = Path(__file__).parent / "web" / "demo.css"
 
@@ -78,7 +77,6 @@ class RetrievalDemo:
         for text, identities in (truth or {}).items():
             self.truth[" ".join(text.split())] = set(identities)
         self.asked: Question | None = None
-        self.history: dict[str, Question] = {}
         self.found: dict[str, list[Hit]] = {}
         self._make_query_controls([" ".join(text.split()) for text in examples])
         self._make_filter_controls()
@@ -110,7 +108,6 @@ class RetrievalDemo:
         self.button = widgets.Button(
             description="Search", button_style="primary", icon="search", layout=Layout(width="auto")
         )
-        self.earlier = widgets.Dropdown(options=[], description="Earlier", layout=wide)
         self.upload = widgets.FileUpload(
             accept="image/*",
             multiple=False,
@@ -155,7 +152,6 @@ class RetrievalDemo:
             rows.append(self.examples)
         rows.append(_row(self.query, self.button))
         rows.append(_row(*filters, self.upload))
-        rows.append(self.earlier)
         rows.append(_row(self.folder, self.adder))
         rows += [self.message, self.heading, self.results]
         return rows
@@ -164,7 +160,6 @@ class RetrievalDemo:
         self.button.on_click(lambda _: self.ask(self.query.value))
         self.query.observe(self._ask_new, names="value")
         self.examples.observe(self._ask_new, names="value")
-        self.earlier.observe(self._ask_again, names="value")
         self.upload.observe(self._take_upload, names="value")
         self.adder.on_click(lambda _: self.add(self.folder.value))
         for control in (self.hits, self.camera, self.sides):
@@ -206,7 +201,7 @@ class RetrievalDemo:
         # Nothing has failed: only now is what was shown replaced.
         self.asked = asked
         self.found = found
-        self._remember(asked)
+        self._follow(asked)
         self._show_heading(asked)
         for name, hits in found.items():
             self.views[name].fill(hits, asked)
@@ -267,19 +262,12 @@ class RetrievalDemo:
         lines = "<br>".join(html.escape(sentence) for sentence in sentences)
         self.message.value = f'<div class="cskt-said" role="status">{lines}</div>'
 
-    def _remember(self, asked: Question) -> None:
+    def _follow(self, asked: Question) -> None:
+        """Let the controls say what is shown."""
         if asked.text:
             self.query.value = asked.text
         listed = [text for _, text in self.examples.options]
         self.examples.value = asked.text if asked.text in listed else ""
-        is_new = asked.label not in self.history
-        self.history[asked.label] = asked
-        if is_new:
-            if len(self.history) > KEPT:
-                oldest = next(iter(self.history))
-                del self.history[oldest]
-            self.earlier.options = [(label[:LONGEST], label) for label in reversed(self.history)]
-        self.earlier.value = asked.label
 
     def _ask_new(self, change: dict) -> None:
         text = change["new"]
@@ -288,11 +276,6 @@ class RetrievalDemo:
             return
         if self.asked is None or text != self.asked.text:  # else the box only follows what is shown
             self.ask(text)
-
-    def _ask_again(self, change: dict) -> None:
-        label = change["new"]
-        if label is not None and self.asked is not None and label != self.asked.label:
-            self.show(self.history[label])
 
     def _take_upload(self, change: dict) -> None:
         if change["new"]:

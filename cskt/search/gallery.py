@@ -29,7 +29,7 @@ from cskt.model.cskt import CSKT
 from cskt.numerics import PRECISIONS, resolve_precision
 from cskt.runs import METRICS, open_model, run_name
 from cskt.search.hits import Hit
-from cskt.search.indexing import Added, Intake, Prepared, Thumbnails, row_of
+from cskt.search.indexing import Added, Prepared, Thumbnails, row_of, take_in
 from cskt.search.milvus import (
     FIELDS,
     INDEXES,
@@ -141,16 +141,12 @@ class Gallery:
         self.record = record
 
     def _check_record(self, record: Mapping[str, str]) -> None:
-        if record.get("format") != FORMAT:
+        # Those that do not say their precision held images in bf16 on one chip, fp32 on another.
+        if record.get("format") != FORMAT or record.get("precision") not in PRECISIONS:
             raise GalleryError(
-                f"the gallery {self.uri} has format {record.get('format', 'unknown')}, this "
-                f"version of cskt reads {FORMAT}; index the images into a new gallery."
-            )
-        # Earlier ones held images in bf16 on one chip, fp32 on another.
-        if record.get("precision") not in PRECISIONS:
-            raise GalleryError(
-                f"the gallery {self.uri} does not say in which precision its images were encoded, "
-                "so no query can be compared with them; index the images into a new gallery."
+                f"the gallery {self.uri} has format {record.get('format', 'unknown')} and "
+                f"precision {record.get('precision', 'unknown')}, which this version of cskt does "
+                "not read; index the images into a new gallery."
             )
 
     def _create(self, index: str, shards: int, precision: str) -> None:
@@ -221,11 +217,9 @@ class Gallery:
             encoding(self.model, self.record["precision"]),
             tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar,
         ):
-            intake = Intake(self.model.image_size, pool, added)
             for first in range(0, len(items), batch_size):
                 batch = items[first : first + batch_size]
-                distinct = intake.distinct(batch)
-                fresh = intake.prepared(distinct, self._known(distinct))
+                fresh = take_in(batch, self._known, self.model.image_size, pool, added)
                 if fresh:
                     self._store(fresh)
                     added.added += len(fresh)
@@ -248,8 +242,7 @@ class Gallery:
         vectors = encode_pixels(self.model, self.record["precision"], pixels)
         rows = []
         for image, vector in zip(images, vectors, strict=True):
-            facts = {"time": image.taken, **image.item.facts}
-            rows.append(row_of(image.digest, image.item.source, facts, vector))
+            rows.append(row_of(image.digest, image.item.source, image.item.facts, vector))
         self._rows.insert(rows)
 
     def add_vectors(

@@ -113,21 +113,6 @@ def hit_figure(uri: str, rank: int, score: float, label: str, right: bool | None
     )
 
 
-def hit_strip(
-    images: Sequence[np.ndarray] | np.ndarray,
-    scores: Sequence[float],
-    labels: Sequence[str],
-    correct: Sequence[bool | None],
-) -> str:
-    """Ranked hits as html: right ones framed green, wrong ones orange, unknown ones (None) grey.
-    All text is escaped."""
-    figures = []
-    ranked = zip(images, scores, labels, correct, strict=True)
-    for rank, (image, score, label, right) in enumerate(ranked, start=1):
-        figures.append(hit_figure(image_uri(image), rank, score, label, right))
-    return f'<div class="cskt-hits">{"".join(figures)}</div>'
-
-
 def contact_sheet(query: str, hits: Sequence[Hit], remarks: Sequence[str] = ()) -> str:
     """A page of its own that shows what was asked and found, pictures included. All text is
     escaped."""

@@ -4,7 +4,7 @@ thumbnail."""
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from cskt.data.images import resize
 from cskt.errors import ResourceError
 from cskt.files import write_atomically
 from cskt.search.hits import THUMBNAIL
-from cskt.search.pictures import Item, Refusal, attempt, taken_at
+from cskt.search.pictures import Item, Refusal, attempt
 
 
 @dataclass
@@ -31,13 +31,11 @@ class Added:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image to store: ``pixels`` (3, H, W) uint8 as the model sees them, when it was ``taken``
-    (None: not known), and a small JPEG."""
+    """An image to store: ``pixels`` (3, H, W) uint8 as the model sees them, and a small JPEG."""
 
     digest: str
     item: Item
     pixels: np.ndarray
-    taken: str | None
     thumbnail: bytes
 
 
@@ -49,57 +47,40 @@ def prepare(digest: str, item: Item, image_size: tuple[int, int]) -> Prepared:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)
     pixels = resize(picture, image_size)
-    return Prepared(digest, item, pixels, taken_at(picture), buffer.getvalue())
+    return Prepared(digest, item, pixels, buffer.getvalue())
 
 
-class Intake:
-    """Sorts the images of one call of :meth:`cskt.search.gallery.Gallery.add`, batch by batch, and
-    counts in ``added`` those that are known or cannot be used."""
+def take_in(
+    batch: Sequence[Item],
+    known: Callable[[Collection[str]], set[str]],
+    image_size: tuple[int, int],
+    pool: ThreadPoolExecutor,
+    added: Added,
+) -> list[Prepared]:
+    """Decode those of a batch that a gallery does not hold, each content once; ``known`` says of
+    digests which it holds. What is known or cannot be used is counted in ``added``."""
+    copies: dict[str, list[Item]] = {}
+    for item, digest in zip(batch, pool.map(attempt(Item.digest), batch), strict=True):
+        if isinstance(digest, Refusal):
+            added.skipped[item.source] = digest.reason
+        else:
+            copies.setdefault(digest, []).append(item)
+    stored = known(copies)
+    fresh = [digest for digest in copies if digest not in stored]
 
-    def __init__(self, image_size: tuple[int, int], pool: ThreadPoolExecutor, added: Added) -> None:
-        self.image_size = image_size
-        self.added = added
-        self._pool = pool
-        self._seen: set[str] = set()  # contents of this call that are in the gallery by now
-        self._copies: list[tuple[str, Item]] = []  # of this batch
+    def decode(digest: str) -> Prepared:
+        return prepare(digest, copies[digest][0], image_size)
 
-    def distinct(self, batch: Sequence[Item]) -> dict[str, Item]:
-        """One image of each content that this call has not seen: digest -> image."""
-        first: dict[str, Item] = {}
-        self._copies = []
-        digests = self._pool.map(attempt(Item.digest), batch)
-        for item, digest in zip(batch, digests, strict=True):
-            if isinstance(digest, Refusal):
-                self.added.skipped[item.source] = digest.reason
-            elif digest in self._seen or digest in first:
-                self._copies.append((digest, item))
-            else:
-                first[digest] = item
-        return first
-
-    def prepared(self, distinct: Mapping[str, Item], known: Collection[str]) -> list[Prepared]:
-        """Those of :meth:`distinct` that the gallery does not know, decoded."""
-
-        def decode(digest: str) -> Prepared:
-            return prepare(digest, distinct[digest], self.image_size)
-
-        fresh = [digest for digest in distinct if digest not in known]
-        ready: list[Prepared] = []
-        refusals: dict[str, str] = {}
-        for digest, outcome in zip(fresh, self._pool.map(attempt(decode), fresh), strict=True):
-            if isinstance(outcome, Refusal):
-                refusals[digest] = outcome.reason
-                self.added.skipped[distinct[digest].source] = outcome.reason
-            else:
-                ready.append(outcome)
-        self._seen.update(set(distinct) - set(refusals))
-        self.added.known += len(known)
-        for digest, item in self._copies:
-            if digest in refusals:
-                self.added.skipped[item.source] = refusals[digest]
-            else:
-                self.added.known += 1
-        return ready
+    ready = []
+    for digest, outcome in zip(fresh, pool.map(attempt(decode), fresh), strict=True):
+        if isinstance(outcome, Refusal):
+            for item in copies.pop(digest):
+                added.skipped[item.source] = outcome.reason
+        else:
+            ready.append(outcome)
+    usable = sum(len(items) for items in copies.values())
+    added.known += usable - len(ready)
+    return ready
 
 
 def row_of(

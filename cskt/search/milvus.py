@@ -81,14 +81,11 @@ def checked_place(uri: str | Path) -> str:
 
 def check_folder(path: Path, create: bool) -> None:
     """:class:`CSKTError` unless the folder holds galleries or, with ``create``, may hold some."""
-    if path.is_file():
+    is_other_folder = path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir()
+    if path.is_file() or is_other_folder:
         raise GalleryError(
-            f"{path} is a file; a gallery of this version is a folder (earlier versions of "
-            "milvus-lite wrote files, which cannot be read any more): index the images into a new "
-            "gallery."
+            f"{path} is there but no gallery, which is a folder; name another place for it."
         )
-    if path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir():
-        raise GalleryError(f"{path} is a folder but no gallery; name another place for it.")
     if not create and not path.is_dir():
         raise GalleryError(
             f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}"

@@ -21,9 +21,9 @@ from cskt.model.inputs import fit_captions
 from cskt.model.towers import Grid, prefix_keys_values, run_tower
 
 with extra("search"):
-    import onnx
     import onnxruntime
     import onnxscript  # noqa: F401  (torch's exporter needs it)
+    from onnx_ir.passes import common as passes
 
 USE = (
     "Input: one caption's token ids, from its start to its end token, at most {} of them: longer "
@@ -102,12 +102,11 @@ def export_text_encoder(model: CSKT, path: str | os.PathLike) -> Path:
             )
     model.train(was_training)
     assert program is not None
-    content = program.model_proto
-    _drop_notes(content)
-    _merge_equal_constants(content.graph)
-    content.doc_string = USE.format(columns, model.end_token)
+    passes.ClearMetadataAndDocStringPass()(program.model)  # they name paths of this machine
+    passes.DeduplicateHashedInitializersPass()(program.model)
+    program.model.doc_string = USE.format(columns, model.end_token)
     make_folder(path.parent)
-    write_atomically(path, content.SerializeToString(deterministic=True))
+    write_atomically(path, program.model_proto.SerializeToString(deterministic=True))
     return path
 
 
@@ -137,33 +136,6 @@ def _fewer_warnings() -> Iterator[None]:
         yield
     finally:
         exporter.setLevel(level)
-
-
-def _drop_notes(content: onnx.ModelProto) -> None:
-    """Drop the paths of this machine that the exporter noted."""
-    graph = content.graph
-    noted = [content, graph, *graph.node, *graph.input, *graph.output]
-    noted += [*graph.value_info, *graph.initializer]
-    for element in noted:
-        del element.metadata_props[:]
-        element.doc_string = ""
-
-
-def _merge_equal_constants(graph: onnx.GraphProto) -> None:
-    """Keep one of the constants that the exporter wrote twice."""
-    first: dict[tuple, str] = {}
-    renamed: dict[str, str] = {}
-    for constant in list(graph.initializer):
-        if not constant.raw_data:
-            continue
-        value = (constant.data_type, *constant.dims, constant.raw_data)
-        if value in first:
-            renamed[constant.name] = first[value]
-            graph.initializer.remove(constant)
-        else:
-            first[value] = constant.name
-    for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
 def encode_with_onnx(path: str | os.PathLike, model: CSKT, captions: Sequence[str]) -> Tensor:

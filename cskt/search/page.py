@@ -23,7 +23,6 @@ from cskt.evaluation import LoadedSplit
 from cskt.files import make_folder, write_atomically
 from cskt.html import image_uri
 from cskt.model.cskt import CSKT
-from cskt.search.hits import hit_strip
 from cskt.search.query import MAX_QUERY
 
 ASSETS = Path(__file__).parent / "web"
@@ -33,13 +32,6 @@ RUNTIME = (  # in the folder vendor beside the data
     "onnxruntime-web-1.30.0.mjs.js",
     "onnxruntime-web-1.30.0.wasm.js",
 )
-DATA = {  # what the page loads, in name.data.js
-    "gallery": "images, identities, cameras",
-    "queries": "test captions and Python's rankings",
-    "tokenizer": "vocabulary",
-    "features": "image features",
-    "encoder": "text encoder (ONNX)",
-}
 LIMIT = 25e6  # bytes that a page may load, the runtime included
 HITS = 10  # of Python's rankings, to check the browser's against
 
@@ -56,26 +48,14 @@ def obstacle(model: CSKT, data: PersonRetrievalDataset) -> str | None:
             "This backbone's tokenizer is not CLIP's, the only one that the page knows, "
             "so no page is written."
         )
-    size = _encoder_bytes(model)
+    backbone: Any = model.backbone
+    size = 4 * sum(weight.numel() for weight in backbone.transformer.parameters())
     if size >= LIMIT:
         return (
-            f"The text encoder alone takes {size / 1e6:,.0f} MB, more than the "
-            f"{LIMIT / 1e6:.0f} MB that a page may load, so no page is written."
+            f"The text encoder takes more than {size / 1e6:,.0f} MB, and the page may load "
+            f"{LIMIT / 1e6:.0f} MB, so no page is written."
         )
     return None
-
-
-def _encoder_bytes(model: CSKT) -> int:
-    """About what the text encoder takes as ONNX."""
-    backbone: Any = model.backbone
-    modules: list[Any] = [backbone.transformer, model.text_adapters]
-    if model.known_tokens is None:
-        modules.append(backbone.token_embedding)
-    size = 0
-    for module in modules:
-        for parameter in module.parameters():
-            size += parameter.numel() * parameter.element_size()
-    return size
 
 
 def tokenizer_tables(model: CSKT) -> dict[str, Any]:
@@ -127,7 +107,7 @@ def write_page(
         encoder: the file of :func:`cskt.search.onnx_export.export_text_encoder`.
         image_features, text_features: (N, D) and (M, D), L2-normalised float32, of Python: what
             the browser ranks by, and what its rankings are checked against.
-        examples: captions to offer, by index; the first one's hits are in the html itself.
+        examples: captions to offer, by index, the first one as it opens.
         title: what the images are, shown above them.
 
     Raises:
@@ -155,9 +135,10 @@ def write_page(
         "encoder": packed("encoder", Path(encoder).read_bytes()),
     }
     sizes = {f"{name}.data.js": len(script.encode()) for name, script in files.items()}
-    for path in runtime_files(folder):
+    for name in RUNTIME:
+        path = folder.parent / "vendor" / name
         if path.is_file():
-            sizes[path.name] = path.stat().st_size
+            sizes[name] = path.stat().st_size
     total = sum(sizes.values())
     if total > LIMIT:
         raise ResourceError(
@@ -176,13 +157,10 @@ def write_page(
         "longest": MAX_QUERY,
         "hits": HITS,
     }
-    first = int(examples[0])
-    found = ranking.indices[first].numpy()
     template = Template((ASSETS / "search.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title),
-        example=html.escape(split.captions[first]),
-        hits=_example_hits(split, images, first, found, ranking.values[first].tolist()),
+        example=html.escape(split.captions[examples[0]]),
         static=f"{static}/",
         config=_json(config).replace("<", "\\u003c"),
         longest=MAX_QUERY,
@@ -192,20 +170,11 @@ def write_page(
     )
 
 
-def runtime_files(folder: Path) -> list[Path]:
-    """Where the page whose data are in ``folder`` has ONNX Runtime."""
-    return [folder.parent / "vendor" / name for name in RUNTIME]
-
-
-def _cameras(split: Split) -> list[str]:
-    return list(split.cameras or [""] * len(split.image_paths))
-
-
 def _gallery(split: Split, images: np.ndarray) -> dict[str, Any]:
     return {
         "thumbnails": [image_uri(image, quality=75) for image in images],
         "identities": split.image_identities.tolist(),
-        "cameras": _cameras(split),
+        "cameras": list(split.cameras or [""] * len(images)),
     }
 
 
@@ -215,58 +184,5 @@ def _queries(split: Split, order: Tensor, scores: Tensor) -> dict[str, Any]:
         "captions": list(split.captions),
         "images": split.caption_images.tolist(),
         "order": order.tolist(),
-        "scores": [_rounded(row) for row in scores.tolist()],
-    }
-
-
-def _rounded(scores: Sequence[float]) -> list[float]:
-    return [round(score, 5) for score in scores]
-
-
-def _example_hits(
-    split: Split, images: np.ndarray, caption: int, found: np.ndarray, scores: list[float]
-) -> str:
-    """The hits (k,) of a caption as html."""
-    cameras = _cameras(split)
-    labels = []
-    correct = []
-    for image in found:
-        identity = split.image_identities[image]
-        label = f"identity {identity}"
-        if cameras[image]:
-            label += f", camera {cameras[image]}"
-        labels.append(label)
-        correct.append(bool(identity == split.caption_identities[caption]))
-    return hit_strip(images[found], scores, labels, correct)
-
-
-def loaded_megabytes(folder: str | os.PathLike) -> dict[str, float]:
-    """What the page whose data are in ``folder`` loads, and how large it is in MB; the last entry
-    is ``"all"``."""
-    folder = Path(folder)
-    files = {description: folder / f"{name}.data.js" for name, description in DATA.items()}
-    for path in runtime_files(folder):
-        kind = path.name.split(".")[-2]
-        files[f"runtime, {kind}"] = path
-    sizes = {}
-    for description, path in files.items():
-        if path.is_file():
-            sizes[description] = path.stat().st_size / 1e6
-    sizes["all"] = sum(sizes.values())
-    return sizes
-
-
-def agreement(found: Tensor, expected: Tensor, image_features: Tensor) -> dict[str, str]:
-    """How far two encoders agree on captions, in words: features ``found`` and ``expected`` (M, D),
-    and their :data:`HITS` best of the images (N, D)."""
-    found_order = (found @ image_features.T).topk(HITS).indices
-    expected_order = (expected @ image_features.T).topk(HITS).indices
-    same_order = (found_order == expected_order).all(dim=1)
-    same_images = found_order.sort().values == expected_order.sort().values
-    difference = (found - expected).abs().max()
-    return {
-        "captions": f"{len(expected):,}",
-        "largest difference of features": f"{difference:.1e}",
-        f"the same {HITS} images": f"{100 * same_images.all(dim=1).float().mean():.2f}%",
-        "in the same order": f"{100 * same_order.float().mean():.2f}%",
+        "scores": scores.double().numpy().round(5).tolist(),
     }

@@ -3,11 +3,9 @@ be used."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +23,6 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 LONGEST = {"camera": 256, "time": 64}  # bytes
 DIGITS = 32  # hexadecimal, of the digest that images are known by
-EXIF_BLOCK = 0x8769
-EXIF_TIME_TAKEN = 0x9003
-EXIF_TIME_CHANGED = 0x0132
 
 
 @dataclass(frozen=True)
@@ -283,13 +278,3 @@ def picture_of(image: Any) -> Image.Image:
         "an image must be a Path, a PIL image or a uint8 array (H, W, 3), "
         f"got {type(image).__name__} {shape}."
     )
-
-
-def taken_at(image: Image.Image) -> str | None:
-    """When the camera says the picture was taken, ISO 8601."""
-    with contextlib.suppress(Exception):  # whatever a file claims to hold
-        exif = image.getexif()
-        stamp = exif.get_ifd(EXIF_BLOCK).get(EXIF_TIME_TAKEN) or exif.get(EXIF_TIME_CHANGED)
-        taken = time.strptime(str(stamp), "%Y:%m:%d %H:%M:%S")
-        return time.strftime("%Y-%m-%dT%H:%M:%S", taken)
-    return None

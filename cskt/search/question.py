@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,10 +30,9 @@ Word = tuple[str, float]  # what it is, and what it adds to a similarity
 class Question:
     """A query that could be understood.
 
-    ``label``: its name in the history. ``vectors``: gallery -> its vector there. ``text``: the
+    ``label``: what to call it. ``vectors``: gallery -> its vector there. ``text``: the
     description, if it is one. ``right``: the identities that are right, if they are known.
-    ``picture``: the picture as a data address, if it is one. ``differences`` keeps, by gallery,
-    what :func:`word_effects` needs.
+    ``picture``: the picture as a data address, if it is one.
     """
 
     label: str
@@ -42,7 +40,6 @@ class Question:
     text: str = ""
     right: Collection[int] | None = None
     picture: str = ""
-    differences: dict[str, np.ndarray] = field(default_factory=dict)
 
     def is_right(self, hit: Hit) -> bool | None:
         """Whether a hit shows whom the query means; None: not known."""
@@ -79,15 +76,13 @@ def relevance(model: CSKT, vector: np.ndarray, hit: Hit) -> np.ndarray:
     return maps[0].cpu().numpy()
 
 
-def word_effects(asked: Question, name: str, gallery: Gallery, hit: Hit) -> list[Word]:
+def word_effects(asked: Question, gallery: Gallery, hit: Hit) -> list[Word]:
     """Each word of a description with the similarity to a hit of the gallery ``name`` that is lost
     without it; [] if the query is a picture."""
     if not asked.text:
         return []
-    if name not in asked.differences:
-        differences = word_differences(gallery.model, asked.text)
-        asked.differences[name] = differences.cpu().numpy()
-    effects = asked.differences[name] @ gallery.encode(hit)
+    differences = word_differences(gallery.model, asked.text)
+    effects = differences.cpu().numpy() @ gallery.encode(hit)
     words = asked.text.split()
     return list(zip(words, effects.tolist(), strict=True))
 
@@ -106,13 +101,13 @@ def explanation(
     views = []
     if mapped:
         label = f"{rank}, {hit.label()}, shaded where the similarity comes from"
-        heat = _map(gallery.model, asked.vectors[name], hit, label)
-        views.append(heat)
+        shares = relevance(gallery.model, asked.vectors[name], hit)
+        views.append(shaded(small_uri(hit.image(), MAP_SIZE), shares, label, MAP_HEIGHT))
     if asked.text:
         sentences.append(
             "<br>What each word adds to the similarity (all of it less that without the word):"
         )
-        effects = word_effects(asked, name, gallery, hit)
+        effects = word_effects(asked, gallery, hit)
         views.append(word_bars(effects))
     if not mapped:
         separator = " " if asked.text else "<br>"
@@ -121,19 +116,6 @@ def explanation(
         f'<div class="cskt-panel">{"".join(sentences)}<div style="display:flex;flex-wrap:wrap;'
         f'gap:12px;margin-top:6px">{"".join(views)}</div></div>'
     )
-
-
-def _map(model: CSKT, vector: np.ndarray, hit: Hit, label: str) -> str:
-    picture = hit.image()
-    visual: Any = model.backbone.visual
-    rows, columns = visual.grid_size
-    patch_height, patch_width = visual.patch_size
-    height, width = model.image_size
-    covered_width = picture.width * columns * patch_width // width
-    covered_height = picture.height * rows * patch_height // height
-    covered = picture.crop((0, 0, covered_width, covered_height))
-    shares = relevance(model, vector, hit)
-    return shaded(small_uri(covered, MAP_SIZE), shares, label, MAP_HEIGHT)
 
 
 def remarks_on(asked: Question, gallery: Gallery, k: int, found: int, where: str) -> list[str]:

@@ -17,16 +17,17 @@ How a picture comes about, and in which file::
     domains     SynthPEDES-A, -B and -C, written to disk in the official layouts
     mentions    which words of a caption name which pixels
     corpus      pictures and captions for the pre-training of cskt-mini
+    tables      reads the yaml files: people, drawing, words, domains
 
-*A new upper garment*: its name and odds in ``identities._ODDS["upper"]``, its cut in
-``garments.CUTS`` (and a function beside ``_draw_logo`` if it shows more than a cut), its words in
-``lexicon.LEXICON``. Trousers go the same way by ``garments.draw_trouser_leg``, and things by a
-function in ``accessories`` that ``body.draw_person`` calls at its place in the painter's order; a
-new *kind* of thing also needs a field of ``Identity``, a part in ``canvas.PARTS``, and a line in
-``captions.visible_attributes`` with its thresholds.
+*A new upper garment*: its name and odds in ``people.yaml``, its cut in ``drawing.yaml`` (and a
+function beside ``garments._draw_logo`` if it shows more than a cut), its words in ``words.yaml``.
+Trousers go the same way by ``garments.draw_trouser_leg``, and things by a function in
+``accessories`` that ``body.draw_person`` calls at its place in the painter's order; a new *kind* of
+thing also needs a field of ``Identity``, a part in ``drawing.yaml``, its thresholds in
+``words.yaml`` and a line in ``captions.visible_attributes``.
 
-*A new domain*: an entry in ``domains.DOMAINS`` (its look, seed and layout), one in
-``lexicon.WORDINGS`` (its sentences), and its name where the loaders list data sets.
+*A new domain*: an entry in ``domains.yaml`` (its look, seed and layout), one in ``words.yaml``
+(its sentences), its letter in ``domains.DOMAINS``, and its name where the loaders list data sets.
 
 Either changes what is drawn or said after it: raise ``domains.VERSION``, and make cskt-mini anew
 (``python -m cskt pretrain-mini``), so that it knows the new words.

@@ -58,19 +58,14 @@ def draw_head(canvas: Canvas, figure: Figure) -> None:
     head = figure.head
     canvas.ellipse("skin", y=head.y, rx=head.rx, ry=head.ry)
     if figure.facing:
-        _draw_nose(canvas, figure)
+        nose = head.rx * 0.95 * figure.facing
+        canvas.ellipse("skin", x=nose, y=head.y - 0.008, rx=0.012, ry=0.011)
     if figure.front:
         _draw_face(canvas, head)
     if figure.person.hair != "bald":
         draw_hair(canvas, figure)
     accessories.draw_eyewear(canvas, figure)
     accessories.draw_headwear(canvas, figure)
-
-
-def _draw_nose(canvas: Canvas, figure: Figure) -> None:
-    head = figure.head
-    tip = head.rx * 0.95 * figure.facing
-    canvas.ellipse("skin", x=tip, y=head.y - 0.008, rx=0.012, ry=0.011)
 
 
 def _draw_face(canvas: Canvas, head: Head) -> None:

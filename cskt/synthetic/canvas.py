@@ -13,22 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from cskt.synthetic.identities import Colour
+from cskt.synthetic.tables import table
 
-PARTS = (
-    "background",
-    "skin",
-    "hair",
-    "upper",
-    "inner",
-    "lower",
-    "shoes",
-    "bag",
-    "headwear",
-    "eyewear",
-    "scarf",
-    "umbrella",
-    "occluder",
-)
+PARTS: tuple[str, ...] = table("drawing")["parts"]
 PART = {name: index for index, name in enumerate(PARTS)}
 
 Point = tuple[float, float]

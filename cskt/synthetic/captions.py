@@ -7,39 +7,17 @@ one per domain, share one lexicon with the pre-training corpus.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from cskt.synthetic.canvas import PART
 from cskt.synthetic.identities import Identity
 from cskt.synthetic.lexicon import LEXICON, PLURAL, PRONOUNS, WORDINGS, Wording
+from cskt.synthetic.tables import table
 
-# How many pixels of a part a viewer needs to name it with its colour, in a picture of 128 x 64.
-NAMEABLE = {
-    "upper": 70,
-    "inner": 18,
-    "lower": 45,
-    "shoes": 12,
-    "bag": 30,
-    "headwear": 16,
-    "eyewear": 5,
-    "hair": 18,
-    "scarf": 12,
-    "umbrella": 60,
-}
-_BALD = 30  # as many pixels of skin, for a bald head
-# How often a caption mentions what is visible.
-_MENTIONED = {
-    "hair": 0.75,
-    "upper": 0.98,
-    "inner": 0.6,
-    "lower": 0.92,
-    "shoes": 0.7,
-    "bag": 0.82,
-    "headwear": 0.82,
-    "eyewear": 0.7,
-    "scarf": 0.82,
-    "umbrella": 0.82,
-}
+_GROUPS: dict[str, dict[str, float]] = table("words")["groups"]
+_BALD_PIXELS: int = table("words")["bald_pixels"]
 SHORTEST, LONGEST = 20, 45  # words of a caption
 
 
@@ -84,31 +62,24 @@ def visible_attributes(person: Identity, labels: np.ndarray, view: str) -> dict[
     bald = person.hair == "bald" and person.headwear == "none"
     shown = {}
     for group, kind in kinds.items():
-        seen = pixels[PART[group]] >= NAMEABLE[group]
+        seen = pixels[PART[group]] >= _GROUPS[group]["pixels"]
         if group == "hair" and bald:
-            seen = seen or pixels[PART["skin"]] >= _BALD
+            seen = seen or pixels[PART["skin"]] >= _BALD_PIXELS
         if seen and kind != "none":
             shown[group] = kind
     return shown
 
 
+@dataclass(frozen=True)
 class Phrases:
     """Noun phrases for one person; ``synonym`` is the vocabulary, a column of the lexicon (None
     draws a synonym anew each time), and ``pair`` how often it says "a pair of"."""
 
-    def __init__(
-        self,
-        person: Identity,
-        view: str,
-        rng: np.random.Generator,
-        synonym: int | None,
-        pair: float = 0.0,
-    ) -> None:
-        self.person = person
-        self.view = view
-        self.rng = rng
-        self.synonym = synonym
-        self.pair = pair
+    person: Identity
+    view: str
+    rng: np.random.Generator
+    synonym: int | None
+    pair: float = 0.0
 
     def word(self, key: str) -> str:
         """The vocabulary's word for a key, now and then another one."""
@@ -197,7 +168,7 @@ def _words(text: str) -> int:
 
 def _choose_groups(shown: dict[str, str], most: int, rng: np.random.Generator) -> list[str]:
     """Of the visible groups, those that a caption mentions: at most ``most``."""
-    groups = [group for group in shown if rng.random() < _MENTIONED[group]]
+    groups = [group for group in shown if rng.random() < _GROUPS[group]["mentioned"]]
     if "upper" not in groups and "lower" not in groups:
         groups += [group for group in ("upper", "lower") if group in shown]
     if len(groups) > most:
@@ -210,7 +181,7 @@ def _pick(phrases: dict[str, str], groups: tuple[str, ...]) -> list[str]:
 
 
 def _say(
-    templates: list[str], fills: dict[str, str], many_worn: bool, rng: np.random.Generator
+    templates: tuple[str, ...], fills: dict[str, str], many_worn: bool, rng: np.random.Generator
 ) -> str:
     """One of the templates that fit, filled: one about the look of the hair needs such a look, one
     in the plural several things."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -27,71 +26,16 @@ from cskt.synthetic.lexicon import PRONOUNS, WORDINGS
 from cskt.synthetic.render import render
 from cskt.synthetic.scenery import pale_colour
 from cskt.synthetic.style import Scene, Style
+from cskt.synthetic.tables import table
 
-CHUNK = 2000  # images in a file
 SEED = 1_000_003  # no domain's
 HEIGHT, WIDTH = 128, 64  # of an image
-ILLUSTRATION = Style(
-    height=HEIGHT,
-    supersample=3,
-    light=(0.85, 1.15),
-    saturation=1.1,
-    palette_shift=14.0,
-    noise=2.0,
-    blur=(0.0, 0.6),
-    outline=0.45,
-    folds=0.03,
-    volume=0.0,
-    head=1.35,
-    backdrop="plain",
-    occlusion=0.05,
-    crop=0.02,
-    raise_arm=0.3,
-)
+ILLUSTRATION = Style(**table("domains")["illustration"])
 _VIEW_ODDS = {"front": 0.4, "back": 0.2, "left": 0.2, "right": 0.2}
 
-_FRAMES = (
-    "{list}",
-    "{who}, {list}",
-    "a drawing of {list}",
-    "a drawing of a {who} in {list}",
-    "a {who} wearing {list}",
-    "an illustration of a {who} dressed in {list}.",
-    "this {who} has {list}.",
-    "there is a {who} with {list}.",
-    "there were {list} on the {who}.",
-    "in addition, {he} has put on {list}.",
-    "{he} wore {list}.",
-    "the outfit of this {who} is completed with {list}.",
-    "{his} look was finished by {list}.",
-    "{list} can be seen on {him}, who is {view}.",
-    "the picture shows {him} {view}: {list}.",
-    "on top of that, {list}.",
-    "{he} wears {list} as well.",
-    "{he} is also seen in {list}.",
-    "{he} was {view}, in {list}.",
-    "{he} had {list} and was {view}.",
-    "{list} went along with {him}.",
-    "{he} holds {list} while walking.",
-    "the {who} carried {list} along.",
-    "{he} is carrying {list}.",
-    "a {who} whose things are {list}",
-    "we see a {who} {view}. {he} has {list} on.",
-    "{view}, the {who} is wearing {list}.",
-    "{who} {view} with {list}",
-    "a cartoon of a {who} {view}",
-)
+_FRAMES: tuple[str, ...] = table("words")["corpus_frames"]
 _NO_LIST = _FRAMES[-1]
-_OBJECT_FRAMES = (
-    "{it}",
-    "a picture of {it}",
-    "a drawing of {it}",
-    "there is {it}.",
-    "{it} on a plain background",
-    "we see {it}.",
-    "{it} and no person",
-    "only {it}",
-)
+_OBJECT_FRAMES: tuple[str, ...] = table("words")["corpus_object_frames"]
 _OBJECTS = ("upper", "lower", "shoes", "bag", "headwear", "umbrella", "scarf")
 
 
@@ -172,7 +116,7 @@ def _some_phrases(
     """Phrases of one to seven of the visible groups, in any order."""
     groups = [group for group in shown if group != "inner"]
     count = min(len(groups), int(rng.integers(1, 8)))
-    phrases = []
+    phrases: list[str] = []
     for group in rng.permutation(groups)[:count]:
         inner = "inner" in shown and rng.random() < 0.5
         phrases.append(vocabulary.of(str(group), shown[group], inner))
@@ -181,49 +125,29 @@ def _some_phrases(
 
 def _views(view: str) -> list[str]:
     """What all wordings say of a view."""
-    phrases = []
+    phrases: list[str] = []
     for wording in WORDINGS.values():
         phrases += wording.views[view]
     return phrases
 
 
-def _render_items(indices: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    images = []
-    facts = []
-    for index in indices:
-        image, fact = corpus_item(index)
-        images.append(image)
-        facts.append(fact)
-    return np.stack(images), facts
-
-
 def build_corpus(
     folder: Path, images: int, workers: int = 2
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """All images (N, 128, 64, 3) and their facts, rendered in chunks that survive an interruption;
-    N is ``images`` rounded up to a multiple of 2,000."""
-    folder.mkdir(parents=True, exist_ok=True)
-    chunks = range(math.ceil(images / CHUNK))
-    missing = [chunk for chunk in chunks if not (folder / f"{chunk}.json").exists()]
-    if missing:
-        _render_chunks(folder, missing, workers)
-    arrays = []
-    facts = []
-    for chunk in chunks:
-        arrays.append(np.load(folder / f"{chunk}.npy", mmap_mode="r"))
-        facts += json.loads((folder / f"{chunk}.json").read_text())
-    return np.concatenate(arrays), facts
-
-
-def _render_chunks(folder: Path, chunks: list[int], workers: int) -> None:
-    """Write the images of each chunk, and then its facts, which say that the chunk is whole."""
-    ranges = []
-    for chunk in chunks:
-        first = chunk * CHUNK
-        ranges.append(range(first, first + CHUNK))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        rendered = pool.imap(_render_items, ranges)
-        bar = tqdm(chunks, desc="corpus chunks")
-        for chunk, (pixels, facts) in zip(bar, rendered, strict=True):
-            np.save(folder / f"{chunk}.npy", pixels)
-            write_atomically(folder / f"{chunk}.json", json.dumps(facts))
+    """All images (``images``, 128, 64, 3) uint8 and their facts, rendered on first use into
+    ``folder``."""
+    pixels_file = folder / f"{images}.npy"
+    facts_file = folder / f"{images}.json"  # written last: it says that the corpus is whole
+    if not facts_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shape = (images, HEIGHT, WIDTH, 3)
+        pixels = np.lib.format.open_memmap(pixels_file, mode="w+", dtype=np.uint8, shape=shape)
+        facts: list[dict[str, Any]] = []
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            items = pool.imap(corpus_item, range(images), chunksize=100)
+            for image, fact in tqdm(items, desc="corpus", total=images):
+                pixels[len(facts)] = image
+                facts.append(fact)
+        pixels.flush()
+        write_atomically(facts_file, json.dumps(facts))
+    return np.load(pixels_file, mmap_mode="r"), json.loads(facts_file.read_text())

@@ -9,8 +9,9 @@ import numpy as np
 from cskt.synthetic.canvas import Points, to_colour
 from cskt.synthetic.identities import HAIR_COLOURS, SKIN, Colour, Identity
 from cskt.synthetic.style import Style
+from cskt.synthetic.tables import table
 
-_GIRTH = {"slim": 0.88, "average": 1.0, "heavy": 1.2}
+_GIRTH: dict[str, float] = table("drawing")["girth"]
 _CLOTH = ("upper", "inner", "lower", "shoes", "bag", "headwear", "scarf", "umbrella")
 
 

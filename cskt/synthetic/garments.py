@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cskt.synthetic.canvas import Canvas, Point, Points, mirrored
 from cskt.synthetic.figure import Figure
+from cskt.synthetic.tables import table
 
 
 @dataclass(frozen=True)
@@ -18,23 +19,9 @@ class Cut:
     sleeves: str
 
 
-SLEEVES: dict[str, tuple[float, ...]] = {  # widths at shoulder, elbow and, of a long one, wrist
-    "none": (),
-    "short": (0.064, 0.062),
-    "long": (0.052 * 1.1, 0.052, 0.052 * 0.8),
-    "thick": (0.062 * 1.1, 0.062, 0.062 * 0.8),
-}
-CUTS = {
-    "t-shirt": Cut(hem=0.47, flare=1.05, sleeves="short"),
-    "shirt": Cut(hem=0.47, flare=1.05, sleeves="long"),
-    "hoodie": Cut(hem=0.46, flare=1.1, sleeves="thick"),
-    "jacket": Cut(hem=0.47, flare=1.05, sleeves="thick"),
-    "coat": Cut(hem=0.31, flare=1.2, sleeves="thick"),
-    "sweater": Cut(hem=0.47, flare=1.08, sleeves="thick"),
-    "vest": Cut(hem=0.50, flare=1.0, sleeves="none"),
-    "dress": Cut(hem=0.29, flare=1.6, sleeves="short"),
-}
-_TROUSER_WIDTHS = {"trousers": 0.086, "jeans": 0.076, "leggings": 0.062}
+_DRAWING = table("drawing")
+SLEEVES: dict[str, tuple[float, ...]] = _DRAWING["sleeves"]
+CUTS = {garment: Cut(**fields) for garment, fields in _DRAWING["cuts"].items()}
 _SOLE = (238, 238, 236)
 _SOLE_OF_WHITE = (150, 150, 155)
 
@@ -53,8 +40,8 @@ def draw_upper(canvas: Canvas, figure: Figure) -> None:
             _draw_buttons_and_collar(canvas, cut.hem)
         if figure.person.pattern == "logo":
             _draw_logo(canvas, figure)
-    if figure.back and kind in ("shirt", "coat", "dress"):
-        _draw_collar_from_the_back(canvas)
+    if figure.back and kind in ("shirt", "coat", "dress"):  # the collar
+        canvas.trapezoid("upper", top=(0.845, 0.03), bottom=(0.825, 0.035), tone=0.8)
 
 
 def _draw_trunk(canvas: Canvas, figure: Figure, cut: Cut) -> None:
@@ -103,10 +90,6 @@ def _draw_buttons_and_collar(canvas: Canvas, hem: float) -> None:
         canvas.polygon("upper", outline, 1.18)
 
 
-def _draw_collar_from_the_back(canvas: Canvas) -> None:
-    canvas.trapezoid("upper", top=(0.845, 0.03), bottom=(0.825, 0.035), tone=0.8)
-
-
 def _draw_logo(canvas: Canvas, figure: Figure) -> None:
     """A ring on the chest, in the second colour."""
     colour = figure.cloth_colours[figure.person.pattern_colour]
@@ -145,7 +128,7 @@ def draw_trouser_leg(canvas: Canvas, figure: Figure, leg: Points, tone: float) -
         above_knee = (knee_x * 0.95, 0.30)
         canvas.limb("lower", [hip, above_knee], (0.095, 0.092), tone)
         return
-    width = _TROUSER_WIDTHS[kind]
+    width = _DRAWING["trouser_widths"][kind]
     if figure.person.build == "heavy":
         width *= 1.12
     widths = (width * 1.1, width * 0.88, width * 0.62)

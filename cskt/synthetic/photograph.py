@@ -8,15 +8,7 @@ from PIL import Image, ImageFilter
 from cskt.synthetic.canvas import PART
 from cskt.synthetic.style import Style
 
-_CLOTH = [
-    PART["upper"],
-    PART["inner"],
-    PART["lower"],
-    PART["bag"],
-    PART["scarf"],
-    PART["headwear"],
-    PART["umbrella"],
-]
+_CLOTH = ("upper", "inner", "lower", "bag", "scarf", "headwear", "umbrella")
 
 
 def photograph(
@@ -64,7 +56,7 @@ def _light_on_person(labels: np.ndarray, style: Style, rng: np.random.Generator)
     if style.volume:
         shade = style.volume * (1 - _roundness(person, height))
         gain[person] *= 1 - shade[person]
-    cloth = np.isin(labels, _CLOTH)
+    cloth = np.isin(labels, [PART[name] for name in _CLOTH])
     folds = style.folds * _folds(rng, height, width)
     gain[cloth] *= 1 + folds[cloth]
     outline = _edges(labels) & person

@@ -9,11 +9,8 @@ otherwise drown in untrained prompts.
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +22,13 @@ from tqdm import tqdm
 
 from cskt.config import MINI, CSKTConfig, cache_dir
 from cskt.data.augment import normalize
-from cskt.errors import ConfigurationError, RunError
+from cskt.errors import ConfigurationError
 from cskt.files import write_atomically, write_json
 from cskt.losses import itc_loss
 from cskt.model.backbone import RANDOM, create_backbone, save_mini, tokenizer_for
 from cskt.model.cskt import CSKT
 from cskt.synthetic import VERSION
 from cskt.synthetic.corpus import build_corpus, corpus_caption
-
-log = logging.getLogger(__name__)
-
-Tokenizer = Callable[[list[str]], Tensor]
-Facts = list[dict[str, Any]]
 
 SAMPLES, IMAGES = 320_000, 80_000  # pairs seen, images drawn: about half an hour of two cores
 BATCH_SIZE = 128
@@ -46,18 +38,7 @@ LAST_SCALE = 50.0
 LEARNING_RATE = 1.5e-3
 WARMUP_STEPS = 200
 WEIGHT_DECAY = 0.05
-CHECKPOINT_EVERY = 100
-
-
-@dataclass
-class Progress:
-    """How far a run is: steps done, seconds ``spent``, the tokens ``seen`` (vocabulary,) bool, and
-    a line of ``history`` for each checkpoint."""
-
-    step: int
-    spent: float
-    seen: Tensor
-    history: list[dict[str, float]] = field(default_factory=list)
+RECORD_EVERY = 100  # steps
 
 
 def pretrain_mini(
@@ -65,16 +46,13 @@ def pretrain_mini(
     output: str | Path = "runs/pretrain-mini",
     images: int = IMAGES,
     seed: int = 0,
-    stop_after: float | None = None,
     environment: dict[str, Any] | None = None,
 ) -> Path:
-    """Pre-train cskt-mini on the CPU; calling it again with the same arguments resumes.
+    """Pre-train cskt-mini on the CPU.
 
     Args:
         samples: image-caption pairs seen in all; each epoch over ``images`` draws new captions.
-        output: folder for ``state.pt`` (to resume) and, when done, ``cskt-mini.safetensors`` and
-            its run file.
-        stop_after: seconds after which to stop at the next checkpoint, to go on in a later call.
+        output: folder for ``cskt-mini.safetensors`` and its run file.
         environment: facts about machine and commit to put in the run file.
     """
     if samples < BATCH_SIZE or images < BATCH_SIZE:
@@ -84,79 +62,94 @@ def pretrain_mini(
         )
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    pixels, facts = build_corpus(cache_dir() / f"pretraining-corpus-{VERSION}", images)
-    torch.manual_seed(seed)
-    backbone = create_backbone(MINI, pretrained=RANDOM)
-    backbone.train().requires_grad_(True)
-    optimizer = _optimizer(backbone)
-    tokenize = tokenizer_for(MINI)
-    settings = {"samples": samples, "images": images, "seed": seed}
-    progress = _resume(folder / "state.pt", settings, backbone, optimizer)
-    steps = samples // BATCH_SIZE
-    started = time.monotonic()
-    already_spent = progress.spent
-    bar = tqdm(range(progress.step, steps), "pre-training", initial=progress.step, total=steps)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, steps)
-        scale = _logit_scale(step, steps)
-        loss, tokens = _step(backbone, optimizer, pixels, facts, step, seed, scale, tokenize)
-        progress.seen[tokens.unique()] = True
-        bar.set_postfix(loss=f"{loss:.3f}", scale=f"{scale:.1f}")
-        last = step + 1 == steps
-        if (step + 1) % CHECKPOINT_EVERY != 0 and not last:
-            continue
-        elapsed = time.monotonic() - started
-        progress.step = step + 1
-        progress.spent = already_spent + elapsed
-        progress.history.append(
-            {"step": step + 1, "loss": loss, "scale": scale, "seconds": progress.spent}
-        )
-        _checkpoint(folder / "state.pt", progress, settings, backbone, optimizer)
-        if stop_after and elapsed > stop_after and not last:
-            log.info("stopped at step %d of %d; call again to go on", step + 1, steps)
-            return folder
-    backbone.logit_scale.data.fill_(math.log(_logit_scale(steps, steps)))
-    _export(backbone.eval(), progress, folder)
-    record = _record(progress, settings, steps, environment or {})
+    pretraining = Pretraining(images, samples // BATCH_SIZE, seed)
+    pretraining.run()
+    pretraining.write_weights(folder / f"{MINI}.safetensors")
+    record = {
+        "kind": "pretraining",
+        "model": MINI,
+        "data": "generic synthetic corpus",
+        "data_version": VERSION,
+        "precision": "fp32",
+        "batch_size": BATCH_SIZE,
+        "samples": samples,
+        "images": images,
+        "seed": seed,
+        "steps": pretraining.steps,
+        "duration_s": round(pretraining.history[-1]["seconds"], 1),
+        "history": pretraining.history,
+        "known_tokens": int(pretraining.seen.sum()),
+        **(environment or {}),
+    }
     write_json(folder / f"{MINI}.run.json", record)
     return folder
 
 
-def _step(
-    backbone: open_clip.CLIP,
-    optimizer: torch.optim.Optimizer,
-    pixels: np.ndarray,
-    facts: Facts,
-    step: int,
-    seed: int,
-    scale: float,
-    tokenize: Tokenizer,
-) -> tuple[float, Tensor]:
-    """One optimiser step; all its random numbers follow from (seed, step). Returns the loss and the
-    tokens seen."""
-    rng = np.random.default_rng((seed, step))
-    torch.manual_seed(seed * 1_000_003 + step)
-    rows = _rows(step, seed, len(facts))
-    images = _shifted(pixels[rows], rng)
-    captions = [corpus_caption(facts[row], rng) for row in rows]
-    tokens = tokenize(captions)
-    model = _with_random_prompts(backbone, rng)
-    image_features = model.encode_image(normalize(images))
-    text_features = model.encode_text(tokens)
-    loss = itc_loss(image_features, text_features, temperature=1 / scale)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(backbone.parameters(), 1.0)
-    optimizer.step()
-    return loss.item(), tokens
+class Pretraining:
+    """The backbone on its way through the corpus: the tokens ``seen`` so far (vocabulary,) bool,
+    and in ``history`` a line for every hundred steps."""
 
+    def __init__(self, images: int, steps: int, seed: int) -> None:
+        folder = cache_dir() / f"pretraining-corpus-{VERSION}"
+        self.pixels, self.facts = build_corpus(folder, images)
+        self.steps = steps
+        self.seed = seed
+        torch.manual_seed(seed)
+        self.backbone = create_backbone(MINI, pretrained=RANDOM)
+        self.backbone.train().requires_grad_(True)
+        self.optimizer = _optimizer(self.backbone)
+        self.tokenize = tokenizer_for(MINI)
+        vocabulary = len(self.backbone.token_embedding.weight)
+        self.seen = torch.zeros(vocabulary, dtype=torch.bool)
+        self.history: list[dict[str, float]] = []
 
-def _rows(step: int, seed: int, items: int) -> np.ndarray:
-    """The items of a step's batch: every epoch goes through all of them in an order of its own."""
-    epoch, start = divmod(step * BATCH_SIZE, items)
-    order = np.random.default_rng((seed, 1_000_000 + epoch)).permutation(items)
-    return order[start : start + BATCH_SIZE]
+    def run(self) -> None:
+        """All the steps."""
+        started = time.monotonic()
+        bar = tqdm(range(self.steps), "pre-training")
+        for step in bar:
+            scale = _logit_scale(step, self.steps)
+            loss = self._step(step, scale)
+            bar.set_postfix(loss=f"{loss:.3f}", scale=f"{scale:.1f}")
+            if (step + 1) % RECORD_EVERY == 0 or step + 1 == self.steps:
+                seconds = time.monotonic() - started
+                line = {"step": step + 1, "loss": loss, "scale": scale, "seconds": seconds}
+                self.history.append(line)
+        self.backbone.logit_scale.data.fill_(math.log(_logit_scale(self.steps, self.steps)))
+        self.backbone.eval()
+
+    def _step(self, step: int, scale: float) -> float:
+        """One optimiser step, whose random numbers all follow from seed and step; its loss."""
+        rng = np.random.default_rng((self.seed, step))
+        torch.manual_seed(self.seed * 1_000_003 + step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(step, self.steps)
+        rows = self._rows(step)
+        images = _shifted(self.pixels[rows], rng)
+        tokens = self.tokenize([corpus_caption(self.facts[row], rng) for row in rows])
+        self.seen[tokens.unique()] = True
+        model = _with_random_prompts(self.backbone, rng)
+        image_features = model.encode_image(normalize(images))
+        text_features = model.encode_text(tokens)
+        loss = itc_loss(image_features, text_features, temperature=1 / scale)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.backbone.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.item()
+
+    def _rows(self, step: int) -> np.ndarray:
+        """The items of a step's batch: every epoch goes through all of them in an order of its
+        own."""
+        items = len(self.facts)
+        epoch, start = divmod(step * BATCH_SIZE, items)
+        order = np.random.default_rng((self.seed, 1_000_000 + epoch)).permutation(items)
+        return order[start : start + BATCH_SIZE]
+
+    def write_weights(self, path: Path) -> None:
+        """The weights; of the token rows only those that were seen."""
+        known = self.seen.nonzero()[:, 0].tolist()
+        write_atomically(path, functools.partial(save_mini, self.backbone, known))
 
 
 def _shifted(pixels: np.ndarray, rng: np.random.Generator) -> Tensor:
@@ -207,67 +200,3 @@ def _optimizer(backbone: open_clip.CLIP) -> torch.optim.Optimizer:
         {"params": undecayed, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
-
-
-def _checkpoint(
-    path: Path,
-    progress: Progress,
-    settings: dict[str, int],
-    backbone: open_clip.CLIP,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    state = {
-        "step": progress.step,
-        "spent": progress.spent,
-        "seen": progress.seen,
-        "history": progress.history,
-        "settings": settings,
-        "backbone": backbone.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    write_atomically(path, functools.partial(torch.save, state))
-
-
-def _resume(
-    path: Path,
-    settings: dict[str, int],
-    backbone: open_clip.CLIP,
-    optimizer: torch.optim.Optimizer,
-) -> Progress:
-    """The progress in the checkpoint, whose weights are loaded; a fresh one where there is none."""
-    if not path.exists():
-        vocabulary = len(backbone.token_embedding.weight)
-        return Progress(step=0, spent=0.0, seen=torch.zeros(vocabulary, dtype=torch.bool))
-    state = torch.load(path, weights_only=True)
-    if state["settings"] != settings:
-        raise RunError(f"{path} belongs to another run ({state['settings']}); use another output.")
-    backbone.load_state_dict(state["backbone"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(state["step"], state["spent"], state["seen"], state["history"])
-
-
-def _export(backbone: open_clip.CLIP, progress: Progress, folder: Path) -> None:
-    """Write the weights, of the token rows only those that were seen."""
-    known = progress.seen.nonzero()[:, 0].tolist()
-    write = functools.partial(save_mini, backbone, known)
-    write_atomically(folder / f"{MINI}.safetensors", write)
-
-
-def _record(
-    progress: Progress, settings: dict[str, int], steps: int, environment: dict[str, Any]
-) -> dict[str, Any]:
-    """The run file: what made these weights."""
-    return {
-        "kind": "pretraining",
-        "model": MINI,
-        "data": "generic synthetic corpus",
-        "data_version": VERSION,
-        "precision": "fp32",
-        "batch_size": BATCH_SIZE,
-        **settings,
-        "steps": steps,
-        "duration_s": round(progress.spent, 1),
-        "history": progress.history,
-        "known_tokens": int(progress.seen.sum()),
-        **environment,
-    }

@@ -9,26 +9,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from cskt.synthetic.canvas import Canvas, to_colour
 from cskt.synthetic.identities import Colour
+from cskt.synthetic.tables import table
 
 _PLACES = 6  # the seed from which, with its number, each camera's place follows
-_WALLS: tuple[Colour, ...] = (
-    (226, 209, 184),
-    (196, 138, 116),
-    (178, 192, 200),
-    (212, 214, 206),
-    (166, 176, 158),
-    (206, 186, 196),
-    (236, 228, 210),
-)
-_GROUNDS: tuple[Colour, ...] = ((176, 172, 166), (158, 160, 164), (190, 178, 160), (146, 150, 150))
-_LEAVES: tuple[Colour, ...] = ((112, 148, 92), (92, 132, 98), (150, 158, 90))
-_CARS: tuple[Colour, ...] = (
-    (178, 60, 56),
-    (70, 96, 140),
-    (224, 224, 222),
-    (70, 74, 80),
-    (196, 170, 92),
-)
+_DRAWING = table("drawing")
 _BARK = (104, 84, 66)
 _CAR_WINDOW = (116, 136, 150)
 _TYRE = (40, 40, 44)
@@ -57,140 +41,130 @@ def pale_colour(rng: np.random.Generator) -> np.ndarray:
 def street(camera: int, rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """A street, drawn at a quarter of its size because it is out of focus: its place follows from
     the camera, the rest from the shot's ``rng``."""
-    image = _street_in_focus(camera, rng, height // 4, width // 4)
+    image = _Street(camera, rng, height // 4, width // 4).draw()
     blurred = image.filter(ImageFilter.GaussianBlur(0.6))
     return blurred.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _street_in_focus(camera: int, rng: np.random.Generator, height: int, width: int) -> Image.Image:
-    place = np.random.default_rng((_PLACES, camera))
-    wall = _pick(_WALLS, place) + place.normal(0, 8, 3)
-    ground = _pick(_GROUNDS, place) + place.normal(0, 8, 3)
-    share = place.uniform(0.45, 0.66) + rng.uniform(-0.05, 0.05)
-    horizon = height * share
-    shift = width * rng.uniform(-0.5, 0.5)
-    image = Image.new("RGB", (width, height), to_colour(wall))
-    pen = ImageDraw.Draw(image)
-    _draw_windows(pen, wall, place, shift, horizon, width)
-    _draw_plinth(pen, wall, horizon, width)
-    kerb = _draw_pavement(pen, ground, place, horizon, height, width)
-    _draw_slabs(pen, ground, shift, kerb, height, width)
-    if rng.random() < 0.45:
-        _draw_tree(pen, rng, kerb, width, height)
-    if rng.random() < 0.4:
-        _draw_parked_car(pen, rng, kerb, width, height)
-    return image
+class _Street:
+    """A street in focus: ``place`` draws what a camera sees every day, ``rng`` what is new."""
 
+    def __init__(self, camera: int, rng: np.random.Generator, height: int, width: int) -> None:
+        self.place = np.random.default_rng((_PLACES, camera))
+        self.rng = rng
+        self.height = height
+        self.width = width
+        self.wall = self._painted("walls")
+        self.ground = self._painted("grounds")
+        share = self.place.uniform(0.45, 0.66)
+        share += rng.uniform(-0.05, 0.05)
+        self.horizon = height * share  # where the walls end
+        self.shift = width * rng.uniform(-0.5, 0.5)
+        self.image = Image.new("RGB", (width, height), to_colour(self.wall))
+        self.pen = ImageDraw.Draw(self.image)
 
-def _draw_windows(
-    pen: ImageDraw.ImageDraw,
-    wall: np.ndarray,
-    place: np.random.Generator,
-    shift: float,
-    horizon: float,
-    width: int,
-) -> None:
-    """Three storeys of windows in a wall that ends at ``horizon``."""
-    glass = np.array((120, 142, 160)) + place.normal(0, 16, 3)
-    step = width * place.uniform(0.32, 0.55)
-    wide = step * place.uniform(0.45, 0.7)
-    storey = horizon * place.uniform(0.3, 0.42)
-    frame = to_colour(wall * 0.82)
-    thickness = max(1, width // 60)
-    for row in range(3):
-        top = row * storey + 0.06 * horizon
-        bottom = top + 0.62 * storey
-        for column in range(-3, 7):
-            left = shift + column * step
-            tone = to_colour(glass * place.uniform(0.85, 1.15))
-            box = [left, top, left + wide, bottom]
-            pen.rectangle(box, fill=tone, outline=frame, width=thickness)
+    def _painted(self, table_name: str) -> np.ndarray:
+        """A colour of a table, and a little beside it."""
+        colour = _pick(_DRAWING[table_name], self.place)
+        return colour + self.place.normal(0, 8, 3)
 
+    def _fill(self, top: float, bottom: float, colour: np.ndarray) -> None:
+        """A band over the whole width."""
+        self.pen.rectangle([0, top, self.width, bottom], fill=to_colour(colour))
 
-def _draw_plinth(pen: ImageDraw.ImageDraw, wall: np.ndarray, horizon: float, width: int) -> None:
-    box = [0, horizon * 0.96, width, horizon]
-    pen.rectangle(box, fill=to_colour(wall * 0.72))
+    def draw(self) -> Image.Image:
+        """All of it, from the far to the near."""
+        self._draw_windows()
+        self._fill(self.horizon * 0.96, self.horizon, self.wall * 0.72)  # the plinth
+        kerb = self._draw_pavement()
+        self._draw_slabs(kerb)
+        if self.rng.random() < 0.45:
+            self._draw_tree(kerb)
+        if self.rng.random() < 0.4:
+            self._draw_parked_car(kerb)
+        return self.image
 
+    def _draw_windows(self) -> None:
+        """Three storeys."""
+        place = self.place
+        glass = np.array((120, 142, 160)) + place.normal(0, 16, 3)
+        step = self.width * place.uniform(0.32, 0.55)
+        wide = step * place.uniform(0.45, 0.7)
+        storey = self.horizon * place.uniform(0.3, 0.42)
+        frame = to_colour(self.wall * 0.82)
+        thickness = max(1, self.width // 60)
+        for row in range(3):
+            top = row * storey + 0.06 * self.horizon
+            bottom = top + 0.62 * storey
+            for column in range(-3, 7):
+                left = self.shift + column * step
+                tone = to_colour(glass * place.uniform(0.85, 1.15))
+                box = [left, top, left + wide, bottom]
+                self.pen.rectangle(box, fill=tone, outline=frame, width=thickness)
 
-def _draw_pavement(
-    pen: ImageDraw.ImageDraw,
-    ground: np.ndarray,
-    place: np.random.Generator,
-    horizon: float,
-    height: int,
-    width: int,
-) -> float:
-    """The road, its kerb and the pavement before it; returns where the kerb begins."""
-    pen.rectangle([0, horizon, width, height], fill=to_colour(ground))
-    kerb = horizon + (height - horizon) * place.uniform(0.15, 0.4)
-    kerb_end = kerb + 0.012 * height
-    pen.rectangle([0, kerb, width, kerb_end], fill=to_colour(ground * 1.14))
-    pavement = to_colour(ground * place.uniform(0.85, 1.0))
-    pen.rectangle([0, kerb_end, width, height], fill=pavement)
-    return kerb
+    def _draw_pavement(self) -> float:
+        """The road, its kerb and the pavement before it; returns where the kerb begins."""
+        self._fill(self.horizon, self.height, self.ground)
+        share = self.place.uniform(0.15, 0.4)
+        kerb = self.horizon + (self.height - self.horizon) * share
+        kerb_end = kerb + 0.012 * self.height
+        self._fill(kerb, kerb_end, self.ground * 1.14)
+        shade = self.place.uniform(0.85, 1.0)
+        self._fill(kerb_end, self.height, self.ground * shade)
+        return kerb
 
+    def _draw_slabs(self, kerb: float) -> None:
+        """The pavement's joints, towards a vanishing point."""
+        width = self.width
+        middle = width / 2 + self.shift * 0.3
+        tone = to_colour(self.ground * 0.86)
+        thickness = max(1, self.height // 200)
+        for slant in np.linspace(-1.6, 1.6, 7):
+            far = (middle + slant * width * 0.3, kerb)
+            near = (middle + slant * width * 1.2, self.height)
+            self.pen.line([far, near], fill=tone, width=thickness)
 
-def _draw_slabs(
-    pen: ImageDraw.ImageDraw,
-    ground: np.ndarray,
-    shift: float,
-    kerb: float,
-    height: int,
-    width: int,
-) -> None:
-    """The pavement's joints, towards a vanishing point."""
-    middle = width / 2 + shift * 0.3
-    tone = to_colour(ground * 0.86)
-    thickness = max(1, height // 200)
-    for slant in np.linspace(-1.6, 1.6, 7):
-        far = (middle + slant * width * 0.3, kerb)
-        near = (middle + slant * width * 1.2, height)
-        pen.line([far, near], fill=tone, width=thickness)
+    def _draw_tree(self, kerb: float) -> None:
+        """A trunk that stands at the kerb, and seven balls of leaves."""
+        rng = self.rng
+        width = self.width
+        height = self.height
+        middle = width * rng.uniform(-0.05, 1.05)
+        leaf = np.array(_pick(_DRAWING["leaves"], rng))
+        half = 0.025 * width
+        trunk = [middle - half, 0.2 * height, middle + half, kerb]
+        self.pen.rectangle(trunk, fill=_BARK)
+        for _ in range(7):
+            x = middle + rng.uniform(-0.2, 0.2) * width
+            y = rng.uniform(0.0, 0.3) * height
+            radius = rng.uniform(0.1, 0.2) * width
+            tone = to_colour(leaf * rng.uniform(0.85, 1.15))
+            box = [x - radius, y - radius, x + radius, y + radius]
+            self.pen.ellipse(box, fill=tone)
 
-
-def _draw_tree(
-    pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int
-) -> None:
-    """A trunk that stands at the kerb, and seven balls of leaves."""
-    middle = width * rng.uniform(-0.05, 1.05)
-    leaf = np.array(_pick(_LEAVES, rng))
-    half = 0.025 * width
-    trunk = [middle - half, 0.2 * height, middle + half, kerb]
-    pen.rectangle(trunk, fill=_BARK)
-    for _ in range(7):
-        x = middle + rng.uniform(-0.2, 0.2) * width
-        y = rng.uniform(0.0, 0.3) * height
-        radius = rng.uniform(0.1, 0.2) * width
-        tone = to_colour(leaf * rng.uniform(0.85, 1.15))
-        box = [x - radius, y - radius, x + radius, y + radius]
-        pen.ellipse(box, fill=tone)
-
-
-def _draw_parked_car(
-    pen: ImageDraw.ImageDraw, rng: np.random.Generator, kerb: float, width: int, height: int
-) -> None:
-    """Body, cabin and two wheels, seen from the side at the kerb."""
-    rear = width * rng.uniform(-0.6, 0.9)
-    paint = _pick(_CARS, rng)
-    long = 0.8 * width
-    tall = 0.085 * height
-    bonnet = kerb - tall
-    roof = kerb - 1.8 * tall
-    cabin = [
-        (rear + 0.2 * long, bonnet),
-        (rear + 0.32 * long, roof),
-        (rear + 0.68 * long, roof),
-        (rear + 0.82 * long, bonnet),
-    ]
-    pen.polygon(cabin, fill=_CAR_WINDOW)
-    body = [rear, kerb - 1.1 * tall, rear + long, kerb - 0.1 * tall]
-    pen.rounded_rectangle(body, tall * 0.4, fill=paint)
-    radius = 0.35 * tall
-    top = kerb - 0.55 * tall
-    for share in (0.2, 0.8):
-        axle = rear + share * long
-        wheel = [axle - radius, top, axle + radius, top + 2 * radius]
-        pen.ellipse(wheel, fill=_TYRE)
+    def _draw_parked_car(self, kerb: float) -> None:
+        """Body, cabin and two wheels, seen from the side at the kerb."""
+        rear = self.width * self.rng.uniform(-0.6, 0.9)
+        paint = _pick(_DRAWING["cars"], self.rng)
+        long = 0.8 * self.width
+        tall = 0.085 * self.height
+        bonnet = kerb - tall
+        roof = kerb - 1.8 * tall
+        cabin = [
+            (rear + 0.2 * long, bonnet),
+            (rear + 0.32 * long, roof),
+            (rear + 0.68 * long, roof),
+            (rear + 0.82 * long, bonnet),
+        ]
+        self.pen.polygon(cabin, fill=_CAR_WINDOW)
+        body = [rear, kerb - 1.1 * tall, rear + long, kerb - 0.1 * tall]
+        self.pen.rounded_rectangle(body, tall * 0.4, fill=paint)
+        radius = 0.35 * tall
+        top = kerb - 0.55 * tall
+        for share in (0.2, 0.8):
+            axle = rear + share * long
+            wheel = [axle - radius, top, axle + radius, top + 2 * radius]
+            self.pen.ellipse(wheel, fill=_TYRE)
 
 
 def draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
@@ -199,9 +173,9 @@ def draw_occluder(canvas: Canvas, rng: np.random.Generator) -> None:
     if kind == 0:
         _draw_pole(canvas, rng)
     elif kind == 1:
-        _draw_bank(canvas, rng, _pick(_CARS, rng))
+        _draw_bank(canvas, rng, _pick(_DRAWING["cars"], rng))
     else:
-        top = _draw_bank(canvas, rng, _pick(_LEAVES, rng))
+        top = _draw_bank(canvas, rng, _pick(_DRAWING["leaves"], rng))
         for x in np.linspace(-0.5, 0.5, 12):
             tone = float(rng.uniform(0.85, 1.15))
             canvas.ellipse("occluder", x=float(x), y=top, rx=0.06, ry=0.04, tone=tone)

@@ -62,12 +62,14 @@ def test_an_even_share_counts_everything_that_a_patch_sees(table):
 
 @pytest.fixture(scope="module")
 def one_caption(model, images, token_ids):
-    """Of "a man in red": the table, by its keys, and the maps of layers, heads and prompts."""
+    """Of "a man in red": the table, by its keys, and the attention (layers, heads, P, 77 - P) that
+    the tokens behind the prompts pay to them."""
     ids = token_ids[:1]
     table = attention.traffic(model, images, ids)
-    maps = attention.word_maps(model, ids)
-    assert maps.shape == (1, 3, 2, 4, 72)
-    return table.set_index(KEY), maps[0]
+    record = attention.record_tower(model, "text", ids)
+    weights = torch.cat(list(record.attention.values()))
+    to_prompts = weights[:, :, 5:, 1:5].transpose(2, 3)
+    return table.set_index(KEY), to_prompts
 
 
 def test_the_share_of_the_end_token_is_that_of_its_column(one_caption):

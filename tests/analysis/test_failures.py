@@ -79,20 +79,16 @@ def missed_by_image(data, attributes):
     return pairs
 
 
-def test_another_gender_is_another_kind(missed_by_image):
+@pytest.mark.parametrize("part", ["gender", "bag"])
+def test_another_kind_or_colour_is_missed(missed_by_image, part):
+    outcomes = set()
     for described, other, missed in missed_by_image:
-        same = described["gender"] == other["gender"]
-        assert missed["gender"] == ("" if same else "kind")
-
-
-def test_a_bag_of_another_colour_is_another_look(missed_by_image):
-    for described, other, missed in missed_by_image:
-        if described["bag"] != other["bag"]:
-            assert missed["bag"] == "kind"
-        elif described["bag_colour"] != other["bag_colour"]:
-            assert missed["bag"] == "look"
-        else:
-            assert missed["bag"] == ""
+        same = described[part] == other[part]
+        if part == "bag":
+            same = same and described["bag_colour"] == other["bag_colour"]
+        assert missed[part] != same
+        outcomes.add(same)
+    assert outcomes == {True, False}, "both are tried"
 
 
 def test_the_colour_of_a_pattern_counts_only_where_there_is_one(missed_by_image):
@@ -100,18 +96,13 @@ def test_the_colour_of_a_pattern_counts_only_where_there_is_one(missed_by_image)
         looks = ["upper_colour", "pattern"]
         if described["pattern"] != "plain":
             looks.append("pattern_colour")
-        if described["upper"] != other["upper"]:
-            expected = "kind"
-        elif any(described[look] != other[look] for look in looks):
-            expected = "look"
-        else:
-            expected = ""
-        assert missed["upper"] == expected
+        looks.append("upper")
+        assert missed["upper"] == any(described[look] != other[look] for look in looks)
 
 
 def test_nobody_lacks_what_they_wear_themselves(data):
     missed = failures.missed_parts(data, data.test.caption_images)
-    assert (missed == "").all(axis=None)
+    assert not missed.any(axis=None)
 
 
 # What a caption names
@@ -156,18 +147,13 @@ def test_the_table_counts_failures_only(data, third, part):
     row = table.loc[part]
     named = failures.named_parts(data)[part].to_numpy()
     missed = failures.missed_parts(data, first)[part]
-    lacking = missed[failed & named] != ""
+    lacking = missed[failed & named]
     assert row["failed"] == len(lacking)
     assert row["named"] == pytest.approx(100 * named.mean())
     if row["failed"] > 0:
         assert row["missed"] == pytest.approx(100 * lacking.mean())
         recall = 1 - failed[named].mean()
         assert row["R@1 named"] == pytest.approx(100 * recall)
-
-
-def test_what_is_missed_is_of_another_kind_or_of_another_look(third):
-    table = third[2].query("failed > 0")
-    np.testing.assert_allclose(table["kind"] + table["look"], table["missed"])
 
 
 def test_the_interval_holds_the_difference_from_chance(third):
@@ -187,29 +173,6 @@ def test_recall_by_the_number_of_parts_counts_every_caption(data, third):
     table = failures.recall_by_parts(data, similarity(data, first))
     assert table["captions"].sum() == len(data.test)
     assert mean_recall(table) == pytest.approx(100 * (1 - failed.mean()))
-
-
-# The sentences
-
-
-def test_sentences_give_the_same_numbers(data):
-    failed, first = failing(data.test, every=2)
-    said, of_these = failures.failure_findings(data, similarity(data, first))
-    assert said.startswith(f"{failed.sum()} of {len(failed)} captions (50.0%)")
-    named = failures.named_parts(data)
-    missed = failures.missed_parts(data, first)
-    is_lacking = named & (missed != "")
-    lacking = is_lacking[failed].sum(axis=1)
-    nothing = 100 * (lacking == 0).mean()
-    assert f"lacks {lacking.mean():.2f}," in of_these
-    assert f"{nothing:.1f}% lack nothing" in of_these
-
-
-def test_all_right_and_all_wrong_are_said(data):
-    right = similarity(data, data.test.caption_images)
-    assert failures.failure_findings(data, right) == ["No query failed."]
-    wrong = similarity(data, wrong_images(data.test))
-    assert failures.failure_findings(data, wrong) == ["Every query failed."]
 
 
 # Captions of people who are not in the gallery: neither a success nor a failure
@@ -246,14 +209,6 @@ def test_the_table_leaves_them_out(data, incomplete):
         if len(fails):
             recall = 100 * (1 - fails.mean())
             assert row["R@1 named"] == pytest.approx(recall)
-
-
-def test_the_sentences_say_how_many_are_left_out(incomplete):
-    changed, scores, known, failed = incomplete
-    unknown = len(known) - len(failed)
-    lines = failures.failure_findings(changed, scores)
-    assert lines[0].startswith(f"{unknown} of {len(known)} captions are left out")
-    assert lines[1].startswith(f"{failed.sum()} of {len(failed)} captions ")
 
 
 def test_recall_leaves_them_out(incomplete):

@@ -35,29 +35,8 @@ def test_two_views_of_the_same_maps_can_stand_on_one_page():
 
 
 @pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (IMAGES[:0], r"N >= 1, got uint8 \(0, 32, 16, 3\)"),
-        (IMAGES[0], r"got uint8 \(32, 16, 3\)"),
-        (IMAGES / 255, "got float64"),
-        (None, "got NoneType"),
-        (IMAGES[:1], "maps must be .1 images"),
-    ],
+    "maps", [MAPS[:1], MAPS[:, :, :1], MAPS * np.nan], ids=["images", "prompts", "finite"]
 )
-def test_images_that_do_not_fit_are_refused(images, message):
-    with pytest.raises(ConfigurationError, match=message):
-        prompt_view(images, MAPS, NAMES)
-
-
-@pytest.mark.parametrize(
-    ("maps", "message"),
-    [
-        (MAPS[:, :, :1], r"2 prompts, rows, columns\), got \(2, 3, 1, 4, 2\)"),
-        (MAPS[..., 0], r"got \(2, 3, 2, 4\)"),
-        (MAPS[:, :0], r"got \(2, 0, 2, 4, 2\)"),
-        (MAPS * np.nan, "finite"),
-    ],
-)
-def test_maps_that_do_not_fit_are_refused(maps, message):
-    with pytest.raises(ConfigurationError, match=message):
+def test_maps_that_do_not_fit_are_refused(maps):
+    with pytest.raises(ConfigurationError, match="must be finite, of 2 images and 2 prompts"):
         prompt_view(IMAGES, maps, NAMES)

@@ -217,8 +217,6 @@ def test_a_reader_searches_and_asks_why(voila, folder, page):  # noqa: PLR0915  
         "name => document.querySelector('.cskt-demo figure img').alt.includes(name)", arg=second
     )
     assert "1.00" in figures.first.inner_text()
-    page.get_by_label("Earlier").select_option(index=1)
-    page.locator(".cskt-said b").get_by_text("a person in red").wait_for()
 
     upload(page, folder / "mine.png")
     page.locator(".cskt-said b").get_by_text("more like mine.png").wait_for()

@@ -70,12 +70,11 @@ def test_a_view_begins_with_the_first_image_layer_and_prompt(view, maps):
 
 def test_another_image_is_shown_with_its_own_numbers(view, maps):
     before = overlay(view)
-    picture = view.locator(".stage img").first.get_attribute("src")
+    picture = view.locator(".stage img").get_attribute("src")
     view.locator("[role=radiogroup] img").nth(1).click()
     assert numbers(view) == ends(maps[1, 0, 0])
     assert overlay(view) != before
-    for shown in view.locator(".stage img").all():
-        assert shown.get_attribute("src") != picture
+    assert view.locator(".stage img").get_attribute("src") != picture
 
 
 def test_another_layer_and_another_prompt_are_shown_and_named(view, maps):
@@ -89,7 +88,6 @@ def test_another_layer_and_another_prompt_are_shown_and_named(view, maps):
     assert view.locator(".shown").inner_text() == "image 1, layer 3, prompt own 2"
     shaded = view.get_by_alt_text("image 1, layer 3, prompt own 2, shaded by attention")
     assert shaded.count() == 1
-    assert view.locator(".stage img").first.get_attribute("alt") == "image 1"
 
 
 def test_the_keyboard_chooses_image_and_layer(view, maps):
@@ -119,5 +117,5 @@ def test_the_overlay_is_strongest_where_attention_is(view, maps):
 
 def test_the_overlay_covers_the_picture(view):
     over = view.locator("canvas").bounding_box()
-    under = view.locator(".stage img").nth(1).bounding_box()
+    under = view.locator(".stage img").bounding_box()
     assert over == under

@@ -138,7 +138,7 @@ def test_pages_of_run_files(evidence):
     text = execute(evidence, "noise", **common, published=str(tables / "noise.csv"))
     assert "not run here" in text and "75.94" in text
     text = execute(evidence, "variation", **common, variation=str(evidence / "variation-cpu.json"))
-    assert "SynthPEDES-A (synthetic), data version 2, seed 0" in text and "threads 2" in text
+    assert "SynthPEDES-A (synthetic), seed 0" in text and "threads 2" in text
     assert "0.71 (2)" in text and "2.20 (3)" in text, "seeds of both; fp32 numerics of CSKT"
 
 

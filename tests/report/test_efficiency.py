@@ -10,7 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from cskt.errors import RunError
-from cskt.report import efficiency, speed_figures, tables
+from cskt.report import efficiency, figures, tables
 
 matplotlib.use("Agg")
 BOOK_DATA = Path(__file__).parents[2] / "book" / "data"
@@ -163,7 +163,7 @@ def test_aims_stand_beside_what_was_measured(read):
 def test_evidence_says_what_was_measured_where(read):
     evidence = efficiency.measurement_evidence(read(throughput_cpu_bf16=throughput()))
     line = evidence.set_index("run file").loc["throughput-cpu-bf16"]
-    assert line["measured"] == "ViT-B-16, batch 16"
+    assert line["measured"] == "backbone ViT-B-16, batch 16"
     assert line["machine"] == "abacus with bf16, 2 threads"
     assert line["seconds"] == "9"
     assert line["commit"] == "c" * 12
@@ -207,13 +207,6 @@ def test_what_feeding_a_step_takes_is_a_share_of_the_step():
     assert line["share of a training step"] == "2.5%"
 
 
-def test_published_figures_stay_as_they_were():
-    table = efficiency.published_efficiency(BOOK_DATA / "efficiency.csv")
-    assert len(table) == 5
-    assert table["source"].str.len().min() > 10
-    assert sum("(published)" in name for name in table) == 2
-
-
 # Figures
 
 
@@ -223,26 +216,7 @@ def closed():
     plt.close("all")
 
 
-def test_bars_show_every_step(closed):
-    axes = speed_figures.step_times(efficiency.training_steps(throughput())).axes[0]
-    widths = []
-    for bars in axes.containers:
-        widths += [bar.get_width() for bar in bars]
-    assert sorted(widths) == [2.0, 4.0, 8.0, 12.0]
-
-
-def test_a_roof_has_the_limits_of_the_machine(closed):
-    measurement = throughput()
-    rows = efficiency.measurement_frame(measurement)
-    (axes,) = speed_figures.roofline(rows, measurement["rates"]).axes
-    limits = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
-    assert max(limits["limit in fp32"]) == pytest.approx(400)
-    assert max(limits["limit in bf16"]) == pytest.approx(1000)
-    marks = axes.collections[0].get_offsets()
-    assert len(marks) == 4, "the loader computes no matrix product"
-
-
 def test_scaling_has_a_panel_for_each_size(closed):
     points = efficiency.measurement_frame(throughput(), "scaling")
-    panels = speed_figures.scaling(points).axes
+    panels = figures.scaling(points).axes
     assert [list(axes.get_lines()[0].get_ydata()) for axes in panels] == [[100, 200]] * 3

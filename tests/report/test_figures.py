@@ -94,23 +94,3 @@ def test_identity_grid_hides_missing_images():
     titles = [["a", "b", "c"], ["d"]]
     figure = figures.identity_grid(images, titles, ["one", "two"])
     assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
-
-
-def test_missed_parts_are_filled_where_told_from_chance():
-    table = pd.DataFrame(
-        {
-            "part": ["bag", "hair", "scarf"],
-            "failed": [1000, 20, 0],
-            "missed": [90.0, 40.0, np.nan],
-            "by chance": [91.0, 80.0, np.nan],
-            "low": [-3.0, -50.0, np.nan],
-            "high": [2.0, -30.0, np.nan],
-        }
-    )
-    (axes,) = figures.missed_parts(table).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["hair (20)", "bag (1,000)"]
-    chance, missed = axes.collections[1:]
-    assert chance.get_offsets()[:, 0].tolist() == [80, 91]
-    assert missed.get_offsets()[:, 0].tolist() == [40, 90]
-    fills = [to_hex(colour) for colour in missed.get_facecolors()]
-    assert fills == [style.BLUE, style.GROUND]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from scipy import stats
 
@@ -13,7 +11,6 @@ from cskt.report.run_files import read_grid
 from tests.report.test_settings import other_settings
 from tests.run_records import INPUTS, MACHINE, REAL_SETTING, SETTING, grid_file
 
-PUBLISHED = Path(__file__).parents[2] / "book" / "data" / "generalisation.csv"
 WHOLE = "CSKT (BPT + DAT)"
 
 
@@ -169,13 +166,6 @@ def test_without_runs_there_is_no_transfer_table(tmp_path):
     assert grid_tables.transfer_table(read_grid(tmp_path, "transfer")).empty
 
 
-def test_published_transfer_is_of_real_data_sets_only():
-    published = grid_tables.published_transfer(PUBLISHED)
-    assert len(published) == 24
-    assert published["source"].notna().all()
-    assert not published["trained on"].str.contains("Synth").any()
-
-
 # Evidence
 
 
@@ -188,11 +178,10 @@ def test_evidence_names_what_stands_behind_a_grid(tmp_path):
     (row,) = grid_tables.grid_evidence(folder).to_dict("records")
     assert row == {
         "grid": "prompt depth",
-        "run files": 2,
-        "data": "SynthPEDES-A",
-        "data version": "2",
-        "machine": "x86_64 (cpu), 2 threads",
-        "precision": "fp32",
+        "run files": "2",
+        "dataset": "SynthPEDES-A",
+        "setting": SETTING,
+        "machine": "x86_64, 2 threads",
         "commit": "c" * 10,
         "hours": "1.0",
     }

@@ -59,12 +59,11 @@ def test_a_relevance_row_begins_with_the_picture():
     assert len(figure.axes) == 3
 
 
-def test_the_relevance_of_words_sums_to_one():
-    relevance = {"CSKT": np.array([1.0, 3.0])}
-    figure = probe_figures.word_relevance(["red", "coat"], relevance)
-    bars = figure.axes[0].patches
-    heights = [bar.get_height() for bar in bars if bar.get_height() > 0]
-    assert sorted(heights) == pytest.approx([0.25, 0.75])
+def test_each_word_has_a_bar_of_each_model():
+    effects = {"zero-shot": np.array([0.1, 0.0]), "CSKT": np.array([0.2, -0.3])}
+    figure = probe_figures.word_effects(["red", "coat"], effects)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == [0.1, 0.0, 0.2, -0.3]
 
 
 def test_knock_out_curves_leave_out_what_is_lost_without_all_layers():

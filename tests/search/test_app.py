@@ -153,7 +153,7 @@ def test_words_are_worth_what_the_similarity_loses_without_them(shown, galleries
     shown.ask(QUERY)
     (hit,) = galleries[name].search(QUERY, 1)
     expected = expected_effects(galleries[name], hit)
-    effects = question.word_effects(shown.asked, name, galleries[name], hit)
+    effects = question.word_effects(shown.asked, galleries[name], hit)
     assert [word for word, _ in effects] == QUERY.split()
     values = [value for _, value in effects]
     assert np.allclose(values, expected, atol=1e-5)
@@ -221,30 +221,6 @@ def test_more_like_a_hit_is_the_gallery_s_own_search(shown, galleries):
     assert shown.examples.value == ""
     cards(shown)[1].map.click()
     assert "<img" in panel(shown)
-
-
-def test_the_history_runs_a_query_again(shown):
-    shown.ask("a man")
-    first = ids(shown)
-    shown.ask(QUERY)
-    cards(shown)[0].more.click()
-    assert [label[:5] for _, label in shown.earlier.options] == ["more ", "“a wo", "“a ma"]
-    assert shown.earlier.value.startswith("more like")
-    assert ids(shown) != first
-    shown.earlier.value = "“a man”"
-    assert ids(shown) == first
-    assert shown.query.value == shown.examples.value == "a man"
-
-
-def test_the_history_holds_nothing_twice_and_forgets_the_oldest(shown):
-    shown.ask("a man")
-    shown.ask(QUERY)
-    shown.ask("a man")
-    assert len(shown.earlier.options) == 2
-    for number in range(app.KEPT - 1):
-        shown.ask(f"a man {number}")
-    assert len(shown.earlier.options) == app.KEPT
-    assert "“a man”" not in shown.history
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])

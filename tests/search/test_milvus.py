@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 def test_a_file_is_no_gallery(tmp_path, model):
     file = tmp_path / "old.db"
     file.write_bytes(b"SQLite format 3\0")
-    with pytest.raises(CSKTError, match="is a file; a gallery of this version is a folder"):
+    with pytest.raises(CSKTError, match="is there but no gallery, which is a folder"):
         Gallery(file, model)
 
 
 def test_a_folder_of_other_things_is_no_gallery_and_left_alone(tmp_path, model):
     photos = folder_of(tmp_path / "photos", 1)
-    with pytest.raises(CSKTError, match="is a folder but no gallery"):
+    with pytest.raises(CSKTError, match="is there but no gallery"):
         Gallery(photos, model)
     assert [path.name for path in photos.iterdir()] == ["0000.png"]
 
@@ -65,7 +65,7 @@ def test_a_malformed_address_is_no_folder(address, model):
 
 def test_another_version_is_refused_and_left_alone(gallery, model, monkeypatch):
     monkeypatch.setattr(cskt.search.gallery, "FORMAT", "2")
-    with pytest.raises(CSKTError, match="has format 1, this version of cskt reads 2"):
+    with pytest.raises(CSKTError, match="has format 1 and precision fp32, which this version"):
         Gallery(gallery.uri, model)
     monkeypatch.undo()
     assert len(Gallery(gallery.uri, model)) == 12

@@ -93,10 +93,9 @@ def test_the_page_s_files_hold_what_python_found(search):
     assert files["encoder"] == b"an encoder"
 
 
-def test_the_html_shows_an_example_and_runs_no_title(search):
+def test_the_html_offers_an_example_and_runs_no_title(search):
     html = page.write_page(**search)
     assert "Drawn &lt;b&gt;people" in html
-    assert html.count("<figure") == 10
     assert search["loaded"].split.captions[3] in html
 
 
@@ -137,23 +136,6 @@ def test_a_page_too_large_is_not_written(search, monkeypatch):
     assert not search["folder"].exists()
 
 
-def test_what_the_page_loads_is_told_in_megabytes(search):
-    page.write_page(**search)
-    sizes = page.loaded_megabytes(search["folder"])
-    total = sum(len(content) for content in files_of(search["folder"]).values())
-    assert sizes["all"] == pytest.approx(total / 1e6)
-    assert "text encoder (ONNX)" in sizes
-
-
-def test_agreement_counts_equal_rankings(search):
-    images = search["image_features"]
-    texts = search["text_features"]
-    same = page.agreement(texts, texts, images)
-    assert same["in the same order"] == same["the same 10 images"] == "100.00%"
-    assert same["largest difference of features"] == "0.0e+00"
-    assert page.agreement(-texts, texts, images)["in the same order"] == "0.00%"
-
-
 def test_photographs_are_no_page(model):
     photographs = types.SimpleNamespace(name="RSTPReid", synthetic=False)
     sentence = page.obstacle(model, photographs)
@@ -164,7 +146,7 @@ def test_a_small_encoder_of_drawings_is_a_page_and_a_large_one_is_none(model, mo
     drawn = types.SimpleNamespace(name="SynthPEDES-A", synthetic=True)
     assert page.obstacle(model, drawn) is None
     monkeypatch.setattr(page, "LIMIT", 1e4)
-    assert "more than the 0 MB that a page may load" in page.obstacle(model, drawn)
+    assert "the page may load 0 MB" in page.obstacle(model, drawn)
 
 
 def test_another_tokenizer_is_no_page(model, monkeypatch):

@@ -1,5 +1,4 @@
-"""Pre-training in stages gives the weights of an uninterrupted run, and what it ships can be
-loaded."""
+"""Pre-training gives the same weights for the same arguments, and what it ships can be loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cskt.errors import ConfigurationError, RunError
+from cskt.errors import ConfigurationError
 from cskt.model import backbone
 from cskt.synthetic import corpus, pretrain
 
@@ -20,18 +19,11 @@ WEIGHTS = "cskt-mini.safetensors"
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Batches of 16, chunks of 32 images, a checkpoint after every step."""
-    monkeypatch.setenv("CSKT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(corpus, "CHUNK", 32)
+def small(monkeypatch):
+    """Batches of 16, a line of the history after every step, and a corpus of 32 images that is
+    drawn here and not by a pool of processes."""
     monkeypatch.setattr(pretrain, "BATCH_SIZE", 16)
-    monkeypatch.setattr(pretrain, "CHECKPOINT_EVERY", 1)
-    return tmp_path
-
-
-@pytest.fixture
-def drawn(small, monkeypatch):
-    """A corpus of 32 images, drawn here and not by a pool of processes."""
+    monkeypatch.setattr(pretrain, "RECORD_EVERY", 1)
     images = []
     facts = []
     for index in range(32):
@@ -39,37 +31,37 @@ def drawn(small, monkeypatch):
         images.append(image)
         facts.append(fact)
     monkeypatch.setattr(pretrain, "build_corpus", lambda *_: (np.stack(images), facts))
-    return small
 
 
 @pytest.mark.slow
-def test_stages_equal_one_run(drawn):
-    whole = pretrain.pretrain_mini(samples=48, images=32, output=drawn / "whole")
-    for _ in range(3):
-        staged = pretrain.pretrain_mini(
-            samples=48, images=32, output=drawn / "staged", stop_after=1e-9
-        )
-    weights = load_file(whole / WEIGHTS)
-    staged_weights = load_file(staged / WEIGHTS)
-    assert weights.keys() == staged_weights.keys()
-    for name, tensor in weights.items():
-        assert torch.equal(tensor, staged_weights[name]), name
-    record = json.loads((staged / "cskt-mini.run.json").read_text())
+def test_the_same_arguments_give_the_same_weights_and_another_seed_others(small, tmp_path):
+    weights = {}
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        folder = pretrain.pretrain_mini(samples=32, images=32, output=tmp_path / name, seed=seed)
+        weights[name] = load_file(folder / WEIGHTS)
+    for name, tensor in weights["first"].items():
+        assert torch.equal(tensor, weights["again"][name]), name
+    assert not torch.equal(
+        weights["first"]["positional_embedding"], weights["other"]["positional_embedding"]
+    )
+
+
+@pytest.mark.slow
+def test_the_run_file_says_what_was_done(small, tmp_path):
+    folder = pretrain.pretrain_mini(
+        samples=48, images=32, output=tmp_path, environment={"commit": "abc"}
+    )
+    record = json.loads((folder / "cskt-mini.run.json").read_text())
     assert record["steps"] == 3
-    assert record["known_tokens"] == len(weights["token_embedding.ids"])
-    assert record["history"][-1]["scale"] != record["history"][0]["scale"]
+    assert [line["step"] for line in record["history"]] == [1, 2, 3]
+    assert record["history"][0]["scale"] < record["history"][-1]["scale"]
+    assert record["known_tokens"] == len(load_file(folder / WEIGHTS)["token_embedding.ids"])
+    assert record["commit"] == "abc"
 
 
 @pytest.mark.slow
-def test_a_run_is_not_resumed_with_other_arguments(drawn):
-    pretrain.pretrain_mini(samples=16, images=32, output=drawn)
-    with pytest.raises(RunError, match="belongs to another run"):
-        pretrain.pretrain_mini(samples=64, images=32, output=drawn)
-
-
-@pytest.mark.slow
-def test_the_weights_are_those_of_a_backbone_that_can_be_loaded(drawn, monkeypatch):
-    folder = pretrain.pretrain_mini(samples=16, images=32, output=drawn / "run")
+def test_the_weights_are_those_of_a_backbone_that_can_be_loaded(small, tmp_path, monkeypatch):
+    folder = pretrain.pretrain_mini(samples=16, images=32, output=tmp_path)
     weights = load_file(folder / WEIGHTS)
     shutil.copy(Path(backbone.__file__).parents[1] / "assets" / "cskt-mini.json", folder)
     monkeypatch.setattr(backbone, "ASSETS", folder)
@@ -80,16 +72,17 @@ def test_the_weights_are_those_of_a_backbone_that_can_be_loaded(drawn, monkeypat
 
 
 @pytest.mark.slow
-def test_the_corpus_is_built_in_chunks_that_survive(small):
-    folder = small / "corpus"
-    images, facts = corpus.build_corpus(folder, 40, workers=1)
-    assert images.shape == (64, 128, 64, 3)
-    assert len(facts) == 64
-    (folder / "1.json").unlink()
-    again, _ = corpus.build_corpus(folder, 40, workers=1)
+def test_the_corpus_is_drawn_once_and_in_order(tmp_path, monkeypatch):
+    images, facts = corpus.build_corpus(tmp_path, 12, workers=1)
+    assert images.shape == (12, 128, 64, 3)
+    expected, fact = corpus.corpus_item(11)
+    assert np.array_equal(images[11], expected)
+    assert facts[11] == fact
+    monkeypatch.setattr(corpus.multiprocessing, "get_context", lambda _: pytest.fail("drawn again"))
+    again, _ = corpus.build_corpus(tmp_path, 12)
     assert np.array_equal(again, images)
 
 
-def test_less_than_a_batch_is_refused(small):
+def test_less_than_a_batch_is_refused(small, tmp_path):
     with pytest.raises(ConfigurationError, match="at least one batch"):
-        pretrain.pretrain_mini(samples=3, output=small / "x")
+        pretrain.pretrain_mini(samples=3, output=tmp_path / "x")

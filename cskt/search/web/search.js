@@ -226,6 +226,8 @@ globalThis.csktSearch = (root, config) => {
     examples.value = config.examples[0];
     for (const name of [...new Set(gallery.cameras)].sort()) if (name) camera.append(new Option(name, name));
     camera.parentElement.hidden = camera.options.length < 2;
+    const { caption, truth } = written.get(queries.captions[config.examples[0]]);
+    show(precomputed(caption, count_of(count, config.hits)), truth); // while the rest is loading
     const missing = ["WebAssembly", "DecompressionStream"].filter((name) => !globalThis[name]);
     if (missing.length) throw new Error(`this browser has no ${missing.join(" and no ")}`);
     engine = await start();
@@ -238,6 +240,6 @@ globalThis.csktSearch = (root, config) => {
     failed = true;
     camera.disabled = true;
     tell(`The text encoder does not run here: ${error.message}. ${queries ? "The examples are precomputed by Python: choose one."
-      : "Only the example below can be shown."}`);
+      : "Its images could not be loaded."}`);
   });
 };
