@@ -91,5 +91,5 @@ lint: .venv/.stamp
 	fi; \
 	echo "Setting up .venv (a few minutes the first time) ..."; \
 	"$$python" -m venv .venv
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[search,book,test]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[search,book,log,test]"
 	@touch $@

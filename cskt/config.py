@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,35 @@ def _check_choice(field_name: str, value: Any, options: Sequence[str]) -> None:
     quoted = [repr(option) for option in options]
     allowed = ", ".join(quoted[:-1]) + " or " + quoted[-1]
     _require(value in options, field_name, allowed, value)
+
+
+def check_dataset_name(value: Any) -> None:
+    """Refuse what cannot name a data set: one of :data:`DATASETS`, or data of one's own under any
+    printable name that could not be taken for one of them."""
+    is_name = isinstance(value, str) and value.isprintable() and 1 <= len(value.strip()) <= 100
+    if not is_name or any(character in value for character in ",<>"):
+        raise ConfigurationError(
+            f"dataset must be a name of 1 to 100 printable characters without , < and >, got "
+            f"{value!r:.120}."
+        )
+    if value in DATASETS:
+        return
+    letters = _letters_of(value)
+    for published in DATASETS:
+        if letters == _letters_of(published):
+            raise ConfigurationError(
+                f"dataset {value!r} reads like {published}; write it so, or choose another name."
+            )
+    if letters.startswith("synthpedes"):
+        raise ConfigurationError(
+            f"dataset {value!r} is not drawn here; take one of {', '.join(SYNTHETIC_DATASETS)}, or "
+            "choose another name."
+        )
+
+
+def _letters_of(name: str) -> str:
+    """Letters and digits alone, in one case."""
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _check_field_names(config_class: type, values: dict[str, Any]) -> None:
@@ -258,7 +288,7 @@ class TrainConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("dataset", self.dataset, DATASETS)
+        check_dataset_name(self.dataset)
         _check_integer("seed", self.seed, low=0)
         _check_integer("epochs", self.epochs, low=1)
         _check_integer("batch_size", self.batch_size, low=2)

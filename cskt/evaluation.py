@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from cskt.data.audit import ambiguous_captions
 from cskt.data.augment import normalize
 from cskt.data.datasets import PersonRetrievalDataset, Split
 from cskt.data.loading import load_images
-from cskt.metrics import Metrics, both_directions, per_query
+from cskt.metrics import Metrics, both_directions, per_query, rank_features
 from cskt.model.cskt import CSKT
 from cskt.numerics import resolve_precision
 from cskt.ranks import Ranks
@@ -58,6 +60,32 @@ def evaluate(
     loaded = _as_loaded(model, split)
     image_features, text_features = embed(model, loaded, precision, batch_size, ranks)
     return ranks.ask_first(lambda: _rank(image_features, text_features, loaded.split, resamples))
+
+
+def evaluate_unambiguous(model: CSKT, split: Split, precision: str = "auto") -> dict[str, Any]:
+    """The ``metrics`` of :func:`evaluate`, and under ``without_ambiguous`` those text-to-image when
+    the captions that stand under several identities
+    (:func:`cskt.data.audit.ambiguous_captions`) are no queries, with how many were ``left_out``
+    ``of`` all; None where none would be left."""
+    image_features, text_features = embed(model, split, precision)
+    kept = np.flatnonzero(~ambiguous_captions(split))
+    metrics = None
+    if len(kept):
+        metrics = rank_features(
+            text_features[torch.from_numpy(kept)],
+            image_features,
+            split.caption_identities[kept],
+            split.image_identities,
+            resamples=RESAMPLES,
+        )
+    return {
+        "metrics": _rank(image_features, text_features, split, RESAMPLES),
+        "without_ambiguous": {
+            "left_out": len(split) - len(kept),
+            "of": len(split),
+            "text_to_image": metrics,
+        },
+    }
 
 
 def evaluate_queries(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
@@ -82,6 +84,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold 'field: value' lines; correct it.")
     return values
+
+
+def file_name(name: str) -> str:
+    """``name`` as a part of file names: itself where it is short and plain; else what is plain of
+    it, and a digest of all."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}", name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name)[:32].strip("-")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")
 
 
 def public_name(pretrained: str | os.PathLike | None) -> str | None:

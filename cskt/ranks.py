@@ -3,6 +3,7 @@ Fabric. With one process every method is the identity, so that the callers know 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -141,5 +142,5 @@ def launched(config: TrainConfig, device: str, precision: str, folder: Path) -> 
 def _tensorboard(folder: Path) -> Logger:
     """A logger that writes into the run's folder; without the package a sentence that names it."""
     with extra("log"):
-        import tensorboard  # type: ignore[import-not-found]  # noqa: F401
+        importlib.import_module("tensorboard")
     return TensorBoardLogger(folder.parent, name=folder.name, version="tensorboard")

@@ -28,7 +28,7 @@ from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainCon
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate
-from cskt.files import public_name, read_yaml, write_atomically
+from cskt.files import file_name, public_name, read_yaml, write_atomically
 from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
 from cskt.model.cskt import CSKT, load_model
@@ -152,7 +152,7 @@ def run_name(config: TrainConfig) -> str:
     settings["cskt"] = _differing(settings["cskt"], default["cskt"])
     decisive = json.dumps(_differing(settings, default), sort_keys=True)
     digest = hashlib.sha256(decisive.encode()).hexdigest()[:8]
-    return f"{config.dataset}-{config.method}-seed{config.seed}-{digest}"
+    return f"{file_name(config.dataset)}-{config.method}-seed{config.seed}-{digest}"
 
 
 def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

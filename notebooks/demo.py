@@ -14,7 +14,7 @@ from typing import Any
 
 import papermill
 
-from cskt.config import DATASETS, MINI, TrainConfig
+from cskt.config import MINI, TrainConfig
 from cskt.errors import CSKTError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--gallery", help="one made by python -m cskt index; default the test images of a run"
     )
-    parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
-    parser.add_argument("--data-root", help="folder of a real data set")
+    parser.add_argument("--dataset", default="SynthPEDES-A")
+    parser.add_argument("--data-root", help="folder of a real data set, or of your own")
     parser.add_argument("--backbone", help=f"default {MINI}")
     parser.add_argument("--pretrained", help="the backbone's weights: a tag or a file")
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,6 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from cskt.config import DATASETS
 from cskt.files import write_atomically, write_json
 from cskt.numerics import resolve_device
 from cskt.report.notebook import assigned_names
@@ -253,8 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Execute the notebooks into book/results.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(UPSTREAM)}")
-    parser.add_argument("--dataset", default="SynthPEDES-A", choices=DATASETS)
-    parser.add_argument("--data-root", help="folder of a real data set")
+    parser.add_argument("--dataset", default="SynthPEDES-A")
+    parser.add_argument("--data-root", help="folder of a real data set, or of your own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--quick", action="store_true", help="one epoch: shows that it runs, no more"

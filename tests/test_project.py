@@ -122,7 +122,7 @@ def test_conda_installs_the_same_versions():
     assert f"python {read_pyproject()['project']['requires-python']}" in dependencies
     assert "pip" in dependencies
     [with_pip] = [entry for entry in dependencies if isinstance(entry, dict)]
-    assert with_pip["pip"] == ["-c constraints.txt", "-e .[search,book,test]"]
+    assert with_pip["pip"] == ["-c constraints.txt", "-e .[search,book,log,test]"]
 
 
 def commands_of_make(*arguments):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+import sys
 
 import numpy as np
 import open_clip
@@ -365,3 +366,31 @@ def test_a_noise_index_is_an_input_of_the_run(tiny_data, tmp_path):
     np.save(path, np.arange(12))
     with pytest.raises(RunError, match="was made with noise_index_fingerprint .* restore"):
         train(config)
+
+
+def test_tensorboard_gets_every_epoch_on_request(finished, tiny_data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = train(tiny_config(tiny_data, tmp_path / "run", tensorboard=True))
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([row["loss"] for row in finished.history], rel=1e-6)
+    assert run_name(run.config) == run_name(finished.config)
+
+
+def test_without_tensorboard_a_sentence_names_the_extra(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    config = tiny_config(tiny_data, tmp_path / "run", tensorboard=True)
+    with pytest.raises(
+        ResourceError, match=r"tensorboard is not installed; pip install 'cskt\[log\]'"
+    ):
+        train(config)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2])
+def test_pieces_of_a_batch_train_the_same_run(finished, tiny_data, tmp_path, micro_batch_size):
+    run = train(tiny_config(tiny_data, tmp_path / "run", micro_batch_size=micro_batch_size))
+    assert run_name(run.config) == run_name(finished.config)
+    losses = [row["loss"] for row in finished.history]
+    assert [row["loss"] for row in run.history] == pytest.approx(losses, abs=1e-4)

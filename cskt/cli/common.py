@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from cskt.config import METHODS, MINI, TrainConfig
+from cskt.config import DATASETS, METHODS, MINI, TrainConfig
 from cskt.errors import ConfigurationError
 
+DATASET_HELP = f"One of {', '.join(DATASETS)}, or a name for your own data."
 DataRoot = Annotated[str | None, Option(help="Folder of the data set, or its parent.")]
 Backbone = Annotated[str | None, Option(help=f"{MINI} (default) or an open_clip model name.")]
 Pretrained = Annotated[str | None, Option(help="A tag such as openai, or a checkpoint file.")]

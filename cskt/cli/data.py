@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from cskt.config import DATASETS, SYNTHETIC_DATASETS
+from cskt.cli.common import DATASET_HELP
+from cskt.config import SYNTHETIC_DATASETS
 from cskt.errors import ConfigurationError
 
 
@@ -33,7 +34,7 @@ def render(
 
 
 def verify_data(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(DATASETS)}.")],
+    name: Annotated[str, typer.Argument(help=DATASET_HELP)],
     root: Annotated[Path, typer.Argument(help="Folder of the data set, or its parent.")],
     as_json: Annotated[
         bool, Option("--json", help="One json object with everything instead of the table.")
@@ -46,8 +47,8 @@ def verify_data(
         ),
     ] = False,
 ) -> None:
-    """Say what is missing, malformed, damaged or duplicated in a copy of a data set; exit code 1 on
-    a fault."""
+    """Say what is missing, malformed, damaged or duplicated in a copy of a data set, and what is
+    odd about its captions; exit code 1 on a fault."""
     from tqdm import tqdm
 
     from cskt.data.verify import CONTEXT, verify

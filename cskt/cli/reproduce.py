@@ -19,7 +19,7 @@ from cskt.cli.train import train_and_report
 from cskt.config import MINI, REAL_DATASETS, SYNTHETIC_DATASETS, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.errors import ConfigurationError, CSKTError, RunError
-from cskt.files import make_folder, write_atomically, write_json
+from cskt.files import file_name, make_folder, write_atomically, write_json
 from cskt.report.grids import BENCHMARK, GRIDS, TRANSFER, Rows, grid_rows
 from cskt.report.reproduced import MEASURE, committed_interval
 from cskt.runs import QUERIES, Run, run_name, transfer_record, weights_fingerprint
@@ -213,7 +213,7 @@ def _train_planned(planned: PlannedRun, beside: bool) -> tuple[Run, Records]:
 
 
 def _transfer_name(name: str, dataset: PersonRetrievalDataset) -> str:
-    return f"{name}-on-{dataset.name}"
+    return f"{name}-on-{file_name(dataset.name)}"
 
 
 def _write_records(

@@ -12,8 +12,8 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from typer import Option
 
 from cskt import evaluation
-from cskt.cli.common import Backbone, DataRoot, Pretrained, Settings, train_config
-from cskt.config import DATASETS, METHODS, MINI, TrainConfig
+from cskt.cli.common import DATASET_HELP, Backbone, DataRoot, Pretrained, Settings, train_config
+from cskt.config import METHODS, MINI, TrainConfig
 from cskt.data.datasets import load_dataset
 from cskt.errors import ConfigurationError, ModelError
 from cskt.files import make_folder, read_yaml, write_atomically, write_json
@@ -30,7 +30,7 @@ def train(
     config: Annotated[
         Path | None, Option(help="Settings as yaml; the options override it.")
     ] = None,
-    dataset: Annotated[str | None, Option(help=f"One of {', '.join(DATASETS)}.")] = None,
+    dataset: Annotated[str | None, Option(help=DATASET_HELP)] = None,
     data_root: DataRoot = None,
     backbone: Backbone = None,
     pretrained: Pretrained = None,
@@ -85,6 +85,13 @@ def evaluate(
     dataset: Annotated[str | None, Option(help="Another data set than the run's.")] = None,
     data_root: DataRoot = None,
     pretrained: Pretrained = None,
+    without_ambiguous: Annotated[
+        bool,
+        Option(
+            "--without-ambiguous",
+            help="Also without the captions that stand under several identities of the split.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a run's best checkpoint, or a saved model, and print the metrics as json."""
     if split not in ("train", "val", "test"):
@@ -106,8 +113,11 @@ def evaluate(
         data = load_dataset(dataset, data_root)
         model = finished.load_model().to(resolve_device(config.device))
         precision = finished.record["precision"]
-    metrics = evaluation.evaluate(model, getattr(data, split), precision)
-    result = {"run": str(run), "dataset": dataset, "split": split, "metrics": metrics}
+    result: dict[str, Any] = {"run": str(run), "dataset": dataset, "split": split}
+    if without_ambiguous:
+        result |= evaluation.evaluate_unambiguous(model, getattr(data, split), precision)
+    else:
+        result["metrics"] = evaluation.evaluate(model, getattr(data, split), precision)
     typer.echo(json.dumps(result, indent=2))
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cskt.data.layouts import SPLITS, Record, find_annotation, layout_of, read_records
+from cskt.config import DATASETS, SYNTHETIC_DATASETS
+from cskt.data.layouts import find_annotation, layout_of, not_found, read_annotation
+from cskt.data.own import read_own, split_off_val
+from cskt.data.records import SPLITS, Annotation, Record
 from cskt.errors import DataError
 
 
@@ -21,7 +25,8 @@ class Split:
 
     ``image_identities`` (N,) int64, from 0 without gaps in train, as annotated elsewhere;
     ``caption_images`` (M,) int64, the index of each caption's image; ``cameras`` only where every
-    record of the split names one; ``fingerprint`` is the data set's, "" for a split made by hand.
+    record of the split names one; ``fingerprint`` is the data set's, "" for a split made by hand;
+    ``facts`` the further columns of one's own table, each with a value per image (None: without).
     """
 
     name: str
@@ -31,6 +36,7 @@ class Split:
     caption_images: np.ndarray
     cameras: tuple[str, ...] | None = None
     fingerprint: str = ""
+    facts: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def caption_identities(self) -> np.ndarray:
@@ -49,7 +55,8 @@ class PersonRetrievalDataset:
     ``fingerprint`` is a SHA-256 (hex), the same wherever the data lie: of the annotation file and
     of every image's size in bytes, or, of SynthPEDES, of its recipe and of every record's split and
     identity, so that another Pillow's JPEG files change nothing. ``version`` is that of the recipe,
-    None for real data. Where a layout has no val, ``val`` *is* ``test`` and ``notes`` says so.
+    None for real data. Where ICFG-PEDES has no val, ``val`` *is* ``test``; where data of one's own
+    have none, it is a share of the training identities; ``notes`` says so.
     """
 
     name: str
@@ -69,17 +76,21 @@ class PersonRetrievalDataset:
 
 def is_synthetic(name: str) -> bool:
     """Whether data set ``name`` is a domain of SynthPEDES."""
-    return name.startswith("SynthPEDES")
+    return name in SYNTHETIC_DATASETS
 
 
-def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDataset:
-    """Read one of :data:`cskt.config.DATASETS`.
+def load_dataset(
+    name: str, root: str | Path | None = None, seed: int = 0
+) -> PersonRetrievalDataset:
+    """Read one of :data:`cskt.config.DATASETS`, or data of one's own under any other name.
 
     ``root`` is its folder, or the parent that holds ``name/``. SynthPEDES needs none: where it is
-    not found it is rendered, into the cache or under ``root``. Raises
-    :class:`cskt.errors.ConfigurationError` on an unknown name, and :class:`cskt.errors.DataError`
-    on a missing annotation file or image, a malformed record, an empty split and SynthPEDES of
-    another version.
+    not found it is rendered, into the cache or under ``root``. ``seed`` chooses the identities of
+    val where one's own data have no val, and nothing else. Raises
+    :class:`cskt.errors.ConfigurationError` on what cannot be a name, and
+    :class:`cskt.errors.DataError` on a missing annotation file or image, an image outside the
+    folder, a malformed record, an empty split and SynthPEDES of another version; in one's own data
+    also on records that contradict or repeat each other (see :mod:`cskt.data.own`).
     """
     layout = layout_of(name)
     path = find_annotation(name, root)
@@ -88,24 +99,36 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
 
         path = find_annotation(name, synthetic_dataset(name, root=root))
     if path is None:
-        raise DataError(_not_found(name, root))
+        if root is None:
+            raise DataError(_needs_root(name))
+        raise not_found(name, root)
 
-    records = read_records(path)
+    records = annotation_of(name, path).sound_records()
+    notes: list[str] = []
+    val_seed = None
+    present = {record.split for record in records}
+    if layout.own and "val" not in present and "train" in present:
+        val_seed = seed
+        try:
+            records, note = split_off_val(records, seed)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        notes.append(f"val of {name} {note}")
+
+    version = None
     if is_synthetic(name):
         recipe = read_recipe(path.parent)
         version = recipe["version"]
         fingerprint = _synthetic_fingerprint(recipe, records)
     else:
-        version = None
-        fingerprint = _real_fingerprint(path, records)
+        fingerprint = _real_fingerprint(path, records, val_seed)
 
     splits = {}
     for split in SPLITS:
         splits[split] = _split(split, records, fingerprint)
-    notes: tuple[str, ...] = ()
     if layout.val_optional and not splits["val"]:
         splits["val"] = splits["test"]
-        notes = (f"{name} has no val split; test stands in",)
+        notes.append(f"{name} has no val split; test stands in")
     empty = [split for split in SPLITS if not splits[split]]
     if empty:
         raise DataError(
@@ -118,9 +141,14 @@ def load_dataset(name: str, root: str | Path | None = None) -> PersonRetrievalDa
         val=splits["val"],
         test=splits["test"],
         fingerprint=fingerprint,
-        notes=notes,
+        notes=tuple(notes),
         version=version,
     )
+
+
+def annotation_of(name: str, path: Path) -> Annotation:
+    """The annotation file of data set ``name``, read by its rules."""
+    return read_own(path) if layout_of(name).own else read_annotation(path)
 
 
 def subset(split: Split, fraction: float, seed: int) -> Split:
@@ -136,6 +164,9 @@ def subset(split: Split, fraction: float, seed: int) -> Split:
     cameras = None
     if split.cameras is not None:
         cameras = tuple(split.cameras[image] for image in images)
+    facts = {}
+    for fact, values in split.facts.items():
+        facts[fact] = tuple(values[image] for image in images)
     return Split(
         name=split.name,
         image_paths=tuple(split.image_paths[image] for image in images),
@@ -144,6 +175,7 @@ def subset(split: Split, fraction: float, seed: int) -> Split:
         caption_images=new_index[split.caption_images[captions]],
         cameras=cameras,
         fingerprint=split.fingerprint,
+        facts=facts,
     )
 
 
@@ -164,7 +196,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder} holds SynthPEDES of an older version, without recipe.json; {advice}"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a recipe ({error!r}); {advice}") from error
     if version != VERSION:
         raise DataError(
@@ -174,22 +206,23 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def _not_found(name: str, root: str | Path | None) -> str:
-    files = " or ".join(layout_of(name).files)
-    looked = ""
-    if root is not None:
-        looked = f" (looked in {root} for {files} there and in {Path(root) / name})"
-    return (
-        f"{name} needs root: the folder that holds {files}, or its parent with {name}/ inside"
-        f"{looked}."
+def _needs_root(name: str) -> str:
+    layout = layout_of(name)
+    files = " or ".join(layout.files)
+    given = (
+        f"{name} is none of {', '.join(DATASETS)}, and as data of your own" if layout.own else name
     )
+    return f"{given} needs root: the folder that holds {files}, or its parent with {name}/ inside."
 
 
-def _real_fingerprint(path: Path, records: list[Record]) -> str:
-    """What is annotated, and the images as far as their sizes tell."""
+def _real_fingerprint(path: Path, records: list[Record], val_seed: int | None) -> str:
+    """What is annotated, the images as far as their sizes tell, and by which seed val was split
+    off (None: it was not)."""
     digest = hashlib.sha256(path.read_bytes())
     for record in records:
         digest.update(b"%d\n" % record.image.stat().st_size)
+    if val_seed is not None:
+        digest.update(b"val by seed %d" % val_seed)
     return digest.hexdigest()
 
 
@@ -224,7 +257,16 @@ def _split(name: str, records: list[Record], fingerprint: str) -> Split:
         caption_images=np.array(caption_images, dtype=np.int64),
         cameras=tuple(cameras) if len(cameras) == len(members) else None,
         fingerprint=fingerprint,
+        facts=_facts(members),
     )
+
+
+def _facts(records: list[Record]) -> dict[str, tuple[Any, ...]]:
+    """The facts of records by name, None where a record lacks one."""
+    names: dict[str, None] = {}
+    for record in records:
+        names.update(dict.fromkeys(record.facts))
+    return {name: tuple(record.facts.get(name) for record in records) for name in names}
 
 
 def _from_zero(identities: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,13 +45,15 @@ class Finding:
     """What is wrong, ``where`` (split, record, folder or file) and, in ``message``, what to do
     about it.
 
-    ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption, path
-    (listed twice), image, duplicate or cache.
+    ``kind``: version (of SynthPEDES), counts, record (malformed), missing, identity, caption (empty
+    or cut), ambiguous, near-duplicate, letters, code, script, path (listed twice), image, duplicate
+    or cache. ``places``: of captions, the numbers of all the records or rows that it is about.
     """
 
     kind: str
     where: str
     message: str
+    places: tuple[int, ...] = field(default=(), compare=False)
 
 
 class Findings:
@@ -65,9 +67,9 @@ class Findings:
         """Add a fault."""
         self.faults.append(Finding(kind, where, message))
 
-    def note(self, kind: str, where: str, message: str) -> None:
+    def note(self, kind: str, where: str, message: str, places: Iterable[int] = ()) -> None:
         """Add a note."""
-        self.notes.append(Finding(kind, where, message))
+        self.notes.append(Finding(kind, where, message, tuple(places)))
 
 
 @dataclass(frozen=True)

@@ -4,33 +4,26 @@ the first fault."""
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from cskt.data.datasets import is_synthetic, load_dataset, read_recipe
+from cskt.config import CSKTConfig
+from cskt.data.audit import CONTEXT, Encode, Progress, audit_captions
+from cskt.data.datasets import annotation_of, is_synthetic, load_dataset, read_recipe
 from cskt.data.findings import PUBLISHED, Counts, Findings, Report, some
 from cskt.data.images import damage, on_all_cores, read_image
-from cskt.data.layouts import (
-    BY_IDENTITY,
-    SPLITS,
-    Annotation,
-    Record,
-    find_annotation,
-    layout_of,
-    read_annotation,
-)
+from cskt.data.layouts import BY_IDENTITY, find_annotation, layout_of, not_found
 from cskt.data.loading import stale_caches
+from cskt.data.records import SPLITS, Annotation, Record
 from cskt.errors import CSKTError, DataError
 
-CONTEXT = 77  # CLIP's text length in tokens, start and end included
+__all__ = ["CONTEXT", "verify"]
 
-Encode = Callable[[str], Sequence[int]]
-Progress = Callable[[Iterable, str, int], Iterable]
+PROMPTS = CSKTConfig().prompts_per_tower  # that captions stand behind, in the paper's setting
 
 
 def verify(
@@ -39,6 +32,7 @@ def verify(
     encode: Encode,
     deep: bool = False,
     progress: Progress | None = None,
+    prompts: int = PROMPTS,
 ) -> Report:
     """Check the copy of data set ``name`` in ``root``, which is its folder or the parent that holds
     ``name/``.
@@ -46,21 +40,18 @@ def verify(
     ``encode`` gives the tokens of a caption without start and end, as
     ``cskt.model.backbone.clip_tokenizer(context_length=77).encode`` does. ``deep`` also decodes
     every image, on all cores, and compares what the image cache holds of whole splits with their
-    files. ``progress(iterable, description, total)`` wraps the long loops; tqdm fits.
+    files. ``progress(iterable, description, total)`` wraps the long loops; tqdm fits. ``prompts``
+    is how many a model puts before a caption, which cost as many of its tokens.
 
-    Raises :class:`cskt.errors.CSKTError` where there is nothing to check: an unknown name, an
-    annotation file that is missing or is not a JSON list.
+    Raises :class:`cskt.errors.CSKTError` where there is nothing to check: what cannot be a name, an
+    annotation file that is missing or cannot be read as a whole.
     """
-    layout = layout_of(name)
     path = find_annotation(name, root)
     if path is None:
-        raise DataError(
-            f"{name} is not in {root}: looked for {' or '.join(layout.files)} there and in "
-            f"{Path(root) / name}; pass the folder that holds the annotation file as root."
-        )
+        raise not_found(name, root)
     if progress is None:
         progress = _no_progress
-    annotation = read_annotation(path)
+    annotation = annotation_of(name, path)
     members: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in annotation.records.values():
         members[record.split].append(record)
@@ -71,7 +62,7 @@ def verify(
     _check_counts(name, path, counts, findings)
     _check_records(annotation, findings)
     _check_identities(members, findings)
-    _check_captions(annotation.records, encode, progress, findings)
+    audit_captions(annotation, encode, prompts, progress, findings)
     _check_images(annotation, deep, progress, findings)
     if deep:
         _check_caches(name, path.parent, findings)
@@ -112,7 +103,11 @@ def _check_counts(name: str, path: Path, counts: dict[str, Counts], findings: Fi
                 published = published._replace(captions=two_each)
             _compare_counts(split, found, published, findings)
         elif not any(found):
-            if split == "val" and layout_of(name).val_optional:
+            layout = layout_of(name)
+            if split == "val" and layout.own:
+                message = "no records; a share of the training identities is split off"
+                findings.note("counts", split, message)
+            elif split == "val" and layout.val_optional:
                 findings.note("counts", split, "no records; test stands in for it")
             else:
                 findings.fault("counts", split, "no records; obtain the complete data set")
@@ -131,7 +126,7 @@ def _compare_counts(split: str, found: Counts, published: Counts, findings: Find
 
 def _check_records(annotation: Annotation, findings: Findings) -> None:
     for index, message in annotation.malformed.items():
-        findings.fault("record", f"record {index}", message)
+        findings.fault("record", f"{annotation.unit} {index}", message)
     missing = defaultdict(list)
     for record in annotation.records.values():
         if record.missing:
@@ -156,33 +151,6 @@ def _check_identities(members: dict[str, list[Record]], findings: Findings) -> N
                 f"{one}, {other}",
                 f"identities in both: {len(both):,} ({some(both)}); obtain the annotation again",
             )
-
-
-def _check_captions(
-    records: dict[int, Record], encode: Encode, progress: Progress, findings: Findings
-) -> None:
-    long = defaultdict(list)  # by split: length in tokens, and record
-    for index, record in progress(records.items(), "captions", len(records)):
-        lengths = [len(encode(caption)) for caption in record.captions]
-        empty = [number for number, length in enumerate(lengths, start=1) if length == 0]
-        if empty:
-            findings.fault(
-                "caption",
-                f"record {index}",
-                f"empty captions: {len(empty)} of {len(lengths)} (number {some(empty)}); "
-                "write or remove them",
-            )
-        for length in lengths:
-            if length + 2 > CONTEXT:  # with start and end
-                long[record.split].append((length + 2, index))
-    for split, captions in long.items():
-        longest, index = max(captions)
-        findings.note(
-            "caption",
-            split,
-            f"captions over {CONTEXT} tokens: {len(captions):,} (longest {longest}, "
-            f"record {index}); they are cut",
-        )
 
 
 def _check_images(
@@ -249,14 +217,14 @@ def _check_files(
 def _examine(image: Path, deep: bool) -> tuple[str, str]:
     """What is wrong with an image file ("" if nothing), and its SHA-256."""
     try:
-        content = image.read_bytes()
-        if not content:
+        if not image.stat().st_size:
             return "has 0 bytes", ""
         if deep:
-            read_image(io.BytesIO(content))  # decodes all of it, as training does
+            read_image(image)  # decodes all of it, as training does
+        with image.open("rb") as file:
+            return "", hashlib.file_digest(file, "sha256").hexdigest()
     except (CSKTError, OSError) as error:
         return damage(error), ""
-    return "", hashlib.sha256(content).hexdigest()
 
 
 def _check_duplicates(
@@ -276,7 +244,8 @@ def _check_duplicates(
             for record in listed[image]:
                 people.add(record.identity)
                 splits.add(record.split)
-        report = findings.fault if len(splits) > 1 else findings.note
+        # One person's, it only counts twice; of two people, one of them is somebody else's picture.
+        report = findings.fault if len(splits) > 1 or len(people) > 1 else findings.note
         report(
             "duplicate",
             ", ".join(split for split in SPLITS if split in splits),

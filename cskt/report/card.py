@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from cskt.files import public_name
+from cskt.files import file_name, public_name
 from cskt.report.run_files import MEASURES, METHOD_NAMES
 from cskt.report.tables import describe_gain, describe_run, gain_table, markdown_table
 
@@ -86,7 +86,7 @@ def _front_matter(record: dict[str, Any], title: str) -> str:
         measured.append(
             EvalResult(
                 task_type="text-to-image-retrieval",
-                dataset_type=dataset.lower(),
+                dataset_type=file_name(dataset).lower(),
                 dataset_name=f"{dataset}{kind}",
                 dataset_split="test",
                 metric_type=measure.lower(),
@@ -99,7 +99,7 @@ def _front_matter(record: dict[str, Any], title: str) -> str:
         library_name="cskt",
         model_name=title,
         eval_results=measured,
-        tags=["text-based-person-retrieval", "clip", dataset.lower()],
+        tags=["text-based-person-retrieval", "clip", file_name(dataset).lower()],
     )
     return matter.to_yaml()
 

@@ -53,7 +53,8 @@ _GALLERY_COLUMNS = {
 THROUGHPUT = ("throughput-cpu", "throughput-cpu-bf16", "throughput-cuda")
 RANKING = "ranking"
 GALLERIES = ("gallery-embedded", "gallery-server")
-RUN_FILES = (*THROUGHPUT, RANKING, *GALLERIES)
+DEVICES = ("devices-cpu", "devices-cuda")
+RUN_FILES = (*THROUGHPUT, RANKING, *GALLERIES, *DEVICES)
 
 Measurements = dict[str, dict[str, Any]]  # by the names of their run files
 

@@ -23,6 +23,7 @@ from cskt.report.settings import (
 LAYOUT_OF = {"CUHK-PEDES": "SynthPEDES-A", "ICFG-PEDES": "SynthPEDES-B", "RSTPReid": "SynthPEDES-C"}
 SYNTHETIC = tuple(LAYOUT_OF.values())
 NOT_RUN = "not run here"
+OWN_GROUP = "runs of this code"  # beside the groups of the published figures
 NOTHING = "—"  # in a cell that has no value
 _PUBLISHED = {
     "r1": "R@1",
@@ -98,8 +99,8 @@ def published(path: str | Path) -> pd.DataFrame:
 
 def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) -> pd.DataFrame:
     """Published figures of a real benchmark, by R@1 within the groups of the file, then our runs on
-    it or "not run here"; those on a backbone that was trained on people already (see
-    :func:`cskt.runs.backbone_origin`) are a group of their own.
+    it or "not run here". Those on a backbone that was trained on people already are a group of
+    their own.
 
     Args:
         dataset: ``"CUHK-PEDES"``, ``"ICFG-PEDES"`` or ``"RSTPReid"``.
@@ -109,15 +110,10 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
     """
     columns = ["group", "method", "encoders", *MEASURES, "source"]
     real = ~runs["synthetic"].astype(bool)
-    runs = runs[real & (runs["dataset"] == dataset)]
-    on_people = runs["origin"].astype(str).str.contains(DOMAIN_PRETRAINED)
+    ours = _our_rows(runs[real & (runs["dataset"] == dataset)])
     theirs = _their_rows(literature)
-    parts = [theirs[theirs["dataset"] == dataset], _our_rows(runs[~on_people])]
-    if on_people.any():
-        rows = _our_rows(runs[on_people])
-        rows["group"] += ", ReID-domain pre-training"
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True)[columns]
+    on_dataset = theirs["dataset"] == dataset
+    return pd.concat([theirs[on_dataset], ours], ignore_index=True)[columns]
 
 
 def _their_rows(literature: str | Path) -> pd.DataFrame:
@@ -132,6 +128,17 @@ def _their_rows(literature: str | Path) -> pd.DataFrame:
 
 
 def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs on a real benchmark by the backbone's origin, in groups below the published ones."""
+    origin = runs["origin"].astype(str)  # "nan" of older records, which do not say
+    of_people = origin.str.contains(DOMAIN_PRETRAINED, regex=False)
+    groups = [_rows_of_group(runs[~of_people], OWN_GROUP)]
+    if of_people.any():
+        group = f"{OWN_GROUP}, ReID-domain pre-training"
+        groups.append(_rows_of_group(runs[of_people], group))
+    return pd.concat(groups)
+
+
+def _rows_of_group(runs: pd.DataFrame, group: str) -> pd.DataFrame:
     """Runs on a real benchmark in the columns of the published figures, or a row that says that
     there are none."""
     table = summarise(runs)
@@ -149,7 +156,7 @@ def _our_rows(runs: pd.DataFrame) -> pd.DataFrame:
         table["source"] = "run files, " + made + ", selected on " + table["selected on"]
         table["source"] += "; " + setting
         table = table.rename(columns={"backbone": "encoders"})
-    return table.assign(group="runs of this code")
+    return table.assign(group=group)
 
 
 def synthetic_table(dataset: str, runs: pd.DataFrame) -> pd.DataFrame:

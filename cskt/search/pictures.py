@@ -125,7 +125,8 @@ def _items_of_split(split: Split) -> list[Item]:
     for index, path in enumerate(split.image_paths):
         camera = split.cameras[index] if split.cameras else None
         identity = int(split.image_identities[index])
-        items.append(item_of_file(path, {"identity": identity, "camera": camera}))
+        facts = {name: values[index] for name, values in split.facts.items()}
+        items.append(item_of_file(path, {**facts, "identity": identity, "camera": camera}))
     return items
 
 

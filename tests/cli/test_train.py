@@ -197,7 +197,7 @@ FILES = {
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train --dataset CUHK", "dataset must be 'CUHK-PEDES'"),
+        ("train --dataset CUHK", "CUHK is none of CUHK-PEDES, ICFG-PEDES"),
         ("train --dataset CUHK-PEDES --data-root nowhere", "nowhere"),
         ("train --dataset CUHK-PEDES --backbone ViT-Z --data-root CUHK-PEDES", "ViT-Z"),
         ("train --method magic", "method 'magic' is unknown"),

@@ -37,8 +37,11 @@ def test_faults_exit_with_1_and_stand_under_the_table(cskt, copy):
         "fault: test: 2 captions instead of 3; obtain the complete data set",
         "fault: imgs/gone: missing images: 1 (5.png), looked for without imgs/ too; "
         "unpack the folder again",
-        "note: test: captions over 77 tokens: 1 (longest 102, record 5); they are cut",
-        "faults: 2, notes: 1 (images were not opened; --deep decodes every one)",
+        "note: test: captions over 77 tokens: 1 (longest 102, record 5); they are cut, and 24.27% "
+        "of the words are lost",
+        "note: test: captions over 69 tokens, which 8 prompts leave: 1 (longest 102, record 5); "
+        "they are cut, and 32.04% of the words are lost",
+        "faults: 2, notes: 2 (images were not opened; --deep decodes every one)",
         "",
     ]
 
@@ -82,7 +85,7 @@ def test_json_holds_everything(cskt, copy):
     assert report["counts"]["test"] == counts
     assert report["published"]["test"] == counts
     (fault,) = report["faults"]
-    assert set(fault) == {"kind", "where", "message"}
+    assert set(fault) == {"kind", "where", "message", "places"}
     assert fault["kind"] == "missing"
     assert report["notes"] == []
 
@@ -112,9 +115,16 @@ def assert_refused(result, message):
     assert message in err
 
 
-def test_an_unknown_data_set_is_refused(cskt, tmp_path):
-    message = "data set 'Market-1501' is unknown; choose one of CUHK-PEDES"
-    assert_refused(cskt("verify-data", "Market-1501", tmp_path), message)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuhk pedes", "dataset 'cuhk pedes' reads like CUHK-PEDES; write it so"),
+        ("SynthPEDES-D", "dataset 'SynthPEDES-D' is not drawn here; take one of SynthPEDES-A"),
+        ("a,b", "dataset must be a name of 1 to 100 printable characters without , < and >"),
+    ],
+)
+def test_what_cannot_name_one_s_own_data_is_refused(cskt, tmp_path, name, message):
+    assert_refused(cskt("verify-data", name, tmp_path), message)
 
 
 @pytest.mark.parametrize("name", ["RSTPReid", "SynthPEDES-C"])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cskt.data.datasets import load_dataset, subset
-from cskt.errors import ConfigurationError, CSKTError, DataError
+from cskt.errors import CSKTError, DataError
 from cskt.synthetic import VERSION
 from tests.annotations import FILE, SPLITS, image_name, records, write
 
@@ -68,9 +68,14 @@ def test_a_real_data_set_needs_a_root():
         load_dataset("RSTPReid")
 
 
-def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(ConfigurationError, match="'Market-1501' is unknown; choose one of CUHK-P"):
+def test_any_other_name_is_of_one_s_own_data_and_says_what_is_looked_for(tmp_path):
+    looked = "Market-1501 is not in .*: looked for captions.csv or captions.jsonl or reid_raw.json"
+    with pytest.raises(DataError, match=looked):
         load_dataset("Market-1501", tmp_path)
+    with pytest.raises(
+        DataError, match="none of CUHK-PEDES, .*, and as data of your own needs root"
+    ):
+        load_dataset("Market-1501")
 
 
 def test_the_fingerprint_does_not_follow_the_place(tmp_path):

@@ -16,7 +16,7 @@ def numbers_of_images(dataset):
     return [len(split.image_paths) for split in splits]
 
 
-def test_every_data_set_has_a_layout():
+def test_every_published_data_set_has_a_layout():
     assert tuple(LAYOUTS) == DATASETS
 
 

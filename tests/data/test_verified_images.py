@@ -4,11 +4,12 @@ import os
 import shutil
 
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from cskt.data.datasets import load_dataset
 from cskt.data.findings import Finding
 from cskt.data.loading import load_images
+from cskt.errors import DataError
 from tests.annotations import FILE, image_name, records, write
 from tests.copies import COUNTS, NAME, copy, places, published, verify
 
@@ -78,6 +79,29 @@ def test_damaged_images_are_found_by_deep_alone(copy, suffix, damage, message):
     assert fault.message.endswith("; restore it from the original archive")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 16\nshowpage\n"
+
+
+@pytest.mark.parametrize("name", [NAME, "my people"])
+def test_no_format_that_starts_a_program_is_opened(copy, name, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)  # would be called
+    folder = copy()
+    (folder / "imgs/cam0/4.png").write_bytes(EPS)
+    (fault,) = verify(name, folder, deep=True).faults
+    assert fault.message == "not an image; restore it from the original archive"
+    with pytest.raises(DataError, match="4.png: not an image"):
+        load_images(load_dataset(name, folder).test, (8, 4))
+
+
+def test_images_of_too_many_pixels_are_not_decoded(copy):
+    folder = copy()
+    Image.new("1", (13_000, 13_000)).save(folder / "imgs/cam0/4.png")  # 169 million
+    (fault,) = verify(NAME, folder, deep=True).faults
+    assert fault.message.startswith("too large (13000 x 13000 pixels, at most 64 million)")
+    with pytest.raises(DataError, match="4.png: too large"):
+        load_images(load_dataset(NAME, folder).test, (8, 4))
+
+
 def copy_with_duplicate(folder, one, other):
     """The copy with image ``one`` in place of image ``other`` too; how that is told."""
     names = [f"imgs/{image_name(index)}" for index in (one, other)]
@@ -85,30 +109,30 @@ def copy_with_duplicate(folder, one, other):
     return f"the same file: {', '.join(names)}"
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "split", "people"),
-    [(0, 2, "train", "40"), (0, 1, "train", "7, 40"), (4, 5, "test", "12500, 12501")],
-)
 @pytest.mark.parametrize("deep", [False, True])
-def test_duplicate_files_within_a_split_are_a_note(copy, one, other, split, people, deep):
+def test_duplicate_files_of_one_person_are_a_note(copy, deep):
     folder = copy()
-    told = copy_with_duplicate(folder, one, other)
+    told = copy_with_duplicate(folder, 0, 2)
     report = verify(NAME, folder, deep=deep)
-    message = f"{told} (identity {people}); keep one of them"
+    message = f"{told} (identity 40); keep one of them"
     assert report.faults == ()
-    assert report.notes == (Finding("duplicate", split, message),)
+    assert report.notes == (Finding("duplicate", "train", message),)
 
 
 @pytest.mark.parametrize(
     ("one", "other", "splits", "people"),
     [
+        (0, 1, "train", "7, 40"),
+        (4, 5, "test", "12500, 12501"),
         (0, 4, "train, test", "40, 12500"),
         (1, 3, "train, val", "7, 11500"),
         (3, 5, "val, test", "11500, 12501"),
     ],
 )
 @pytest.mark.parametrize("deep", [False, True])
-def test_duplicate_files_across_splits_are_a_fault(copy, one, other, splits, people, deep):
+def test_duplicate_files_of_two_people_or_splits_are_a_fault(
+    copy, one, other, splits, people, deep
+):
     folder = copy()
     told = copy_with_duplicate(folder, one, other)
     report = verify(NAME, folder, deep=deep)

@@ -162,17 +162,34 @@ def test_empty_captions(copy, empty):
     assert report.faults == (Finding("caption", "record 3", message),)
 
 
-def test_captions_of_77_tokens_are_sound(copy):
+CUT_BY_PROMPTS = "captions over 69 tokens, which 8 prompts leave: 1"
+
+
+def test_captions_of_77_tokens_are_cut_behind_prompts_alone(copy):
     longest = "red " * 75
     assert len(clip_tokenizer(context_length=77).encode(longest)) == 75  # and start and end
-    assert verify(NAME, copy(0, captions=[longest])).notes == ()
+    folder = copy(0, captions=[longest])
+    assert verify(NAME, folder, prompts=0).notes == ()
+    (note,) = verify(NAME, folder).notes
+    assert note.message.startswith(CUT_BY_PROMPTS)
+    # 8 of the 84 words of train: 75, and 9 of the three other captions
+    assert note.message.endswith("they are cut, and 9.52% of the words are lost")
+    assert note.places == (0,)
+
+
+def test_captions_of_69_tokens_are_sound(copy):
+    assert verify(NAME, copy(0, captions=["red " * 67])).notes == ()
 
 
 def test_captions_over_77_tokens_are_noted(copy):
     report = verify(NAME, copy(0, captions=["red " * 76]))
-    message = "captions over 77 tokens: 1 (longest 78, record 0); they are cut"
+    message = (
+        "captions over 77 tokens: 1 (longest 78, record 0); they are cut, and 1.18% of the words "
+        "are lost"
+    )
     assert report.faults == ()
-    assert report.notes == (Finding("caption", "train", message),)
+    assert report.notes[0] == Finding("caption", "train", message)
+    assert report.notes[1].message.startswith(CUT_BY_PROMPTS)
 
 
 def test_an_identity_in_two_splits(copy):

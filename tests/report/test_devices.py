@@ -1,0 +1,38 @@
+"""The table and the figure of steps on several processes and in pieces."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from cskt.report import devices
+
+MEASUREMENT = {
+    "rows": [
+        {"processes": 1, "batch": 8, "piece": None, "seconds": 2.0, "extra_memory_mb": 1500.0},
+        {"processes": 1, "batch": 16, "piece": None, "seconds": 4.0, "extra_memory_mb": 3000.0},
+        {"processes": 1, "batch": 16, "piece": 8, "seconds": 6.0, "extra_memory_mb": 1600.0},
+        {"processes": 2, "batch": 16, "piece": None, "seconds": 2.5, "extra_memory_mb": 1500.0},
+    ]
+}
+
+
+def test_the_table_says_how_each_batch_was_encoded():
+    table = devices.device_table(MEASUREMENT)
+    assert list(table["encoded"]) == [
+        "the batch at once",
+        "the batch at once",
+        "8 pairs at a time",
+        "the batch at once",
+    ]
+    assert list(table["processes"]) == [1, 1, 1, 2]
+    assert list(table["MB"]) == [1500.0, 3000.0, 1600.0, 1500.0]
+
+
+def test_the_figure_shows_one_process_in_gigabytes():
+    figure = devices.memory_figure(MEASUREMENT)
+    memory, seconds = figure.axes
+    whole, pieces = memory.get_lines()[:2]
+    assert list(whole.get_xdata()) == [8, 16]
+    assert list(whole.get_ydata()) == pytest.approx([1.5, 3.0])
+    assert list(pieces.get_ydata()) == pytest.approx([1.6])
+    assert seconds.get_ylabel() == "seconds a step"
+    plt.close(figure)
