@@ -15,6 +15,7 @@ from cskt import __version__
 from cskt.cli import compare, data, reproduce, search, train
 from cskt.cli.common import log_to_stderr
 from cskt.errors import CSKTError
+from cskt.files import printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,5 +58,5 @@ def main() -> None:
     try:
         app(prog_name="cskt")
     except CSKTError as error:
-        typer.echo(f"cskt: error: {error}", err=True)
+        typer.echo(f"cskt: error: {printable(str(error))}", err=True)
         raise SystemExit(2) from None
