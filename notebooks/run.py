@@ -37,6 +37,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "ablations": (),
     "noise": (),
     "variation": (),
+    "robustness": (),
     "prompts": ("train",),
     "retrieval": ("train",),
     "search": ("train",),
@@ -49,6 +50,7 @@ READS = {  # files that a notebook reads besides
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
     "noise": ("book/data/noise.csv", "book/results/runs/noise/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
+    "robustness": ("book/results/robustness/*.json",),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
     "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),

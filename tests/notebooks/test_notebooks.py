@@ -145,6 +145,8 @@ def test_pages_of_run_files(evidence):
 def test_a_page_without_run_files_says_so(evidence):
     text = execute(evidence, "variation", runs=str(evidence / "none"), variation="none.json")
     assert text.count(results.NOT_RUN) == 3
+    text = execute(evidence, "robustness", results=str(evidence / "none"))
+    assert text.count(results.NOT_RUN) == 2
 
 
 @pytest.mark.parametrize(
