@@ -16,6 +16,7 @@ How a picture comes about, and in which file::
     captions    what one image shows, and a caption about it
     domains     SynthPEDES-A, -B and -C, written to disk in the official layouts
     mentions    which words of a caption name which pixels
+    rewording   what a caption says, in the words of another domain
     corpus      pictures and captions for the pre-training of cskt-mini
     tables      reads the yaml files: people, drawing, words, domains
 
@@ -34,5 +35,6 @@ Either changes what is drawn or said after it: raise ``domains.VERSION``, and ma
 """
 
 from cskt.synthetic.domains import VERSION, label_map, synthetic_dataset
+from cskt.synthetic.rewording import reworded
 
-__all__ = ["VERSION", "label_map", "synthetic_dataset"]
+__all__ = ["VERSION", "label_map", "reworded", "synthetic_dataset"]

@@ -7,6 +7,7 @@ one per domain, share one lexicon with the pre-training corpus.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,17 +195,17 @@ def _say(
     return str(rng.choice(fitting)).format(**fills)
 
 
-def _compose(
+def compose(
     person: Identity,
     shown: dict[str, str],
+    groups: Collection[str],
     view: str,
     wording: Wording,
     rng: np.random.Generator,
-    most: int,
 ) -> str:
-    """One try: sentences about at most ``most`` of the visible attribute groups."""
+    """One try: sentences about those of the visible attributes (``shown``) that are in
+    ``groups``."""
     vocabulary = Phrases(person, view, rng, wording.synonym, wording.pair)
-    groups = _choose_groups(shown, most, rng)
     phrases = {}
     for group, kind in shown.items():
         if group in groups and group != "inner":
@@ -263,11 +264,13 @@ def caption(
     short_enough: list[str] = []
     for most in range(len(shown), 0, -1):  # one thing fewer each time that six tries were too long
         for _ in range(6):
-            text = _compose(person, shown, view, wording, rng, most)
+            groups = _choose_groups(shown, most, rng)
+            text = compose(person, shown, groups, view, wording, rng)
             if SHORTEST <= _words(text) <= LONGEST:
                 return text
             if _words(text) <= LONGEST:
                 short_enough.append(text)
         if short_enough:
             return max(short_enough, key=_words)
-    return _compose(person, shown, view, wording, rng, 0)
+    groups = _choose_groups(shown, 0, rng)
+    return compose(person, shown, groups, view, wording, rng)
