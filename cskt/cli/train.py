@@ -86,7 +86,7 @@ def evaluate(
     data_root: DataRoot = None,
     pretrained: Pretrained = None,
 ) -> None:
-    """Evaluate a run's best checkpoint, or a saved model, and print the metrics as json."""
+    """Evaluate a run's best checkpoint, or a saved model: metrics and cost as json."""
     if split not in ("train", "val", "test"):
         raise ConfigurationError(f"--split must be train, val or test, got {split!r}.")
     if is_saved_model(run):
@@ -106,8 +106,15 @@ def evaluate(
         data = load_dataset(dataset, data_root)
         model = finished.load_model().to(resolve_device(config.device))
         precision = finished.record["precision"]
-    metrics = evaluation.evaluate(model, getattr(data, split), precision)
-    result = {"run": str(run), "dataset": dataset, "split": split, "metrics": metrics}
+    loaded = evaluation.load_split(model, getattr(data, split))
+    metrics, _, cost = evaluation.evaluate_queries(model, loaded, precision)
+    result = {
+        "run": str(run),
+        "dataset": dataset,
+        "split": split,
+        "metrics": metrics,
+        "cost": cost,
+    }
     typer.echo(json.dumps(result, indent=2))
 
 
