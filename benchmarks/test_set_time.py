@@ -10,6 +10,7 @@ files is left out.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -106,6 +107,7 @@ def main(
     if output:
         make_folder(output.parent)
     start = time.monotonic()
+    load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None  # not on Windows
     started = datetime.now(UTC).isoformat(timespec="seconds")
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
@@ -144,6 +146,7 @@ def main(
                 "weights": "random",
                 "precision": precision,
                 "seed": seed,
+                "load_average_at_start": load,
             },
             "rows": rows,
             "per_query": cost["per_query"],
