@@ -154,7 +154,7 @@ def _draw_outline(axes: Axes, mask: np.ndarray, image: np.ndarray) -> None:
 def word_effects(words: Sequence[str], effects: dict[str, np.ndarray]) -> Figure:
     """What each word adds to the similarity to the picture, a bar per model."""
     figure, axes = plt.subplots(figsize=(0.3 * len(words) + 1.4, 2.5))
-    colours = [METHOD_COLOURS.get(model, PURPLE) for model in effects]
+    colours: list[Any] = [METHOD_COLOURS.get(model, PURPLE) for model in effects]
     pd.DataFrame(effects).plot.bar(ax=axes, width=0.8, color=colours)
     axes.axhline(0, color=MUTED, linewidth=0.8)
     axes.set_ylabel("added to the similarity")
