@@ -45,8 +45,8 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 APPS = ("demo",)  # served by Voila (make demo), no page of the book
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*")
 READS = {  # files that a notebook reads besides
-    "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
-    "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
+    "ablations": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
