@@ -37,6 +37,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "benchmarks": ("train",),
     "ablations": (),
     "variation": (),
+    "checklist": (),
     "prompts": ("train",),
     "retrieval": ("train",),
     "search": ("train",),
@@ -47,6 +48,7 @@ INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*
 READS = {  # files that a notebook reads besides
     "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
     "ablations": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
+    "checklist": ("book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
