@@ -60,7 +60,7 @@ reproduce: .venv/.stamp
 	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" --jobs "$(JOBS)" \
 	    $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
-	@$(RUN) notebooks/run.py benchmarks ablations noise variation
+	@$(RUN) notebooks/run.py benchmarks ablations noise variation checklist
 
 demo: .venv/.stamp
 	@$(RUN) notebooks/demo.py --port "$(PORT)" $(if $(GALLERY),--gallery "$(GALLERY)",--dataset "$(DATASET)" \

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cskt.cost import ENCODE_GALLERY, ENCODE_QUERIES, RANK, Stopwatch, count_flops
 from cskt.data.audit import ambiguous_captions
 from cskt.data.augment import normalize
 from cskt.data.datasets import PersonRetrievalDataset, Split
@@ -90,18 +91,50 @@ def evaluate_unambiguous(model: CSKT, split: Split, precision: str = "auto") -> 
 
 def evaluate_queries(
     model: CSKT, loaded: LoadedSplit, precision: str, ranks: Ranks | None = None
-) -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
-    """What :func:`evaluate` gives, and the arrays of a run's ``queries.npz``: how each caption
-    ranked the images."""
+) -> tuple[dict[str, Metrics], dict[str, np.ndarray], dict[str, Any]]:
+    """What :func:`evaluate` gives, the arrays of a run's ``queries.npz`` (how each caption ranked
+    the images), and what it cost (see :func:`_cost`)."""
     ranks = ranks or Ranks()
-    image_features, text_features = embed(model, loaded, precision, ranks=ranks)
+    watch = Stopwatch()
+    image_features, text_features = embed(model, loaded, precision, ranks=ranks, watch=watch)
 
-    def rank() -> tuple[dict[str, Metrics], dict[str, np.ndarray]]:
+    def rank() -> tuple[dict[str, Metrics], dict[str, np.ndarray], dict[str, Any]]:
+        with watch.step(RANK):
+            queries = _rank_queries(image_features, text_features, loaded.split)
         metrics = _rank(image_features, text_features, loaded.split, RESAMPLES)
-        queries = _rank_queries(image_features, text_features, loaded.split)
-        return metrics, queries
+        return metrics, queries, _cost(model, loaded, precision, watch.seconds)
 
     return ranks.ask_first(rank)
+
+
+@torch.inference_mode()
+def _cost(
+    model: CSKT, loaded: LoadedSplit, precision: str, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The entry ``cost`` of a run's record: ``seconds`` of encoding all captions, encoding all
+    images (decoded before), ranking every image for every caption, and of the three as a whole;
+    then ``seconds`` and ``flops`` (see :func:`count_flops`) per query and per image, the flops of a
+    query being those of the caption of median length, of so many ``tokens``."""
+    lengths = loaded.tokens.ne(0).sum(1)
+    middle = int(lengths.argsort(stable=True)[len(lengths) // 2])
+    caption = loaded.tokens[middle : middle + 1]
+    image = normalize(loaded.images[:1].to(model.device))
+    with ready(model, precision):
+        query_flops = count_flops(lambda: model.encode_text(caption))
+        image_flops = count_flops(lambda: model.encode_image(image))
+    num_queries = len(loaded.tokens)
+    num_images = len(loaded.images)
+    return {
+        "queries": num_queries,
+        "images": num_images,
+        "seconds": seconds | {"whole": sum(seconds.values())},
+        "per_query": {
+            "seconds": seconds[ENCODE_QUERIES] / num_queries,
+            "flops": query_flops,
+            "tokens": int(lengths[middle]),
+        },
+        "per_image": {"seconds": seconds[ENCODE_GALLERY] / num_images, "flops": image_flops},
+    }
 
 
 class Evaluator:
@@ -130,14 +163,14 @@ class Evaluator:
             val = evaluate(model, self.val, self.precision, resamples=0, ranks=self.ranks)
         return {"val": val, "test": test}
 
-    def at_the_end(self, model: CSKT) -> tuple[SplitMetrics, dict[str, np.ndarray]]:
+    def at_the_end(self, model: CSKT) -> tuple[SplitMetrics, dict[str, np.ndarray], dict[str, Any]]:
         """Both directions on val and on test, with intervals; and how each caption of test
-        ranked (see :func:`evaluate_queries`)."""
-        test, queries = evaluate_queries(model, self.test, self.precision, self.ranks)
+        ranked and what that cost (see :func:`evaluate_queries`)."""
+        test, queries, cost = evaluate_queries(model, self.test, self.precision, self.ranks)
         val = test
         if self.val is not self.test:
             val = evaluate(model, self.val, self.precision, ranks=self.ranks)
-        return {"val": val, "test": test}, queries
+        return {"val": val, "test": test}, queries, cost
 
 
 def precision_effect(model: CSKT, split: Split | LoadedSplit) -> pd.DataFrame:
@@ -164,9 +197,12 @@ def embed(
     precision: str = "auto",
     batch_size: int = 256,
     ranks: Ranks | None = None,
+    watch: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`embed_images` and :func:`embed_texts` of a split, each of the ``ranks`` its share."""
+    """:func:`embed_images` and :func:`embed_texts` of a split, each of the ``ranks`` its share;
+    ``watch`` gets the seconds of both."""
     ranks = ranks or Ranks()
+    watch = watch or Stopwatch()
     loaded = _as_loaded(model, split)
     num_images = len(loaded.images)
     num_captions = len(loaded.tokens)
@@ -175,9 +211,13 @@ def embed(
         loaded.images[ranks.share(num_images)],
         loaded.tokens[ranks.share(num_captions)],
     )
-    image_features = embed_images(model, share, precision, batch_size)
-    text_features = embed_texts(model, share, precision, batch_size)
-    return ranks.gather(image_features, num_images), ranks.gather(text_features, num_captions)
+    with watch.step(ENCODE_GALLERY):
+        image_features = embed_images(model, share, precision, batch_size)
+        image_features = ranks.gather(image_features, num_images)
+    with watch.step(ENCODE_QUERIES):
+        text_features = embed_texts(model, share, precision, batch_size)
+        text_features = ranks.gather(text_features, num_captions)
+    return image_features, text_features
 
 
 def embed_images(

@@ -102,3 +102,14 @@ def public_name(pretrained: str | os.PathLike | None) -> str | None:
     if pretrained is None:
         return None
     return PureWindowsPath(os.fspath(pretrained)).name
+
+
+def printable(line: str) -> str:
+    """A line that stays one line, whatever it holds: line ends, control characters and
+    lone surrogates are escaped."""
+    characters = []
+    for character in line:
+        if not character.isprintable():
+            character = ascii(character)[1:-1]
+        characters.append(character)
+    return "".join(characters)

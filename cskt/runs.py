@@ -27,7 +27,7 @@ from torch import Tensor
 from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
 from cskt.errors import ConfigurationError, RunError
-from cskt.evaluation import MEASURES, evaluate
+from cskt.evaluation import MEASURES, evaluate_queries, load_split
 from cskt.files import file_name, public_name, read_yaml, write_atomically
 from cskt.model.backbone import RANDOM, weights_source
 from cskt.model.checkpoints import CONFIG_FILE
@@ -300,7 +300,8 @@ def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]
     nothing."""
     start = time.monotonic()
     model = run.load_model().to(resolve_device(run.config.device))
-    metrics = evaluate(model, dataset.test, run.record["precision"])
+    loaded = load_split(model, dataset.test)
+    metrics, _, cost = evaluate_queries(model, loaded, run.record["precision"])
     return {
         **run.record,
         "kind": "transfer",
@@ -316,6 +317,7 @@ def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]
         "val_metrics": None,
         "zero_shot": None,
         "zero_shot_val": None,
+        "cost": cost,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "duration_s": round(time.monotonic() - start, 3),
         **environment(next(model.parameters()).device.type),

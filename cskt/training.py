@@ -288,28 +288,28 @@ class Trainer:
         finished."""
         model = build_model(self.config).to(self.device)  # its frozen weights uncast
         model.load_trainable_state(self.state.kept_model)
-        kept, queries = self.evaluator.at_the_end(model)
+        kept, queries, cost = self.evaluator.at_the_end(model)
         bare = kept
         if model.num_trainable:
             zero_shot = dataclasses.replace(self.config, method="zero-shot")
-            bare, _ = self.evaluator.at_the_end(build_model(zero_shot).to(self.device))
+            bare, _, _ = self.evaluator.at_the_end(build_model(zero_shot).to(self.device))
         self.model = model
-        self.ranks.ask_first(lambda: self._write(kept, bare, queries))
+        self.ranks.ask_first(lambda: self._write(queries, self._record(kept, bare, cost)))
         return Run.load(self.folder)
 
-    def _write(
-        self, kept: SplitMetrics, bare: SplitMetrics, queries: dict[str, np.ndarray]
-    ) -> None:
+    def _write(self, queries: dict[str, np.ndarray], record: dict[str, Any]) -> None:
         """The files of a finished run; the record last."""
         write_model(self.folder, self.state.kept_model)
         write_history(self.folder, self.state.history)
         write_queries(self.folder, queries)
-        write_json(self.folder / METRICS, self._record(kept, bare))
+        write_json(self.folder / METRICS, record)
         remove_state(self.folder)
 
-    def _record(self, kept: SplitMetrics, bare: SplitMetrics) -> dict[str, Any]:
+    def _record(
+        self, kept: SplitMetrics, bare: SplitMetrics, cost: dict[str, Any]
+    ) -> dict[str, Any]:
         """The contents of metrics.json: ``kept`` are the figures of the chosen epoch, ``bare`` of
-        the backbone."""
+        the backbone, ``cost`` is what evaluating the chosen epoch on test cost."""
         config = self.config
         selected = selected_epochs(self.state.chosen, kept)
         return {
@@ -339,6 +339,7 @@ class Trainer:
             "val_metrics": kept["val"],
             "zero_shot": bare["test"],
             "zero_shot_val": bare["val"],
+            "cost": cost,
             "notes": list(self.dataset.notes),
         }
 

@@ -38,6 +38,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "noise": (),
     "variation": (),
     "robustness": (),
+    "checklist": (),
     "prompts": ("train",),
     "retrieval": ("train",),
     "search": ("train",),
@@ -46,8 +47,9 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
 APPS = ("demo",)  # served by Voila (make demo), no page of the book
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*")
 READS = {  # files that a notebook reads besides
-    "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json"),
-    "ablations": ("book/data/*.csv", "book/results/runs/**/*.json"),
+    "benchmarks": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
+    "ablations": ("book/data/*.csv", "book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
+    "checklist": ("book/results/runs/**/*.json", "book/results/runs/**/*.npz"),
     "noise": ("book/data/noise.csv", "book/results/runs/noise/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "robustness": ("book/results/robustness/*.json",),

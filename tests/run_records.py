@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 SETTING = "fp32, cpu, data version 2, torch 2, open_clip_torch 3, cskt 0.1"
 REAL_SETTING = "fp32, cpu, torch 2, open_clip_torch 3, cskt 0.1"
@@ -82,6 +85,20 @@ def grid_file(folder: Path, grid: str, row: str, seed: int, r1: float, **changes
     record["metrics"]["text_to_image"]["intervals"] = {"R@1": [r1 - 2, r1 + 3]}
     path.write_text(json.dumps(record))
     return grids
+
+
+def write_ranks(record: Path, first_rank: Sequence[int]) -> None:
+    """The ranks of a run beside its file: queries of an identity each, whose right image stands at
+    these ranks."""
+    first = np.asarray(first_rank, dtype=np.int32)
+    precision = 1 / first
+    np.savez(
+        record.with_suffix(".npz"),
+        query_identities=np.arange(len(first)),
+        first_rank=first,
+        average_precision=precision,
+        inverse_negative_penalty=precision,
+    )
 
 
 def history(*on_val: float) -> list[dict[str, float]]:

@@ -66,6 +66,7 @@ RECORD_FIELDS = {
     "val_metrics",
     "zero_shot",
     "zero_shot_val",
+    "cost",
     "notes",
 }
 

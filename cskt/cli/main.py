@@ -15,6 +15,7 @@ from cskt import __version__
 from cskt.cli import compare, data, reproduce, robustness, search, train
 from cskt.cli.common import log_to_stderr
 from cskt.errors import CSKTError, RunStopped
+from cskt.files import printable
 
 STOPPED = 75  # sysexits' EX_TEMPFAIL: try again, which a scheduler may requeue
 
@@ -64,5 +65,5 @@ def main() -> None:
         typer.echo(f"cskt: {stopped}", err=True)
         raise SystemExit(STOPPED) from None
     except CSKTError as error:
-        typer.echo(f"cskt: error: {error}", err=True)
+        typer.echo(f"cskt: error: {printable(str(error))}", err=True)
         raise SystemExit(2) from None

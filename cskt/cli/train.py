@@ -93,7 +93,7 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Evaluate a run's best checkpoint, or a saved model, and print the metrics as json."""
+    """Evaluate a run's best checkpoint, or a saved model: metrics and cost as json."""
     if split not in ("train", "val", "test"):
         raise ConfigurationError(f"--split must be train, val or test, got {split!r}.")
     if is_saved_model(run):
@@ -113,11 +113,17 @@ def evaluate(
         data = load_dataset(dataset, data_root)
         model = finished.load_model().to(resolve_device(config.device))
         precision = finished.record["precision"]
-    result: dict[str, Any] = {"run": str(run), "dataset": dataset, "split": split}
+    loaded = evaluation.load_split(model, getattr(data, split))
+    metrics, _, cost = evaluation.evaluate_queries(model, loaded, precision)
+    result: dict[str, Any] = {
+        "run": str(run),
+        "dataset": dataset,
+        "split": split,
+        "metrics": metrics,
+        "cost": cost,
+    }
     if without_ambiguous:
-        result |= evaluation.evaluate_unambiguous(model, getattr(data, split), precision)
-    else:
-        result["metrics"] = evaluation.evaluate(model, getattr(data, split), precision)
+        result |= evaluation.evaluate_unambiguous(model, loaded.split, precision)
     typer.echo(json.dumps(result, indent=2))
 
 

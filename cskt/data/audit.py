@@ -8,6 +8,7 @@ import unicodedata
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,15 +55,13 @@ def ambiguous_captions(split: Split) -> np.ndarray:
     return np.array([len(identities[text]) > 1 for text in texts], dtype=bool)
 
 
-class _Caption:
-    """A caption, whose it is, and the number of its record or row."""
+class _Caption(NamedTuple):
+    """A caption, whose it is, the number of its record or row, and its length in tokens."""
 
-    __slots__ = ("identity", "place", "text")
-
-    def __init__(self, text: str, identity: int, place: int) -> None:
-        self.text = text
-        self.identity = identity
-        self.place = place
+    text: str
+    identity: int
+    place: int
+    length: int
 
 
 def audit_captions(
@@ -71,7 +70,6 @@ def audit_captions(
     """Check every caption; ``encode`` and ``prompts`` as :func:`cskt.data.verify.verify` has them.
     An empty caption is a fault, anything else a note."""
     captions: dict[str, list[_Caption]] = {split: [] for split in SPLITS}
-    lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
     records = annotation.records
     for index, record in progress(records.items(), "captions", len(records)):
         empty = []
@@ -80,8 +78,7 @@ def audit_captions(
             if length == 0:
                 empty.append(number + 1)
             place = annotation.place_of(index, number)
-            captions[record.split].append(_Caption(text, record.identity, place))
-            lengths[record.split].append(length)
+            captions[record.split].append(_Caption(text, record.identity, place, length))
         if empty:
             findings.fault(
                 "caption",
@@ -90,9 +87,8 @@ def audit_captions(
                 "write or remove them",
             )
     for split in SPLITS:
-        _note_cut(
-            split, captions[split], lengths[split], encode, prompts, annotation.unit, findings
-        )
+        for before in dict.fromkeys((0, prompts)):
+            _note_cut(split, captions[split], encode, before, annotation.unit, findings)
     groups = {split: _same_words(captions[split]) for split in SPLITS}
     for split in SPLITS:
         _note_ambiguous(split, groups[split], annotation.unit, findings)
@@ -104,36 +100,33 @@ def audit_captions(
 def _note_cut(
     split: str,
     captions: list[_Caption],
-    lengths: list[int],
     encode: Encode,
     prompts: int,
     unit: str,
     findings: Findings,
 ) -> None:
-    """Captions that do not fit, alone or behind the prompts, and the share of words that is
-    lost."""
+    """Captions that do not fit behind the prompts, and the share of the words that is lost."""
+    room = CONTEXT - 2 - prompts  # start and end take two
+    cut = [caption for caption in captions if caption.length > room]
+    if not cut:
+        return
+    lost = sum(_words_beyond(room, caption.text.split(), encode) for caption in cut)
     words = sum(len(caption.text.split()) for caption in captions)
-    for before in dict.fromkeys((0, prompts)):
-        room = CONTEXT - 2 - before  # start and end take two
-        cut = []
-        lost = 0
-        longest = (0, 0)
-        for caption, length in zip(captions, lengths, strict=True):
-            if length > room:
-                cut.append(caption.place)
-                lost += _words_beyond(room, caption.text.split(), encode)
-                longest = max(longest, (length + 2, caption.place))
-        if cut:
-            tokens = f"{CONTEXT} tokens"
-            if before:
-                tokens = f"{CONTEXT - before} tokens, which {before} prompts leave"
-            findings.note(
-                "caption",
-                split,
-                f"captions over {tokens}: {len(cut):,} (longest {longest[0]}, {unit} "
-                f"{longest[1]}); they are cut, and {lost / words:.2%} of the words are lost",
-                cut,
-            )
+    longest = max(cut, key=_length_and_place)
+    tokens = f"{CONTEXT - prompts} tokens"
+    if prompts:
+        tokens += f", which {prompts} prompts leave"
+    findings.note(
+        "caption",
+        split,
+        f"captions over {tokens}: {len(cut):,} (longest {longest.length + 2}, {unit} "
+        f"{longest.place}); they are cut, and {lost / words:.2%} of the words are lost",
+        [caption.place for caption in cut],
+    )
+
+
+def _length_and_place(caption: _Caption) -> tuple[int, int]:
+    return caption.length, caption.place
 
 
 def _words_beyond(room: int, words: list[str], encode: Encode) -> int:
@@ -228,8 +221,9 @@ def _oddities(text: str) -> list[tuple[str, str]]:
 
 def _scripts(text: str) -> set[str]:
     """The scripts of a text's letters, by the first word of the letters' Unicode names."""
-    if text.isascii():
-        return {"Latin"} if re.search("[A-Za-z]", text) else set()
-    letters = {letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha()}
-    names = [unicodedata.name(letter, "UNNAMED").split()[0] for letter in letters]
-    return {name if name == "CJK" else name.capitalize() for name in names}
+    scripts = set()
+    for letter in set(unicodedata.normalize("NFKC", text)):
+        if letter.isalpha():
+            script = unicodedata.name(letter, "UNNAMED").split()[0]
+            scripts.add(script if script == "CJK" else script.capitalize())
+    return scripts

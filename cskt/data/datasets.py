@@ -266,7 +266,10 @@ def _facts(records: list[Record]) -> dict[str, tuple[Any, ...]]:
     names: dict[str, None] = {}
     for record in records:
         names.update(dict.fromkeys(record.facts))
-    return {name: tuple(record.facts.get(name) for record in records) for name in names}
+    facts = {}
+    for name in names:
+        facts[name] = tuple(record.facts.get(name) for record in records)
+    return facts
 
 
 def _from_zero(identities: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cskt.files import printable
+
 SHOWN = 10  # names in one message; lines of one kind in the table
 
 
@@ -116,7 +118,7 @@ class Report:
         if not self.deep:
             total += " (images were not opened; --deep decodes every one)"
         lines.append(total)
-        return "\n".join(_printable(line) for line in lines)
+        return "\n".join(printable(line) for line in lines)
 
 
 def some(names: Iterable[Any]) -> str:
@@ -155,14 +157,3 @@ def _lines_of(severity: str, findings: Iterable[Finding]) -> list[str]:
             more = len(told) - SHOWN
             lines.append(f"{severity}: {more:,} more of kind {kind!r}; --json lists all")
     return lines
-
-
-def _printable(line: str) -> str:
-    """A line that stays one line, whatever the annotation holds: line ends, control characters and
-    lone surrogates are escaped."""
-    characters = []
-    for character in line:
-        if not character.isprintable():
-            character = ascii(character)[1:-1]
-        characters.append(character)
-    return "".join(characters)

@@ -29,6 +29,7 @@ SIZES = {
     "encode_text": "tokens per caption",
     "ranking": "images to rank",
 }
+AREA = 1.0  # of a disc, in square points, for a million trained parameters
 History = Sequence[dict[str, Any]]  # of a run, an entry an epoch
 
 
@@ -130,6 +131,52 @@ def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
     axes.legend(title="", ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16), fontsize=9)
     axes.grid(False, axis="x")
     return figure
+
+
+def published_over_years(literature: pd.DataFrame, efficiency: pd.DataFrame) -> Figure:
+    """Published R@1 over the years, a panel per benchmark, a colour per group of methods; the area
+    of a disc says how many parameters are trained, a cross that this is not known.
+
+    Args: both from :func:`cskt.report.tables.published`, of ``book/data/literature.csv`` and
+        ``book/data/efficiency.csv``."""
+    marks = _marks(literature, efficiency)
+    groups = marks["group"].unique()
+    colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
+    datasets = sorted(marks["dataset"].unique())
+    size = (10, 3.6)
+    figure, panels = plt.subplots(1, len(datasets), figsize=size, sharex=True, sharey=True)
+    for axes, dataset in zip(np.atleast_1d(panels), datasets, strict=True):
+        for group, methods in marks[marks["dataset"] == dataset].groupby("group"):
+            known = methods.dropna(subset="area")
+            unknown = methods[methods["area"].isna()]
+            look: dict[str, Any] = {"color": colours[group], "alpha": 0.75}
+            axes.scatter(known["year"], known["R@1"], known["area"], **look)
+            axes.scatter(unknown["year"], unknown["R@1"], 20, marker="x", **look)
+        axes.set(title=dataset, ylabel="published R@1, percent")
+        axes.label_outer()
+    _draw_key(axes, colours)
+    return figure
+
+
+def _marks(literature: pd.DataFrame, efficiency: pd.DataFrame) -> pd.DataFrame:
+    """The published figures as numbers, with the ``year`` and the ``area`` of each mark."""
+    trained = efficiency.set_index("method")["trained parameters, millions"].astype(float)
+    marks = literature.copy()
+    marks["R@1"] = marks["R@1"].astype(float)
+    marks["year"] = marks["venue"].str.extract(r"(\d{4})", expand=False).astype(int)
+    marks["area"] = AREA * marks["method"].map(trained)
+    return marks
+
+
+def _draw_key(axes: Axes, colours: dict[str, Any]) -> None:
+    """What colours and areas mean, to the right."""
+    for group, colour in colours.items():
+        axes.scatter([], [], color=colour, label=wrap(group, 22))
+    for millions in (10, 200):
+        label = f"{millions} million trained"
+        axes.scatter([], [], AREA * millions, color=MUTED, label=label)
+    axes.scatter([], [], 20, color=MUTED, marker="x", label="not known")
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 # What a search finds

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
-from scipy.stats import ttest_ind
 
+from cskt.report.differences import paired_differences
 from cskt.report.run_files import run_table
 from cskt.report.settings import SETTING, hide_shared, require_one_setting
 from cskt.report.tables import formatted, over_seeds
@@ -19,19 +18,6 @@ _TRANSFER_NAMES = {
     "dataset": "tested on",
     "row": "model",
 }
-
-
-class Difference(NamedTuple):
-    """A difference of means in points of R@1, and the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether zero lies outside the interval."""
-        return self.low * self.high > 0
 
 
 def by_data(grid: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -50,19 +36,6 @@ def by_data(grid: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         heading = f"{run['data']}; {chosen}; {run['setting']}; {run['inputs']}"
         tables.append((heading, runs.reset_index(drop=True)))
     return tables
-
-
-def difference(runs: pd.DataFrame, reference: pd.DataFrame) -> Difference | None:
-    """Mean R@1 of ``runs`` less that of ``reference``, with its 95 % interval over seeds (Welch's
-    t); None where either has one seed only. :class:`RunError` where they differ in setting."""
-    require_one_setting(pd.concat([runs[SETTING], reference[SETTING]]))
-    ours = runs["R@1"]
-    theirs = reference["R@1"]
-    variance = ours.var() + theirs.var()
-    if pd.isna(variance) or variance == 0:  # NaN: of one seed
-        return None
-    interval = ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-    return Difference(ours.mean() - theirs.mean(), interval.low, interval.high)
 
 
 def mean_interval(runs: pd.DataFrame) -> pd.Series:
@@ -88,21 +61,18 @@ def grid_table(runs: pd.DataFrame, reference: str | None = None) -> pd.DataFrame
         lines.append(line)
     table = table.join(pd.DataFrame(lines))
     if reference is not None:
-        table = table.join(_comparisons(runs, reference), on="row")
+        table = table.join(_against(runs, reference), on="row").fillna("")
     return table.rename(columns={"row": "variant"})
 
 
-def _comparisons(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Per row the columns that compare it with ``reference``, empty where that is not possible."""
-    lines = {}
-    for row, group in runs.groupby("row", sort=False):
-        gap = difference(group, runs[runs["row"] == reference])
-        lines[row] = ("", "")
-        if gap is not None and row != reference:
-            shown = f"{gap.mean:+.1f} ({gap.low:+.1f} to {gap.high:+.1f})"
-            lines[row] = (shown, "yes" if gap.told_apart else "no")
-    columns = [f"R@1 against {reference}", "told apart"]
-    return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+def _against(runs: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Per row, ``reference`` aside, the columns that compare it with that row."""
+    others = [row for row in runs["row"].unique() if row != reference]
+    pairs = []
+    for row in others:
+        pairs.append((runs[runs["row"] == row], runs[runs["row"] == reference]))
+    table = paired_differences(pairs).set_axis(others)
+    return table.rename(columns={"R@1, points": f"R@1 against {reference}"})
 
 
 def transfer_table(runs: pd.DataFrame) -> pd.DataFrame:

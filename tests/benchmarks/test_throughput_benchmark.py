@@ -242,6 +242,7 @@ def test_the_notebook_shows_the_run_files(folder, tmp_path):
         "aims": str(ROOT / "book" / "data" / "aims.csv"),
         "sizes": str(ROOT / "book" / "data" / "gallery-sizes.csv"),
         "efficiency": str(ROOT / "book" / "data" / "efficiency.csv"),
+        "test_sets": str(ROOT / "book" / "data" / "test-set-times.csv"),
         "epochs": 1,
         "data_root": str(tmp_path / "data"),
         "output": str(tmp_path / "run"),
@@ -261,6 +262,8 @@ def test_the_notebook_shows_the_run_files(folder, tmp_path):
     assert "throughput-cpu: not run here" in text
     assert "throughput-cuda: not run here" in text
     assert "13570" in text, "published figures"
+    assert "RaSa" in text, "published times of whole test sets"
+    assert "MFLOPs per query" in text
     assert "full argsort" in text
     assert "synthetic data SynthPEDES-A" in text
     assert "fp32" in text

@@ -85,6 +85,16 @@ def test_reproduce_leaves_records_under_the_run_s_name(cskt, options, tiny_setti
     assert json.loads(path.read_text())["dataset"] == NAME
 
 
+@pytest.mark.parametrize("file", ["gone\x1b[31m.png", "gone\n.png"])
+def test_names_in_a_table_cannot_break_a_line_or_the_terminal(cskt, tmp_path, file):
+    own_data.write_csv(tmp_path, [{**rows()[0], "image": file}])
+    code, out, err = cskt("train", "--dataset", NAME, "--data-root", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.strip().isprintable()
+    assert f"row 2: image {tmp_path}/imgs/gone" in err
+
+
 def test_the_example_of_the_book_runs(cskt, tmp_path, monkeypatch, capsys):
     page = Path(__file__).parents[2] / "book" / "own-data.md"
     example = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]

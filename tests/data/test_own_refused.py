@@ -101,13 +101,16 @@ def test_an_image_under_two_spellings_is_one_image(tmp_path, path):
 
 @pytest.mark.parametrize("column", ["image", "caption", "identity", "split"])
 def test_a_column_that_is_missing_is_named(tmp_path, column):
-    folder = write(tmp_path, rows())
-    own_data.write_csv(folder, rows(), tuple(name for name in own_data.HEADER if name != column))
-    assert_refused(folder, f"captions.csv: row 1: columns {column} are missing among .*; write ima")
-    table = [{name: row[name] for name in row if name != column} for row in rows()]
-    (folder / "captions.csv").unlink()
-    own_data.write_jsonl(folder, table)
-    assert_refused(folder, f"captions.jsonl: line 1: field '{column}' is missing; every row needs")
+    table = rows()
+    for row in table:
+        del row[column]
+    header = [name for name in own_data.HEADER if name != column]
+    path = own_data.write_csv(tmp_path, table, header)
+    assert_refused(tmp_path, f"captions.csv: row 1: columns {column} are missing among .*; write i")
+    path.unlink()
+    own_data.write_jsonl(tmp_path, table)
+    message = f"field '{column}' is missing; every row needs"
+    assert_refused(tmp_path, f"captions.jsonl: line 1: {message}")
 
 
 @pytest.mark.parametrize(
@@ -164,15 +167,17 @@ BOTH = [("CUHK-PEDES", "reid_raw.json"), (NAME, "reid_raw.json"), (NAME, "data_c
 @pytest.mark.parametrize(("name", "file"), BOTH)
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a/../../b", "\\\\host\\x"])
 def test_no_annotation_leads_out_of_its_folder(tmp_path, name, file, path):
-    written = own_data.write_json(tmp_path, rows(), file)
-    own_data.write_images(tmp_path, rows())
+    folder = write(tmp_path, rows(), file)
+    written = folder / file
     entries = json.loads(written.read_text())
-    entries[2]["img_path" if file == "data_captions.json" else "file_path"] = path
+    field = "img_path" if file == "data_captions.json" else "file_path"
+    entries[2][field] = path
     written.write_text(json.dumps(entries))
     with pytest.raises(DataError, match=f"{file}: record 2: image .* leads out of .*; give its pa"):
-        load_dataset(name, tmp_path)
-    told = [fault for fault in verify(name, tmp_path).faults if fault.kind == "record"]
-    assert [fault.where for fault in told] == ["record 2"]
+        load_dataset(name, folder)
+    faults = verify(name, folder).faults
+    told = [fault.where for fault in faults if fault.kind == "record"]
+    assert told == ["record 2"]
 
 
 def linked_image(folder, outside):

@@ -11,11 +11,14 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from cskt.report import tables as results
+from cskt.report.differences import RANKS_MISSING
 from cskt.synthetic import synthetic_dataset
 from tests import run_records
 from tests.tiny_runs import write_dataset
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+BOOK_DATA = NOTEBOOKS.parent / "book" / "data"
+PUBLISHED = {name: str(BOOK_DATA / f"{name}.csv") for name in ("literature", "efficiency")}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -97,8 +100,7 @@ def test_data_and_benchmarks(project):
         project, "data", dataset="SynthPEDES-A", data_root=str(project / "data")
     )
     (project / "book" / "results").mkdir(parents=True)
-    literature = NOTEBOOKS.parent / "book" / "data" / "literature.csv"
-    text = execute(project, "benchmarks", runs=str(project / "none"), literature=str(literature))
+    text = execute(project, "benchmarks", runs=str(project / "none"), **PUBLISHED)
     assert text.count("not run here") >= 3
     assert "not run here" in (project / "book" / "results" / "CUHK-PEDES.csv").read_text()
 
@@ -127,15 +129,15 @@ def evidence(tmp_path):
 
 def test_pages_of_run_files(evidence):
     (evidence / "book" / "results").mkdir(parents=True)
-    tables = NOTEBOOKS.parent / "book" / "data"
     common = dict(runs=str(evidence / "runs"))
-    text = execute(evidence, "benchmarks", **common, literature=str(tables / "literature.csv"))
+    text = execute(evidence, "benchmarks", **common, **PUBLISHED)
     assert f"All runs: {run_records.SETTING}; {run_records.INPUTS}." in text
+    assert RANKS_MISSING in text
     assert "+10.00 ± 0.00" in text and "chosen on val" in text, "what test would have chosen"
-    text = execute(evidence, "ablations", **common, transfer=str(tables / "generalisation.csv"))
+    text = execute(evidence, "ablations", **common, transfer=str(BOOK_DATA / "generalisation.csv"))
     assert f"; epoch chosen on val; {run_records.SETTING}; {run_records.INPUTS}" in text
     assert "0.03" in text and "55.00" in text and "The run files hold no history" not in text
-    text = execute(evidence, "noise", **common, published=str(tables / "noise.csv"))
+    text = execute(evidence, "noise", **common, published=str(BOOK_DATA / "noise.csv"))
     assert "not run here" in text and "75.94" in text
     text = execute(evidence, "variation", **common, variation=str(evidence / "variation-cpu.json"))
     assert "SynthPEDES-A (synthetic), seed 0" in text and "threads 2" in text

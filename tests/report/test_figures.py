@@ -82,6 +82,25 @@ def test_method_comparison_draws_every_seed():
     assert "synthetic" in axes.get_ylabel()
 
 
+def test_published_figures_stand_in_their_year_and_the_area_is_what_is_trained():
+    literature = pd.DataFrame(
+        {
+            "group": ["old", "new", "new"],
+            "method": ["A", "B", "C"],
+            "venue": ["ECCV 2018", "CVPR 2023", "arXiv 2025 (2509.13754)"],
+            "dataset": "RSTPReid",
+            "R@1": ["40.10", "60.20", "70.30"],
+        }
+    )
+    efficiency = pd.DataFrame({"method": ["B"], "trained parameters, millions": ["195"]})
+    (axes,) = figures.published_over_years(literature, efficiency).axes
+    marks = [collection for collection in axes.collections if len(collection.get_offsets())]
+    places = [collection.get_offsets().tolist() for collection in marks]
+    assert sorted(places) == [[[2018, 40.1]], [[2023, 60.2]], [[2025, 70.3]]]
+    (disc,) = [mark for mark in marks if mark.get_offsets()[0, 0] == 2023]
+    assert disc.get_sizes() == [195 * figures.AREA]
+
+
 def test_equal_figures_are_equal_files(tmp_path):
     words = {"A": [20, 21, 22], "B": [30, 31, 31]}
     first = style.save(figures.caption_lengths(words), tmp_path / "one.svg")

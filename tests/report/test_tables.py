@@ -72,6 +72,23 @@ def test_published_figures_are_those_of_the_file():
     assert set(table["R@1"][:-1]) == {f"{value:.2f}" for value in raw["r1"]}
 
 
+@pytest.mark.parametrize("dataset", list(tables.LAYOUT_OF))
+def test_published_figures_rise_within_a_group(dataset):
+    table = tables.benchmark_table(dataset, LITERATURE, run_table([]))
+    for group, rows in table[:-1].groupby("group"):
+        assert rows["R@1"].astype(float).is_monotonic_increasing, group
+    assert {"FMFA", "CECA", "HAM + IRRA"} <= set(table["method"].str.partition(" (")[0])
+
+
+def test_where_sources_differ_both_figures_stand_with_their_source():
+    literature = tables.published(LITERATURE)
+    twice = literature[literature.duplicated(["method", "dataset"], keep=False)]
+    assert set(twice["method"] + " on " + twice["dataset"]) == {"RaSa on RSTPReid"}
+    sources = twice.set_index("R@1")["source"]
+    assert sources["65.20"] == "ITSELF (WACV 2026), Table 1"
+    assert "RaSa" in sources["66.90"]
+
+
 def test_published_figures_stay_as_they_were_printed():
     transfer = tables.published(BOOK_DATA / "generalisation.csv")
     assert len(transfer) == 24

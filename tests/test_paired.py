@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 from scipy import stats
 
-from cskt.analysis import compare, holm
+from cskt import analysis
 from cskt.errors import ConfigurationError, DataError, RunError
+from cskt.paired import compare, holm
 
 
 class Stored:
@@ -45,6 +46,11 @@ class Stored:
 
 def one_query_each(first_rank, **record):
     return Stored(first_rank, np.arange(len(first_rank)), **record)
+
+
+def test_it_is_reached_through_the_analyses():
+    assert analysis.compare is compare
+    assert analysis.holm is holm
 
 
 def test_hand_made_ranks():
