@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from cskt.errors import RunError
-from cskt.report import grid_tables, robustness
+from cskt.report import grid_tables, robustness, style
 from tests.run_records import run_file
 
 matplotlib.use("Agg")
@@ -67,9 +67,10 @@ def test_the_table_has_a_column_per_method_and_keeps_the_order(rows):
 
 
 def test_a_panel_begins_with_the_split_as_it_is(rows):
+    style.set_style()
     figure = robustness.robustness_curves(rows)
     panels = [axes for axes in figure.axes if axes.get_visible()]
-    titles = [axes.get_title() for axes in panels]
+    titles = [axes.get_title(loc="left") for axes in panels]
     assert titles == ["words dropped", "other wording", "upper part hidden"]
     labels = [label.get_text() for label in panels[0].get_xticklabels()]
     assert labels == ["as it is", "10%", "50%"]
