@@ -39,7 +39,6 @@ from cskt.ranks import Ranks, launched
 from cskt.runs import build_model, environment
 
 WORDS = 30  # of a caption
-REPEATS = 3
 
 
 def memory(field: str) -> float:
@@ -68,7 +67,7 @@ def peak(device: torch.device) -> float:
     return memory("VmHWM")
 
 
-def measure(config: TrainConfig, output: Path) -> None:
+def measure(config: TrainConfig, repeats: int, output: Path) -> None:
     """What each process of one row does; the first one writes ``output``."""
     device_name = resolve_device(config.device)
     precision = resolve_precision(config.precision, device_name)
@@ -98,7 +97,7 @@ def measure(config: TrainConfig, output: Path) -> None:
     step()
     extra = peak(device) - held
     seconds = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         fabric.barrier()
         start = time.perf_counter()
         step()
@@ -110,7 +109,7 @@ def measure(config: TrainConfig, output: Path) -> None:
         write_json(output, {"repeats": seconds, "extra_memory_mb": round(extra, 1)})
 
 
-def start(config: TrainConfig, processes: int) -> dict[str, Any]:
+def start(config: TrainConfig, processes: int, repeats: int) -> dict[str, Any]:
     """One row: :func:`measure` in ``processes`` processes."""
     with tempfile.TemporaryDirectory() as folder:
         question = Path(folder) / "config.json"
@@ -118,7 +117,7 @@ def start(config: TrainConfig, processes: int) -> dict[str, Any]:
         write_json(question, config.to_dict())
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(processes), __file__, "--row", str(question)]
-        command += ["--output", str(answer)]
+        command += ["--output", str(answer), "--repeats", str(repeats)]
         threads = {} if config.device == "cuda" else {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=os.environ | threads, capture_output=True, text=True)
         if done.returncode:
@@ -143,12 +142,13 @@ def main(
     pieces: Annotated[int, Option(help="Pairs encoded at a time.")] = 8,
     processes: Annotated[str, Option(help="Numbers of processes, commas between.")] = "1,2,4",
     shared_batch: Annotated[int, Option(help="The batch that several processes share.")] = 32,
+    repeats: Annotated[int, Option(min=1, help="Steps of which the median counts.")] = 3,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
     row: Annotated[Path | None, Option(help="For the processes of one row.")] = None,
 ) -> None:
     """Measure steps by batch size, whole and in pieces, and by number of processes."""
     if row is not None:
-        measure(TrainConfig.from_dict(json.loads(row.read_text())), output)
+        measure(TrainConfig.from_dict(json.loads(row.read_text())), repeats, output)
         return
     make_folder(output.parent)
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -171,7 +171,7 @@ def main(
             cases.append((config(shared_batch, None), int(count)))
     rows = []
     for setting, count in cases:
-        measured = start(setting, count)
+        measured = start(setting, count, repeats)
         rows.append(measured)
         typer.echo(
             f"{count} processes, batch {measured['batch']:4}, pieces of {measured['piece']}: "
@@ -190,7 +190,7 @@ def main(
             "precision": resolve_precision("auto", device),
             "trained": trained,
             "words": WORDS,
-            "repeats": REPEATS,
+            "repeats": repeats,
             "threads a process": 1,
         },
         "rows": rows,
