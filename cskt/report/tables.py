@@ -239,6 +239,7 @@ def show_table(table: pd.DataFrame) -> Styler:
     shown.set_properties(None, **{"text-align": "left"})
     unwrapped = table.columns.intersection(_UNWRAPPED, sort=False)
     shown.set_properties(unwrapped, **{"white-space": "nowrap"})
+    shown.set_table_attributes('class="dataframe"')  # the page's own colours, dark ones too
     return shown
 
 

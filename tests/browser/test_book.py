@@ -51,3 +51,32 @@ def test_synthetic_figures_are_labelled_on_the_page(book, page):
     text = page.locator("main, article").first.inner_text()
     assert text.count("not run here") >= 3
     assert text.count("(synthetic)") >= 3
+
+
+def test_the_menu_opens_on_a_phone(book, page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto((book / "method.html").as_uri(), wait_until="load")
+    chapter = page.locator(".bd-links a", has_text="The embedded default").locator("visible=true")
+    assert chapter.count() == 0
+    page.locator(".primary-toggle").click()
+    chapter.wait_for()
+
+
+def test_the_contents_of_the_page_open_on_a_phone(book, page):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto((book / "method.html").as_uri(), wait_until="load")
+    contents = page.locator(".bd-sidebar-secondary a.nav-link:visible, dialog a.nav-link:visible")
+    assert contents.count() == 0
+    page.locator(".secondary-toggle").click()
+    contents.first.wait_for(state="visible")
+
+
+def test_the_menu_closes_and_opens_on_a_wide_screen(book, page):
+    page.set_viewport_size({"width": 1300, "height": 800})
+    page.goto((book / "method.html").as_uri(), wait_until="load")
+    chapter = page.locator(".bd-links a", has_text="The embedded default").locator("visible=true")
+    chapter.wait_for()
+    page.locator(".primary-toggle").click()
+    chapter.wait_for(state="detached")  # none of those that are visible
+    page.locator(".primary-toggle").click()
+    chapter.wait_for()
