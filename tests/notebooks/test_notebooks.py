@@ -156,7 +156,7 @@ def test_a_page_without_run_files_says_so(evidence):
     [
         ({"epoch": 3}, "unknown parameter epoch"),
         ({"epochs": 0}, "epochs must be an integer >= 1, got 0"),
-        ({"dataset": "Market-1501"}, "dataset must be"),
+        ({"dataset": "Market-1501"}, "Market-1501 is none of CUHK-PEDES"),
         ({"backbone": "ViT-X"}, "backbone 'ViT-X' is unknown"),
         ({"dataset": "CUHK-PEDES", "data_root": "nowhere"}, "nowhere"),
     ],
