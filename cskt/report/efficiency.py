@@ -89,11 +89,12 @@ def read_measurements(folder: str | Path) -> Measurements:
 
 
 def _ratios_to_first_row(measurement: dict[str, Any]) -> dict[str, float]:
-    """Seconds and extra memory of the first row over those of every other; none of a gallery's."""
+    """Seconds and extra memory of the first row of ranking over those of every other; none of
+    other measurements."""
     rows = measurement["rows"]
     first = rows[0]
     ratios: dict[str, float] = {}
-    if measurement.get("name") == "gallery":
+    if measurement.get("name") != RANKING:
         return ratios
     for row in rows[1:]:
         compared = f"{first['what']} / {row['what']}"

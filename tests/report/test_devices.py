@@ -1,9 +1,14 @@
 """The table and the figure of steps on several processes and in pieces."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
 
 from cskt.report import devices
+from cskt.report.efficiency import read_measurements
+
+BENCHMARKS = Path(__file__).parents[2] / "book" / "results" / "benchmarks"
 
 MEASUREMENT = {
     "rows": [
@@ -36,3 +41,10 @@ def test_the_figure_shows_one_process_in_gigabytes():
     assert list(pieces.get_ydata()) == pytest.approx([1.6])
     assert seconds.get_ylabel() == "seconds a step"
     plt.close(figure)
+
+
+def test_the_committed_run_file_is_read_with_the_others():
+    measurements = read_measurements(BENCHMARKS)
+    assert measurements["devices-cpu"]["ratios"] == {}
+    table = devices.device_table(measurements["devices-cpu"])
+    assert {"the batch at once", "8 pairs at a time"} <= set(table["encoded"])
