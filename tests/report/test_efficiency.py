@@ -119,7 +119,8 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["not json", "[]", "{}", '{"rows": []}', '{"name": "ranking", "rows": [{"what": "x"}, {}]}']
+    "content",
+    ["not json", "[]", "{}", '{"rows": []}', '{"name": "ranking", "rows": [{"what": "x"}, {}]}'],
 )
 def test_a_damaged_run_file_is_named(content, tmp_path):
     (tmp_path / "ranking.json").write_text(content)
