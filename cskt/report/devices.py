@@ -16,11 +16,11 @@ WHOLE = "the batch at once"
 
 def device_table(measurement: dict[str, Any]) -> pd.DataFrame:
     """A row per case of the run file: ``processes``, ``batch``, how it is ``encoded``, ``seconds``
-    a step and the ``MB`` a process that its peak takes beyond the model."""
+    a step and the ``GB`` a process that its peak takes beyond the model."""
     table = pd.DataFrame(measurement["rows"])
     table["encoded"] = table["piece"].map(_way)
-    table = table.rename(columns={"extra_memory_mb": "MB"})
-    return table[["processes", "batch", "encoded", "seconds", "MB"]]
+    table["GB"] = table["extra_memory_mb"] / 1000
+    return table[["processes", "batch", "encoded", "seconds", "GB"]]
 
 
 def _way(piece: float) -> str:
@@ -31,7 +31,7 @@ def _way(piece: float) -> str:
 def memory_figure(measurement: dict[str, Any]) -> Figure:
     """Memory at the peak of a step of one process, and its seconds, against the batch."""
     table = device_table(measurement)
-    table = table[table["processes"] == 1].assign(GB=table["MB"] / 1000)
+    table = table[table["processes"] == 1]
     figure, panels = plt.subplots(1, 2, figsize=(7.5, 2.8))
     for axes, measure in zip(panels, ("GB", "seconds"), strict=True):
         sns.lineplot(

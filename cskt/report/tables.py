@@ -231,11 +231,11 @@ def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
 
 def show_table(table: pd.DataFrame) -> Styler:
     """A table for a page: no index column, text to the left, a group named once, numbers in one
-    line."""
+    line and with two decimals."""
     if "group" in table:
         repeated = table["group"].eq(table["group"].shift())
         table = table.assign(group=table["group"].mask(repeated, ""))
-    shown = table.style.hide(axis="index")
+    shown = table.style.hide(axis="index").format(precision=2, na_rep="")
     shown.set_properties(None, **{"text-align": "left"})
     unwrapped = table.columns.intersection(_UNWRAPPED, sort=False)
     shown.set_properties(unwrapped, **{"white-space": "nowrap"})

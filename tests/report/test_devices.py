@@ -29,7 +29,7 @@ def test_the_table_says_how_each_batch_was_encoded():
         "the batch at once",
     ]
     assert list(table["processes"]) == [1, 1, 1, 2]
-    assert list(table["MB"]) == [1500.0, 3000.0, 1600.0, 1500.0]
+    assert list(table["GB"]) == [1.5, 3.0, 1.6, 1.5]
 
 
 def test_the_figure_shows_one_process_in_gigabytes():
