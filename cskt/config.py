@@ -7,14 +7,29 @@ embedded default that runs on two CPU cores without downloads.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cskt.checks import (
+    LARGEST_SEED,
+    LONGEST_SIDE,
+    check_choice,
+    check_field_names,
+    check_integer,
+    check_name,
+    check_optional_integer,
+    check_path,
+    check_positive,
+    check_probability,
+    check_switch,
+    is_image_size,
+    is_integer,
+    is_number,
+    require,
+)
 from cskt.errors import ConfigurationError
 
 REAL_DATASETS = ("CUHK-PEDES", "ICFG-PEDES", "RSTPReid")
@@ -40,49 +55,6 @@ DOMAIN_PRETRAINED = "IRRA family"
 def cache_dir() -> Path:
     """Where rendered data and decoded images are kept: ``$CSKT_CACHE``, else ``~/.cache/cskt``."""
     return Path(os.environ.get("CSKT_CACHE") or Path.home() / ".cache" / "cskt")
-
-
-def _require(holds: bool, field_name: str, allowed: str, value: Any) -> None:
-    """Refuse a value in one sentence: the field, what is allowed, what was given."""
-    if not holds:
-        raise ConfigurationError(f"{field_name} must be {allowed}, got {value!r}.")
-
-
-def _is_integer(value: Any, low: int) -> bool:
-    """Whether ``value`` is an integer of at least ``low``; True and False are none."""
-    return type(value) is int and value >= low
-
-
-def _is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number; True and False are none."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _check_integer(field_name: str, value: Any, low: int) -> None:
-    _require(_is_integer(value, low), field_name, f"an integer >= {low}", value)
-
-
-def _check_optional_integer(field_name: str, value: Any) -> None:
-    _require(value is None or _is_integer(value, 1), field_name, "None or an integer >= 1", value)
-
-
-def _check_positive(field_name: str, value: Any) -> None:
-    _require(_is_number(value) and value > 0, field_name, "a number > 0", value)
-
-
-def _check_probability(field_name: str, value: Any) -> None:
-    holds = _is_number(value) and 0 <= value <= 1
-    _require(holds, field_name, "a probability from 0 to 1", value)
-
-
-def _check_switch(field_name: str, value: Any) -> None:
-    _require(type(value) is bool, field_name, "True or False", value)
-
-
-def _check_choice(field_name: str, value: Any, options: Sequence[str]) -> None:
-    quoted = [repr(option) for option in options]
-    allowed = ", ".join(quoted[:-1]) + " or " + quoted[-1]
-    _require(value in options, field_name, allowed, value)
 
 
 def check_dataset_name(value: Any) -> None:
@@ -114,16 +86,6 @@ def _letters_of(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def _check_field_names(config_class: type, values: dict[str, Any]) -> None:
-    known = {config_field.name for config_field in dataclasses.fields(config_class)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigurationError(
-            f"{config_class.__name__} has no field {', '.join(unknown)}; "
-            "remove it from the configuration."
-        )
-
-
 @dataclass(frozen=True)
 class CSKTConfig:
     """The method (Sections 2.2 and 2.3 of the paper). Defaults are the paper's.
@@ -151,25 +113,25 @@ class CSKTConfig:
     train_backbone: bool = False
 
     def __post_init__(self) -> None:
-        length_holds = _is_integer(self.prompt_length, 1) and self.prompt_length <= 32
-        _require(length_holds, "prompt_length", "an integer from 1 to 32", self.prompt_length)
-        _check_integer("reduction", self.reduction, low=1)
-        _check_integer("lora_rank", self.lora_rank, low=1)
-        depth_holds = self.prompt_depth is None or _is_integer(self.prompt_depth, 0)
+        length_holds = is_integer(self.prompt_length, 1) and self.prompt_length <= 32
+        require(length_holds, "prompt_length", "an integer from 1 to 32", self.prompt_length)
+        check_integer("reduction", self.reduction, low=1)
+        check_integer("lora_rank", self.lora_rank, low=1)
+        depth_holds = self.prompt_depth is None or is_integer(self.prompt_depth, 0)
         depth_allowed = "None (every block) or an integer >= 0"
-        _require(depth_holds, "prompt_depth", depth_allowed, self.prompt_depth)
-        _check_switch("text_to_vision", self.text_to_vision)
-        _check_switch("vision_to_text", self.vision_to_text)
-        _check_switch("vision_adapter", self.vision_adapter)
-        _check_switch("text_adapter", self.text_adapter)
-        _check_switch("lora", self.lora)
-        _check_switch("train_backbone", self.train_backbone)
-        vision_holds = _is_number(self.vision_scale)
-        _require(vision_holds, "vision_scale", "a finite number", self.vision_scale)
-        text_holds = _is_number(self.text_scale)
-        _require(text_holds, "text_scale", "a finite number", self.text_scale)
-        _check_choice("prompt_init", self.prompt_init, ("random", "a photo of a"))
-        _check_choice("adapter_init", self.adapter_init, ("normal", "zero"))
+        require(depth_holds, "prompt_depth", depth_allowed, self.prompt_depth)
+        check_switch("text_to_vision", self.text_to_vision)
+        check_switch("vision_to_text", self.vision_to_text)
+        check_switch("vision_adapter", self.vision_adapter)
+        check_switch("text_adapter", self.text_adapter)
+        check_switch("lora", self.lora)
+        check_switch("train_backbone", self.train_backbone)
+        vision_holds = is_number(self.vision_scale)
+        require(vision_holds, "vision_scale", "a finite number", self.vision_scale)
+        text_holds = is_number(self.text_scale)
+        require(text_holds, "text_scale", "a finite number", self.text_scale)
+        check_choice("prompt_init", self.prompt_init, ("random", "a photo of a"))
+        check_choice("adapter_init", self.adapter_init, ("normal", "zero"))
 
     @property
     def prompts_per_tower(self) -> int:
@@ -188,7 +150,7 @@ class CSKTConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CSKTConfig:
         """Inverse of ``dataclasses.asdict``; an unknown field is a :class:`ConfigurationError`."""
-        _check_field_names(cls, values)
+        check_field_names(cls, values)
         return cls(**values)
 
     def for_method(self, method: str) -> CSKTConfig:
@@ -289,41 +251,48 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_dataset_name(self.dataset)
-        _check_integer("seed", self.seed, low=0)
-        _check_integer("epochs", self.epochs, low=1)
-        _check_integer("batch_size", self.batch_size, low=2)
-        size_holds = _is_image_size(self.image_size)
-        _require(size_holds, "image_size", "(height, width) in pixels", self.image_size)
-        _check_choice("optimizer", self.optimizer, ("adam", "adamw"))
-        _check_integer("warmup_epochs", self.warmup_epochs, low=0)
-        _check_integer("pad", self.pad, low=0)
-        share_holds = _is_number(self.train_fraction) and 0 < self.train_fraction <= 1
-        _require(share_holds, "train_fraction", "a share > 0 and <= 1", self.train_fraction)
-        _check_probability("noise", self.noise)
+        seed_holds = is_integer(self.seed, 0) and self.seed <= LARGEST_SEED
+        require(seed_holds, "seed", f"an integer from 0 to {LARGEST_SEED}", self.seed)
+        check_name("backbone", self.backbone)
+        check_name("method", self.method)
+        check_path("data_root", self.data_root)
+        check_path("pretrained", self.pretrained)
+        check_path("output", self.output)
+        check_integer("epochs", self.epochs, low=1)
+        check_integer("batch_size", self.batch_size, low=2)
+        size_holds = is_image_size(self.image_size)
+        size_allowed = f"(height, width) in pixels, at most {LONGEST_SIDE} each"
+        require(size_holds, "image_size", size_allowed, self.image_size)
+        check_choice("optimizer", self.optimizer, ("adam", "adamw"))
+        check_integer("warmup_epochs", self.warmup_epochs, low=0)
+        check_integer("pad", self.pad, low=0)
+        share_holds = is_number(self.train_fraction) and 0 < self.train_fraction <= 1
+        require(share_holds, "train_fraction", "a share > 0 and <= 1", self.train_fraction)
+        check_probability("noise", self.noise)
         if self.noise_index is not None:
             index_holds = isinstance(self.noise_index, str) and self.noise == 0
             allowed = "the path of a .npy file while noise is 0"
-            _require(index_holds, "noise_index", allowed, self.noise_index)
-        decay_holds = _is_number(self.weight_decay) and self.weight_decay >= 0
-        _require(decay_holds, "weight_decay", "a number >= 0", self.weight_decay)
-        _check_choice("selection", self.selection, SELECTIONS)
-        _check_positive("learning_rate", self.learning_rate)
-        _check_positive("bias_factor", self.bias_factor)
-        _check_positive("adam_eps", self.adam_eps)
-        _check_positive("temperature", self.temperature)
-        _check_probability("flip", self.flip)
-        _check_probability("erasing", self.erasing)
-        _check_switch("checkpointing", self.checkpointing)
-        _check_switch("compile", self.compile)
-        _check_integer("devices", self.devices, low=1)
-        _check_integer("nodes", self.nodes, low=1)
-        _require(isinstance(self.strategy, str), "strategy", "a name of Fabric's", self.strategy)
-        _check_optional_integer("micro_batch_size", self.micro_batch_size)
-        _check_optional_integer("checkpoint_every", self.checkpoint_every)
-        _check_switch("tensorboard", self.tensorboard)
-        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        _check_choice("device", self.device, ("auto", "cpu", "cuda"))
-        _require(isinstance(self.cskt, CSKTConfig), "cskt", "a CSKTConfig", self.cskt)
+            require(index_holds, "noise_index", allowed, self.noise_index)
+        decay_holds = is_number(self.weight_decay) and self.weight_decay >= 0
+        require(decay_holds, "weight_decay", "a number >= 0", self.weight_decay)
+        check_choice("selection", self.selection, SELECTIONS)
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("bias_factor", self.bias_factor)
+        check_positive("adam_eps", self.adam_eps)
+        check_positive("temperature", self.temperature)
+        check_probability("flip", self.flip)
+        check_probability("erasing", self.erasing)
+        check_switch("checkpointing", self.checkpointing)
+        check_switch("compile", self.compile)
+        check_integer("devices", self.devices, low=1)
+        check_integer("nodes", self.nodes, low=1)
+        require(isinstance(self.strategy, str), "strategy", "a name of Fabric's", self.strategy)
+        check_optional_integer("micro_batch_size", self.micro_batch_size)
+        check_optional_integer("checkpoint_every", self.checkpoint_every)
+        check_switch("tensorboard", self.tensorboard)
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        require(isinstance(self.cskt, CSKTConfig), "cskt", "a CSKTConfig", self.cskt)
         # A frozen dataclass sets its own fields in this way only.
         height, width = self.image_size
         object.__setattr__(self, "image_size", (height, width))
@@ -374,7 +343,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Inverse of :meth:`to_dict`; an unknown field is a :class:`ConfigurationError`."""
-        _check_field_names(cls, values)
+        check_field_names(cls, values)
         values = dict(values)
         method_settings = values.get("cskt", {})
         if not isinstance(method_settings, dict):
@@ -390,9 +359,3 @@ class TrainConfig:
         values = dataclasses.asdict(self)
         values["image_size"] = list(self.image_size)
         return values
-
-
-def _is_image_size(value: Any) -> bool:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        return False
-    return all(_is_integer(length, 1) for length in value)

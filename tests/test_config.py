@@ -36,8 +36,8 @@ def test_a_bad_method_value_is_named_with_what_is_allowed(field, value, allowed)
     ("field", "value", "allowed"),
     [
         ("dataset", "", "a name of 1 to 100 printable characters without , < and >"),
-        ("image_size", (384,), r"\(height, width\) in pixels"),
-        ("image_size", (384, 0), r"\(height, width\) in pixels"),
+        ("image_size", (384,), r"\(height, width\) in pixels, at most 4096 each"),
+        ("image_size", (384, 0), r"\(height, width\) in pixels, at most 4096 each"),
         ("epochs", 0, "an integer >= 1"),
         ("batch_size", 1, "an integer >= 2"),
         ("learning_rate", 0.0, "a number > 0"),
@@ -46,7 +46,7 @@ def test_a_bad_method_value_is_named_with_what_is_allowed(field, value, allowed)
         ("flip", 1.5, "a probability from 0 to 1"),
         ("selection", "train", "'val', 'test' or 'last'"),
         ("precision", "fp16", "'auto', 'fp32' or 'bf16'"),
-        ("seed", -1, "an integer >= 0"),
+        ("seed", -1, f"an integer from 0 to {2**63 - 1}"),
         ("noise", 1.5, "a probability from 0 to 1"),
         ("noise_index", 3, "the path of a .npy file while noise is 0"),
         ("cskt", {}, "a CSKTConfig"),
@@ -121,3 +121,23 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache_dir() == tmp_path
     monkeypatch.delenv("CSKT_CACHE")
     assert cache_dir().name == "cskt"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("method", ["cskt"], "method must be a name"),
+        ("backbone", 3, "backbone must be a name"),
+        ("pretrained", 3, "pretrained must be a path or None"),
+        ("output", 5, "output must be a path or None"),
+        ("data_root", ["a"], "data_root must be a path or None"),
+        ("seed", 10**40, "seed must be an integer from 0 to"),
+        ("image_size", [10**6, 10**6], "image_size must be .* at most 4096 each"),
+        (5, 1, "TrainConfig has no field 5"),
+        ("cskt", {3: 4}, "CSKTConfig has no field 3"),
+    ],
+)
+def test_values_that_only_an_edited_file_can_have_are_refused(field, value, message):
+    values = TrainConfig.mini().to_dict() | {field: value}
+    with pytest.raises(ConfigurationError, match=message):
+        TrainConfig.from_dict(values)

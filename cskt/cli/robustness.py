@@ -11,7 +11,6 @@ from typer import Option
 from cskt.cli.common import DataRoot
 from cskt.data.datasets import load_dataset
 from cskt.files import make_folder, write_json
-from cskt.report.card import public_record
 from cskt.runs import Run
 
 ROW = "{:<20}{:>8}{:>8.2f}   {:.2f} to {:.2f}"
@@ -35,6 +34,8 @@ def robustness(
     finished = [Run.load(folder) for folder in runs]
     if output is not None:
         make_folder(output)
+    from cskt.report.card import public_record  # tables are needed only here
+
     wordings: dict[tuple[str, str | None], analysis.Wordings] = {}  # of SynthPEDES, take a while
     for run in finished:
         root = data_root or run.config.data_root

@@ -29,6 +29,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer, to_
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cskt.checks import LONGEST_SIDE, is_image_size
 from cskt.config import MINI
 from cskt.errors import ConfigurationError, ModelError
 from cskt.model import irra
@@ -65,11 +66,11 @@ def create_backbone(
     native = to_2tuple(vision.get("image_size", 224))
     patch = to_2tuple(vision["patch_size"])
     size = tuple(to_2tuple(image_size or native))
-    two_integers = [type(side) for side in size] == [int, int]
-    if not two_integers or size[0] < patch[0] or size[1] < patch[1]:
+    # Checked before anything of that size is made.
+    if not is_image_size(size) or size[0] < patch[0] or size[1] < patch[1]:
         raise ConfigurationError(
             f"image_size must be (height, width) in pixels, at least one patch of {name} "
-            f"({patch[0]} x {patch[1]}), got {image_size!r}."
+            f"({patch[0]} x {patch[1]}) and at most {LONGEST_SIDE} a side, got {image_size!r}."
         )
     state = _weights(name, config, pretrained)
     vision["image_size"] = size

@@ -207,6 +207,7 @@ def test_files_that_do_not_fit_are_refused(mini, tmp_path):
         ),
         ("ViT-B-16", "openai", None, "use the backbone 'ViT-B-16-quickgelu'"),
         ("ViT-B-16", None, (8, 128), "at least one patch"),
+        ("ViT-B-16", None, (128_000, 64_000), "at most 4096 a side"),
         ("ViT-B-16", None, (8, 128, 3), r"must be \(height, width\)"),
     ],
 )
