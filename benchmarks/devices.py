@@ -28,6 +28,7 @@ from typer import Option
 
 from cskt.config import TrainConfig
 from cskt.data.augment import normalize
+from cskt.environment import environment
 from cskt.errors import RunError
 from cskt.files import make_folder, write_json
 from cskt.global_step import Share, backward
@@ -36,7 +37,7 @@ from cskt.model.backbone import RANDOM
 from cskt.numerics import resolve_device, resolve_precision
 from cskt.optimizer import make_optimizer
 from cskt.ranks import Ranks, launched
-from cskt.runs import build_model, environment
+from cskt.runs import build_model
 
 WORDS = 30  # of a caption
 

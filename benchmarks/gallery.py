@@ -27,10 +27,10 @@ from pymilvus import MilvusClient
 from typer import Option
 
 from cskt.config import MINI, CSKTConfig
+from cskt.environment import environment
 from cskt.errors import CSKTError
 from cskt.files import make_folder, write_json
 from cskt.model import CSKT, load_model
-from cskt.runs import environment
 from cskt.search.gallery import Gallery
 from cskt.search.milvus import INDEXES, search_parameters
 

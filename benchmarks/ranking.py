@@ -25,10 +25,10 @@ import typer
 from torch import Tensor
 from typer import Option
 
+from cskt.environment import environment
 from cskt.errors import RunError
 from cskt.files import make_folder, write_json
 from cskt.metrics import rank_features, retrieval_metrics
-from cskt.runs import environment
 
 SEED = 0
 IDENTITIES = 1000

@@ -29,11 +29,11 @@ from cskt import CSKT
 from cskt.cost import ENCODE_GALLERY, ENCODE_QUERIES, RANK, Stopwatch
 from cskt.data.datasets import Split
 from cskt.data.findings import PUBLISHED, Counts
+from cskt.environment import environment
 from cskt.evaluation import LoadedSplit, evaluate_queries, ready
 from cskt.files import make_folder, write_json
 from cskt.metrics import per_query
 from cskt.numerics import resolve_device, resolve_precision
-from cskt.runs import environment
 
 WARM_UP = Counts(images=2, identities=1, captions=2)
 

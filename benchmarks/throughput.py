@@ -40,10 +40,10 @@ from benchmarks.throughput_cases import (
     extra_memory,
     training_cases,
 )
+from cskt.environment import environment
 from cskt.errors import ResourceError
 from cskt.files import make_folder, write_json
 from cskt.numerics import computes_bf16, resolve_device, resolve_precision
-from cskt.runs import environment
 
 RESULTS = Path(__file__).resolve().parents[1] / "book" / "results" / "benchmarks"
 RATIOS = (  # of what: one / other

@@ -29,10 +29,11 @@ from typer import Option
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a script sees its own folder only
 from cskt.config import MINI, TrainConfig
 from cskt.data.datasets import load_dataset
+from cskt.environment import environment
 from cskt.errors import CSKTError
 from cskt.files import make_folder, write_json
 from cskt.numerics import resolve_precision
-from cskt.runs import environment, weights_fingerprint
+from cskt.runs import weights_fingerprint
 from cskt.training import train
 
 SCRIPT = Path(__file__).resolve()

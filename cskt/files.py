@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from cskt.errors import ConfigurationError, ResourceError
 
@@ -28,6 +29,22 @@ def make_folder(path: Path) -> Path:
             f"{path} cannot be written ({error}); give another output folder."
         ) from error
     return path
+
+
+def lock(path: Path) -> FileLock:
+    """A lock that one process at a time holds, on the file ``path``.
+
+    Raises :class:`cskt.errors.ResourceError` where no such file can be made, which would otherwise
+    be waited for without end.
+    """
+    try:
+        path.touch()
+    except OSError as error:
+        raise ResourceError(
+            f"{path.parent} cannot be written ({error.strerror}); give another folder or a shorter "
+            "name."
+        ) from error
+    return FileLock(path)
 
 
 def write_atomically(

@@ -3,13 +3,8 @@ and where and with what it was made."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 import time
 import zipfile
 from dataclasses import dataclass
@@ -26,6 +21,7 @@ from torch import Tensor
 
 from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
+from cskt.environment import environment
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate_queries, load_split
 from cskt.files import file_name, public_name, read_yaml, write_atomically
@@ -52,15 +48,19 @@ SPECTRUM = ("T2V norm", "T2V rank", "V2T norm", "V2T rank")  # of BidirectionalP
 FIGURES = ("lr", "loss", *MEASURED, "seconds", *SPECTRUM)
 HISTORY_TYPES: dict[str, type] = {"epoch": int} | dict.fromkeys(FIGURES, float)
 
-PACKAGES = (
-    "cskt",
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "lightning-fabric",
-    "numpy",
-    "safetensors",
-)
+# Fields of a record that are relied on, and their types in json.
+RECORD_TYPES = {
+    "dataset": str,
+    "method": str,
+    "seed": int,
+    "selection": str,
+    "precision": str,
+    "data_fingerprint": str,
+    "weights_fingerprint": str,
+    "config": dict,
+    "hardware": dict,
+    "metrics": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,16 @@ def write_queries(folder: Path, queries: dict[str, np.ndarray]) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    record = json.loads(path.read_text())
-    if not {"metrics", "weights_fingerprint"} <= set(record):
-        raise ValueError("fields are missing")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(record, dict):
+        raise TypeError("it holds no fields")
+    for name, kind in RECORD_TYPES.items():
+        if not isinstance(record.get(name), kind):
+            raise TypeError(f"its field {name} is missing or of another kind")
+    for measure in MEASURES:
+        value = record["metrics"]["text_to_image"][measure]
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"its measure {measure} is no number")
     return record
 
 
@@ -322,70 +329,3 @@ def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]
         "duration_s": round(time.monotonic() - start, 3),
         **environment(next(model.parameters()).device.type),
     }
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Where and with what a run was made: ``commit``, ``dirty``, ``versions``, ``hardware`` (None:
-    not known).
-
-    ``dirty``: whether a file in git was changed, other than results, which runs and notebooks
-    write. ``hardware["capability"]``: the vector instructions that torch's own kernels use.
-    """
-    return {**_commit(), "versions": _versions(), "hardware": _hardware(device)}
-
-
-def _commit() -> dict[str, Any]:
-    results = (":(top,exclude)book/results", ":(top,exclude)book/_assets/search")
-    try:
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", *results)
-        return {"commit": _git("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.SubprocessError):  # no git, or no clone
-        return {"commit": None, "dirty": None}
-
-
-def _git(*arguments: str) -> str:
-    completed = subprocess.run(
-        ["git", *arguments],
-        text=True,
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
-    return completed.stdout.strip()
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
-
-
-def _hardware(device: str) -> dict[str, Any]:
-    if device == "cuda":
-        device_name = torch.cuda.get_device_name()
-    else:
-        device_name = platform.processor() or platform.machine()
-    return {
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": device_name,
-        "processor": _processor(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
-def _processor() -> str | None:
-    """The name that the processor gives itself, where the system tells it."""
-    with contextlib.suppress(OSError):
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for line in facts.splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or None

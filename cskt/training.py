@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from filelock import FileLock
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from cskt import files
 from cskt.config import TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.data.noise import index_fingerprint, training_captions
+from cskt.environment import environment
 from cskt.epoch import DIVERGED, EpochLoop, refuse_diverged
 from cskt.errors import RunError, RunStopped
 from cskt.evaluation import MEASURES, Evaluator, SplitMetrics, load_split
@@ -46,7 +47,6 @@ from cskt.runs import (
     backbone_origin,
     build_model,
     check_folder,
-    environment,
     run_name,
     weights_fingerprint,
     write_history,
@@ -89,7 +89,7 @@ def train(
     # Two notebooks may ask for one run at a time: the second waits here and then finds it finished.
     lock: contextlib.AbstractContextManager = contextlib.nullcontext()
     if ranks.first:
-        lock = FileLock(make_folder(folder.parent) / f".{folder.name}.lock")
+        lock = files.lock(make_folder(folder.parent) / f".{folder.name}.lock")
     with lock:
         ranks.ask_first(lambda: check_folder(folder, config, overwrite))
         finished = ranks.ask_first(lambda: (folder / METRICS).is_file())

@@ -23,10 +23,10 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from cskt.environment import environment
 from cskt.files import write_atomically, write_json
 from cskt.numerics import resolve_device
 from cskt.report.notebook import assigned_names
-from cskt.runs import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of execution: notebook -> notebooks whose results it reads.

@@ -1,4 +1,4 @@
-"""Names that go into the names of files."""
+"""Names that go into the names of files, and locks."""
 
 import re
 
@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cskt.config import DATASETS, TrainConfig
-from cskt.files import file_name
+from cskt.errors import ResourceError
+from cskt.files import file_name, lock
 from cskt.runs import run_name
 
 
@@ -42,3 +43,9 @@ def test_the_run_of_a_published_name_is_called_as_ever():
 def test_the_runs_of_names_of_one_s_own_differ():
     names = ["my people", "my/people", "my-people", "人物"]
     assert len({run_name(TrainConfig(dataset=name)) for name in names}) == 4
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "missing/lock"])
+def test_a_lock_that_cannot_be_made_is_not_waited_for(tmp_path, name):
+    with pytest.raises(ResourceError, match="cannot be written .* a shorter name"):
+        lock(tmp_path / name)

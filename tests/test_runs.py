@@ -1,6 +1,7 @@
 """The files of a run: written and read back, damaged ones named; fingerprints and environment."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cskt import runs
 from cskt.config import TrainConfig
 from cskt.data.datasets import load_dataset
+from cskt.environment import environment
 from cskt.errors import ConfigurationError, CSKTError, RunError
 from cskt.files import write_atomically
 from cskt.model import backbone
-from cskt.runs import Run, build_model, environment, read_config, run_name, weights_fingerprint
+from cskt.runs import Run, build_model, read_config, run_name, weights_fingerprint
 from tests.tiny_runs import tiny_config
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("own_cache")]
@@ -276,7 +279,7 @@ def clone(tmp_path, monkeypatch):
     git("init")
     git("add", ".")
     git("-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-m", "one")
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    monkeypatch.setattr("cskt.environment.__file__", str(package / "environment.py"))
     return tmp_path
 
 
@@ -289,3 +292,48 @@ def test_results_do_not_make_a_run_dirty_but_code_does(clone):
     assert environment("cpu")["dirty"] is False
     (clone / "cskt" / "runs.py").write_text("two")
     assert environment("cpu")["dirty"] is True
+
+
+@pytest.fixture
+def edited(finished, tmp_path):
+    """``edited(change)``: a copy of the finished run whose record ``change`` has changed."""
+
+    def copy(change):
+        folder = tmp_path / "edited"
+        shutil.copytree(finished.folder, folder)
+        record = json.loads((folder / "metrics.json").read_text())
+        change(record)
+        (folder / "metrics.json").write_text(json.dumps(record))
+        return folder
+
+    return copy
+
+
+@pytest.mark.parametrize("name", ["precision", "hardware", "config", "dataset", "seed"])
+def test_a_record_without_a_field_is_damaged(edited, name):
+    folder = edited(lambda record: record.pop(name))
+    with pytest.raises(RunError, match=f"damaged .*its field {name} is missing or of another kind"):
+        Run.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"text_to_image": {"R@1": "<b>", "R@5": 1}}, "its measure R@1 is no number"),
+        ({"a": {"b": [1]}}, "text_to_image"),
+        ([1], "its field metrics is missing or of another kind"),
+    ],
+)
+def test_metrics_of_another_shape_are_damaged(edited, metrics, message):
+    folder = edited(lambda record: record.update(metrics=metrics))
+    with pytest.raises(RunError, match=message):
+        Run.load(folder)
+
+
+def test_integers_in_place_of_weights_are_refused(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "integers")
+    weights = load_file(folder / "adapter.safetensors")
+    integers = {name: tensor.to(torch.int8) for name, tensor in weights.items()}
+    save_file(integers, folder / "adapter.safetensors")
+    with pytest.raises(CSKTError, match=r"expected real numbers, got torch\.int8"):
+        Run.load(folder).load_model()

@@ -26,6 +26,7 @@ from cskt.analysis.corruptions import (
     swap_synonyms,
 )
 from cskt.data.datasets import PersonRetrievalDataset
+from cskt.environment import environment
 from cskt.errors import DataError
 from cskt.evaluation import (
     RESAMPLES,
@@ -38,7 +39,7 @@ from cskt.evaluation import (
 from cskt.metrics import Metrics, rank_features
 from cskt.model.cskt import CSKT
 from cskt.numerics import resolve_device
-from cskt.runs import Run, environment
+from cskt.runs import Run
 from cskt.synthetic import reworded
 from cskt.synthetic.domains import DOMAINS
 

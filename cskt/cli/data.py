@@ -73,7 +73,7 @@ def pretrain_mini(
     seed: int | None = None,
 ) -> None:
     """Pre-train the embedded cskt-mini backbone on the generic corpus."""
-    from cskt.runs import environment
+    from cskt.environment import environment
     from cskt.synthetic import pretrain
 
     given = {name: value for name, value in context.params.items() if value is not None}

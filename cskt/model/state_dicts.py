@@ -65,7 +65,7 @@ def unwrap_state(content: Any, source: str) -> dict[str, Tensor]:
 @torch.no_grad()
 def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str) -> None:
     """Copies ``state`` into the tensors ``own`` by name; a :class:`ModelError` lists what is
-    missing, surplus or of the wrong shape, and nothing is copied."""
+    missing, surplus or of the wrong shape or type, and nothing is copied."""
     missing = [name for name in own if name not in state]
     surplus = [name for name in state if name not in own]
     wrong = []
@@ -75,13 +75,15 @@ def copy_state(own: Mapping[str, Tensor], state: Mapping[str, Any], source: str)
         shape = tuple(getattr(state[name], "shape", ("no tensor",)))
         if shape != tensor.shape:
             wrong.append(f"{name} (expected {tuple(tensor.shape)}, got {shape})")
+        elif tensor.is_floating_point() and not state[name].is_floating_point():
+            wrong.append(f"{name} (expected real numbers, got {state[name].dtype})")
     faults = []
     if missing:
         faults.append(f"missing: {', '.join(missing)}")
     if surplus:
         faults.append(f"surplus: {', '.join(surplus)}")
     if wrong:
-        faults.append(f"of the wrong shape: {', '.join(wrong)}")
+        faults.append(f"of the wrong shape or type: {', '.join(wrong)}")
     if faults:
         raise ModelError(
             f"{source} does not fit the model ({'; '.join(faults)}); use a checkpoint made for "

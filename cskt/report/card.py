@@ -3,6 +3,7 @@ from it."""
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -67,12 +68,12 @@ def model_card(record: dict[str, Any]) -> str:
         selection = "The last epoch was kept."
     return _CARD.format(
         matter=_front_matter(record, title),
-        title=title,
+        title=escape(title, quote=False),  # a record may have been edited
         caution=_CAUTION if record["synthetic"] else "",
-        gain=describe_gain(record),
-        table=_results_markdown(record),
-        run=describe_run(record),
-        selection=selection,
+        gain=escape(describe_gain(record), quote=False),
+        table=escape(_results_markdown(record), quote=False),
+        run=escape(describe_run(record), quote=False),
+        selection=escape(selection, quote=False),
     )
 
 

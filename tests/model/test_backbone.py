@@ -185,7 +185,8 @@ def test_files_that_do_not_fit_are_refused(mini, tmp_path):
     state["visual.proj"], state["odd"] = torch.zeros(2, 2), state.pop("ln_final.bias")
     torch.save(state, tmp_path / "clip.pt")
     with pytest.raises(
-        CSKTError, match=r"missing: ln_final.bias; surplus: odd; of the wrong shape: visual.proj"
+        CSKTError,
+        match=r"missing: ln_final.bias; surplus: odd; of the wrong shape or type: visual.proj",
     ):
         backbones.create_backbone("cskt-mini", tmp_path / "clip.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "clip.pt").read_bytes()[:1000])
