@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
 
 QUICK_GELU = 1.702  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702
@@ -201,7 +202,8 @@ def causal_mask(q: Tensor, k: Tensor, fused: bool) -> Tensor:
     what stands before it. ``fused``: as a name that the attention kernel of a GPU knows."""
     queries, keys = q.shape[1], k.shape[1]
     if fused and q.is_cuda:
-        return causal_lower_right(queries, keys)
+        with _disable_current_modes():  # in which torch cannot make one, as when FLOPs are counted
+            return causal_lower_right(queries, keys)
     return q.new_ones(queries, keys).bool().tril(keys - queries)
 
 
