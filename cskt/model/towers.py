@@ -26,6 +26,8 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
 
+from cskt.numerics import upload
+
 QUICK_GELU = 1.702  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
 
@@ -65,7 +67,9 @@ class Grid:
 
     def to(self, device: torch.device) -> Grid:
         """The same on another device."""
-        return self if self.index is None else Grid(self.batch, self.columns, self.index.to(device))
+        if self.index is None:
+            return self
+        return Grid(self.batch, self.columns, upload(self.index, device))
 
     def filled(self, shared: int = 0) -> Tensor | None:
         """(batch, 1, 1, shared + columns) bool: where rows are, behind ``shared`` columns that are
@@ -277,7 +281,7 @@ def run_tower(
     ``read[b]``, of each sample: (batch, W)."""
     x = run_layers(layers[:-1], x, grid, causal, front, step)
     shared = front[-1] if len(front) == len(layers) else None
-    return step(layers[-1], x, grid, causal, shared, grid.rows(read).to(x.device))
+    return step(layers[-1], x, grid, causal, shared, upload(grid.rows(read), x.device))
 
 
 def prompt_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor]) -> list[Tensor]:
