@@ -125,9 +125,10 @@ class SimulatedDevice:
         elif to_device and not from_device and not non_blocking:
             self.wait("upload")
 
-    def fabric(self) -> Fabric:
+    def fabric(self, precision: Any = "32-true") -> Fabric:
         """Fabric with one process, on the device."""
-        return Fabric(strategy=SingleDeviceStrategy(CUDA, accelerator=_Accelerator()))
+        strategy = SingleDeviceStrategy(CUDA, accelerator=_Accelerator())
+        return Fabric(strategy=strategy, precision=precision)
 
 
 class _Accelerator(CPUAccelerator):
