@@ -22,6 +22,7 @@ from cskt.evaluation import LoadedSplit
 from cskt.files import write_json
 from cskt.global_step import RandomState, Share, backward
 from cskt.losses import sdm_loss
+from cskt.numerics import upload
 from cskt.ranks import Ranks
 
 LOSS_SHOWN_EVERY = 10  # steps: reading a loss from a GPU waits for it
@@ -169,8 +170,9 @@ class EpochLoop:
         images = self.loaded.images[self.caption_images[own]]  # from the mapped file
         if device.type == "cuda":
             images = images.pin_memory()
-        augmented = self.augment(images.to(device, non_blocking=True), draws.rows(rows))
-        share = Share(augmented, self.loaded.tokens[own], self.identities[captions].to(device))
+        augmented = self.augment(upload(images, device), draws.rows(rows))
+        identities = upload(self.identities[captions], device)
+        share = Share(augmented, self.loaded.tokens[own], identities)
         self.optimizer.zero_grad()
         loss = backward(self.fabric, self.wrapped, share, self.loss, self.config.micro_batch_size)
         self.optimizer.step()

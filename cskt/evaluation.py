@@ -19,7 +19,7 @@ from cskt.data.datasets import PersonRetrievalDataset, Split
 from cskt.data.loading import load_images
 from cskt.metrics import Metrics, both_directions, per_query, rank_features
 from cskt.model.cskt import CSKT
-from cskt.numerics import resolve_precision
+from cskt.numerics import resolve_precision, upload
 from cskt.ranks import Ranks
 
 MEASURES = ("R@1", "R@5", "R@10", "mAP", "mINP")
@@ -234,7 +234,8 @@ def encode_images(
     """The same of images (N, 3, H, W) uint8."""
 
     def encode(batch: Tensor) -> Tensor:
-        return model.encode_image(normalize(batch.to(model.device)), normalize=True)
+        pixels = normalize(upload(batch, model.device))
+        return model.encode_image(pixels, normalize=True)
 
     return _encode_in_batches(model, encode, images, precision, batch_size)
 

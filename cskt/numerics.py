@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 
 import torch
+from torch import Tensor
 
 from cskt.errors import ConfigurationError, ResourceError
 
@@ -35,6 +36,16 @@ def resolve_device(device: str) -> str:
             "device is 'cuda' but torch finds no CUDA GPU here; use device 'cpu' or 'auto'."
         )
     return device
+
+
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` on ``device``, without waiting for a GPU.
+
+    ``Tensor.to`` alone waits until a GPU has done all that it was given before. Sending without
+    waiting is safe, since the copy takes its turn there; fetching is not, so that a copy to the CPU
+    is waited for.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def computes_bf16(device: str) -> bool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cskt.errors import DataError
+from cskt.numerics import upload
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of red, green and blue in 0..1
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,7 +36,7 @@ def normalize(images: Tensor) -> Tensor:
 
 def _of_channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
     """(3, 1, 1): one value for each of red, green and blue."""
-    return torch.tensor(values, device=device).view(3, 1, 1)
+    return upload(torch.tensor(values), device).view(3, 1, 1)
 
 
 def _unfit(images: Tensor, expected: str) -> DataError:
@@ -109,7 +110,7 @@ def _draw_offsets(count: int, largest: int, generator: torch.Generator | None) -
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Images (B, 3, H, W), those where ``flipped`` (B,) is true mirrored left to right."""
-    chosen = flipped.to(images.device).view(-1, 1, 1, 1)
+    chosen = upload(flipped, images.device).view(-1, 1, 1, 1)
     return torch.where(chosen, images.flip(-1), images)
 
 
@@ -134,7 +135,7 @@ def erase(images: Tensor, boxes: Tensor) -> Tensor:
     """Normalised images (B, 3, H, W) with the CLIP mean inside ``boxes`` (B, 4): top, left, height,
     width."""
     device = images.device
-    boxes = boxes.to(device)
+    boxes = upload(boxes, device)
     top, left, height, width = boxes.view(-1, 4, 1, 1, 1).unbind(1)
     rows = torch.arange(images.shape[2], device=device).view(-1, 1)
     columns = torch.arange(images.shape[3], device=device)

@@ -35,6 +35,7 @@ from cskt.model.towers import (
     run_layers,
     run_tower,
 )
+from cskt.numerics import upload
 
 PHRASE = "a photo of a"  # prompt_init
 
@@ -171,8 +172,9 @@ class CSKT(Fusable):
         grid = Grid.packed(end) if record is None else Grid(ids.shape[0], ids.shape[1])
         # Ids on the CPU were counted there: nothing waits for a GPU.
         device = backbone.positional_embedding.device
-        end, grid = end.to(device), grid.to(device)
-        x = backbone.token_embedding(ids.to(device)) + self._word_positions(ids.shape[1])
+        end = upload(end, device)
+        grid = grid.to(device)
+        x = backbone.token_embedding(upload(ids, device)) + self._word_positions(ids.shape[1])
         if record is None:
             rows = self._run_text(tower, x, grid, end, start)
         else:

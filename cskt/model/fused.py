@@ -50,7 +50,7 @@ class FusedLayer(Layer):
         self.units = len(expand.bias)
         wide = block.ln_2.weight.dtype  # a frozen matrix may have been cast
         factor = QUICK_GELU if self.quick else 1.0
-        scale = getattr(block.ls_2, "gamma", torch.ones(len(contract.bias)))
+        scale = getattr(block.ls_2, "gamma", torch.ones_like(contract.bias))
         scale = scale.to(block.ln_2.weight)
 
         up = _behind_norm(

@@ -23,7 +23,10 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.checkpoint import checkpoint
+
+from cskt.numerics import upload
 
 QUICK_GELU = 1.702  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702
 
@@ -64,7 +67,9 @@ class Grid:
 
     def to(self, device: torch.device) -> Grid:
         """The same on another device."""
-        return self if self.index is None else Grid(self.batch, self.columns, self.index.to(device))
+        if self.index is None:
+            return self
+        return Grid(self.batch, self.columns, upload(self.index, device))
 
     def filled(self, shared: int = 0) -> Tensor | None:
         """(batch, 1, 1, shared + columns) bool: where rows are, behind ``shared`` columns that are
@@ -201,7 +206,8 @@ def causal_mask(q: Tensor, k: Tensor, fused: bool) -> Tensor:
     what stands before it. ``fused``: as a name that the attention kernel of a GPU knows."""
     queries, keys = q.shape[1], k.shape[1]
     if fused and q.is_cuda:
-        return causal_lower_right(queries, keys)
+        with _disable_current_modes():  # in which torch cannot make one, as when FLOPs are counted
+            return causal_lower_right(queries, keys)
     return q.new_ones(queries, keys).bool().tril(keys - queries)
 
 
@@ -275,7 +281,7 @@ def run_tower(
     ``read[b]``, of each sample: (batch, W)."""
     x = run_layers(layers[:-1], x, grid, causal, front, step)
     shared = front[-1] if len(front) == len(layers) else None
-    return step(layers[-1], x, grid, causal, shared, grid.rows(read).to(x.device))
+    return step(layers[-1], x, grid, causal, shared, upload(grid.rows(read), x.device))
 
 
 def prompt_keys_values(layers: Sequence[Layer], prompts: Sequence[Tensor]) -> list[Tensor]:
