@@ -129,5 +129,6 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
         text.append(f"{row['R@1']:.1f} ({row['low']:.1f} to {row['high']:.1f})")
     places = ["corruption", "level"]
     in_order = pd.MultiIndex.from_frame(rows[places].drop_duplicates())
-    table = rows.assign(text=text).pivot(index=places, columns="method", values="text")
-    return table.reindex(in_order).reset_index().rename_axis(columns=None)
+    shown = rows.assign(text=text)
+    table = shown.pivot(index=places, columns="method", values="text").reindex(in_order)
+    return table.reset_index().rename_axis(columns=None)
