@@ -267,4 +267,5 @@ def test_the_notebook_shows_the_run_files(folder, tmp_path):
     assert "full argsort" in text
     assert "synthetic data SynthPEDES-A" in text
     assert "fp32" in text
-    assert sum("image/svg+xml" in out.get("data", {}) for out in outputs) == 3
+    drawn = [out for out in outputs if "image/svg+xml" in out.get("data", {})]
+    assert len(drawn) == 1, "how the one measured file grows"
