@@ -273,6 +273,8 @@ def ready(model: CSKT, precision: str = "auto") -> Iterator[CSKT]:
 def _encode_in_batches(
     model: CSKT, encode: Callable[[Tensor], Tensor], inputs: Tensor, precision: str, batch_size: int
 ) -> Tensor:
+    if not len(inputs):  # of a process without a row
+        return torch.zeros(0, model.dimension, device=model.device)
     with ready(model, precision):
         features = [encode(batch) for batch in inputs.split(batch_size)]
     # Normalised in fp32 whatever the blocks computed in: rankings turn on small differences of

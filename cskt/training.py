@@ -270,6 +270,11 @@ class Trainer:
         stored = self.ranks.ask_first(lambda: read_state(self.folder))
         if stored is None:
             return
+        if "loop" not in stored:
+            raise RunError(
+                f"{self.folder} was begun by an older version, whose state this one cannot go on "
+                "from; ask to overwrite it."
+            )
         self.check_inputs(stored["inputs"])
         if stored["precision"] != self.precision:
             raise RunError(

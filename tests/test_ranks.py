@@ -28,6 +28,11 @@ def torchrun(count: int, *arguments, check: bool = True) -> subprocess.Completed
     """``torchrun --nproc-per-node COUNT -m ...`` on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "-m", *map(str, arguments)]
+    return run(command, check)
+
+
+def run(command: list[str], check: bool = True) -> subprocess.CompletedProcess:
+    """A command in the repository, each of its processes with one thread."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=check
@@ -79,17 +84,19 @@ def test_separate_losses_of_two_halves_would_train_another_model(tiny_data, alon
     assert difference > 1e-4
 
 
-def test_training_under_torchrun_makes_the_run_of_one_process(
-    tiny_data, tmp_path, finished, shared_cache
-):
-    """The whole command: one folder, one record, the metrics and history of one process."""
+@pytest.fixture
+def settings(tiny_data, tmp_path, monkeypatch):
+    """A yaml file of the tiny run in ``tmp_path / "run"``, for commands that know its backbone."""
     register_backbone(tmp_path)
-    settings = tiny_config(tiny_data, tmp_path / "run").to_dict()
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    program = "tests.tiny_command"
-    done = torchrun(2, program, tmp_path, "train", "--config", tmp_path / "tiny.yaml")
-    assert done.stdout.count("epoch 3:") == 1
-    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    monkeypatch.setenv("TINY_BACKBONE", str(tmp_path))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(tiny_data, tmp_path / "run").to_dict()))
+    return path
+
+
+def assert_same_run(folder, finished):
+    """Two processes made in ``folder`` the run that one process made."""
+    record = json.loads((folder / "metrics.json").read_text())
     assert record["devices"] == 2
     assert finished.record["devices"] == 1
     assert record["best_epoch"] == finished.record["best_epoch"]
@@ -99,24 +106,29 @@ def test_training_under_torchrun_makes_the_run_of_one_process(
         assert measured[measure] == pytest.approx(expected[measure], abs=1e-3), measure
     losses = [row["loss"] for row in record["history"]]
     assert losses == pytest.approx([row["loss"] for row in finished.history], abs=1e-4)
-    weights = load_file(tmp_path / "run" / "adapter.safetensors")
+    weights = load_file(folder / "adapter.safetensors")
     of_one_process = load_file(finished.folder / "adapter.safetensors")
     torch.testing.assert_close(weights, of_one_process, rtol=0, atol=1e-3)
 
 
-def test_an_error_of_the_first_rank_ends_all_of_them_with_its_sentence(tiny_data, tmp_path):
-    settings = tiny_config(tmp_path / "nowhere", tmp_path / "run").to_dict()
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
-    register_backbone(tmp_path)
-    done = torchrun(
-        2,
-        "tests.tiny_command",
-        tmp_path,
-        "train",
-        "--config",
-        tmp_path / "tiny.yaml",
-        check=False,
-    )
+def test_training_under_torchrun_makes_the_run_of_one_process(settings, finished):
+    """The whole command: one folder, one record, the metrics and history of one process."""
+    done = torchrun(2, "tests.tiny_command", "train", "--config", settings)
+    assert done.stdout.count("epoch 3:") == 1
+    assert_same_run(settings.parent / "run", finished)
+
+
+def test_the_setting_devices_starts_the_processes_itself(settings, finished):
+    command = [sys.executable, "-m", "tests.tiny_command", "train", "--config", str(settings)]
+    done = run([*command, "--set", "devices=2"])
+    assert done.stdout.count("epoch 3:") == 1
+    assert_same_run(settings.parent / "run", finished)
+
+
+def test_an_error_of_the_first_rank_ends_all_of_them_with_its_sentence(settings, tmp_path):
+    values = yaml.safe_load(settings.read_text()) | {"data_root": str(tmp_path / "nowhere")}
+    settings.write_text(yaml.safe_dump(values))
+    done = torchrun(2, "tests.tiny_command", "train", "--config", settings, check=False)
     assert done.returncode != 0
     assert f"cskt: error: CUHK-PEDES is not in {tmp_path / 'nowhere'}" in done.stderr
     assert not (tmp_path / "run").exists()

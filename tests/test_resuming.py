@@ -314,3 +314,13 @@ def test_a_loss_that_is_no_number_names_its_step_and_files(tiny_data, tmp_path, 
         assert f"number {identity} " in caption
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert state["loop"]["step"] == 1  # of before
+
+
+def test_a_run_begun_by_an_older_version_is_named(tiny_data, tmp_path):
+    config = tiny_config(tiny_data, tmp_path / "run")
+    begin(config)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    del state["loop"]
+    torch.save(state, tmp_path / "run" / "state.pt")
+    with pytest.raises(RunError, match="was begun by an older version"):
+        train(config)

@@ -1,7 +1,7 @@
-"""``python -m tests.tiny_command FOLDER ...``: the command line ``cskt ...`` where open_clip knows
-the tiny backbone, whose configuration lies in FOLDER."""
+"""``python -m tests.tiny_command ...``: the command line ``cskt ...`` where open_clip knows the
+tiny backbone, whose configuration lies in the folder ``$TINY_BACKBONE``."""
 
-import sys
+import os
 from pathlib import Path
 
 import open_clip
@@ -10,5 +10,5 @@ from cskt.cli.main import main
 from tests.tiny_runs import BACKBONE
 
 if __name__ == "__main__":
-    open_clip.add_model_config(Path(sys.argv.pop(1)) / f"{BACKBONE}.json")
+    open_clip.add_model_config(Path(os.environ["TINY_BACKBONE"]) / f"{BACKBONE}.json")
     main()
