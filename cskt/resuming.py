@@ -6,16 +6,19 @@ from the other, to the same result.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from cskt.errors import ResourceError, RunError
 from cskt.files import write_atomically
@@ -38,13 +41,22 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         if (folder / STATE).is_file():
             os.replace(folder / STATE, folder / PREVIOUS)
 
-    try:
+    with full_disk_named(folder, STATE):
         write_atomically(folder / STATE, save, durable=True)
-    except (OSError, RuntimeError) as error:  # torch's own for a full disk is a RuntimeError
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path, name: str = "") -> Iterator[None]:
+    """Within the block, a file (called ``name``) that cannot be written into the run ``folder`` is
+    a :class:`ResourceError`; whatever was stored before stays, and the run can go on from it."""
+    try:
+        yield
+    # torch's own for a full disk is a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:
         free = shutil.disk_usage(folder).free / 1e6
         reason = str(error).splitlines()[0]
         raise ResourceError(
-            f"{folder / STATE} cannot be written ({reason}; {free:,.0f} MB are free); free space "
+            f"{folder / name} cannot be written ({reason}; {free:,.0f} MB are free); free space "
             "there and run the same command: it goes on from the last stored step."
         ) from error
 
