@@ -12,22 +12,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from tests import annotations, own_data
-from tests.run_records import run_file
-from tests.tiny_runs import BACKBONE, register_backbone, tiny_config
-
+INSTRUMENTED = [
+    *("cskt.checks", "cskt.config", "cskt.data", "cskt.files", "cskt.runs", "cskt.cli.common"),
+    *("cskt.model.checkpoints", "cskt.model.backbone", "cskt.report.run_files"),
+]
 LONGEST = 4096  # bytes of an input
 WORDS = (  # for the mutations: fields and values that the readers know
     *("split", "train", "val", "test", "captions", "file_path", "img_path", "id", "camera"),
@@ -36,125 +36,23 @@ WORDS = (  # for the mutations: fields and values that the readers know
     *("metrics", "text_to_image", "R@1", "config", "hardware", "fingerprint", "name", "lora"),
     *("[[[[[[[[", '{"a":', "99999999999999999999", "\ufeff", "\ud7ff", "&a", "*a", "!!python/"),
 )
-
-
-class Target:
-    """A reader: ``read(path, folder)`` is called after an input was written to ``file``."""
-
-    def __init__(self, file: str, seeds: list[str], read: Callable[[Path], object]) -> None:
-        self.file = file
-        self.seeds = seeds
-        self.read = read
-
-
-def targets(folder: Path) -> dict[str, Target]:
-    """All readers by name; what they need beside the input is written below ``folder``."""
-    from cskt.cli.common import train_config
-    from cskt.data.datasets import load_dataset
-    from cskt.data.verify import verify
-    from cskt.files import read_yaml
-    from cskt.model import CSKT
-    from cskt.report.run_files import run_table
-    from cskt.runs import Run, read_config
-
-    json_records = [json.dumps(annotations.records(name)) for name in annotations.FILE]
-    tables = own_data.rows()
-    csv_text = own_data.write_csv(folder / "seed", tables).read_text()
-    jsonl_text = own_data.write_jsonl(folder / "seed", tables).read_text()
-    settings = yaml.safe_dump(tiny_config(folder / "data").to_dict())
-    record = run_file(folder, "seed").read_text()
-    saved = json.dumps(_saved_config())
-
-    def benchmark(name: str) -> Callable[[Path], object]:
-        return lambda path: load_dataset(name, path.parent)
-
-    def own(path: Path) -> object:
-        return load_dataset(own_data.NAME, path.parent)
-
-    def checked(name: str) -> Callable[[Path], object]:
-        def read(path: Path) -> object:
-            report = verify(name, path.parent, lambda caption: [1] * len(caption.split()))
-            return json.dumps(report.to_dict()), report.to_text()
-
-        return read
-
-    def config(path: Path) -> object:
-        read_config(path)
-        return train_config(read_yaml(path), {})
-
-    def run(path: Path) -> object:
-        return Run.load(path.parent)
-
-    def table(path: Path) -> object:
-        return run_table([path])
-
-    def model(path: Path) -> object:
-        return CSKT.from_pretrained(path.parent)
-
-    return {
-        "CUHK-PEDES": Target("reid_raw.json", json_records, benchmark("CUHK-PEDES")),
-        "caption_all": Target("caption_all.json", json_records, benchmark("CUHK-PEDES")),
-        "RSTPReid": Target("data_captions.json", json_records, benchmark("RSTPReid")),
-        "own csv": Target("captions.csv", [csv_text], own),
-        "own jsonl": Target("captions.jsonl", [jsonl_text], own),
-        "own json": Target("ICFG-PEDES.json", json_records, own),
-        "verify json": Target("reid_raw.json", json_records, checked("CUHK-PEDES")),
-        "verify csv": Target("captions.csv", [csv_text], checked(own_data.NAME)),
-        "config.yaml": Target("config.yaml", [settings], config),
-        "metrics.json": Target("metrics.json", [record], run),
-        "run file": Target("metrics.json", [record], table),
-        "config.json": Target("config.json", [saved], model),
-    }
-
-
-def _saved_config() -> dict:
-    from dataclasses import asdict
-
-    from cskt.config import CSKTConfig
-
-    source = {
-        "name": BACKBONE,
-        "pretrained": None,
-        "image_size": [32, 16],
-        "fingerprint": "0" * 16,
-    }
-    return {"cskt": asdict(CSKTConfig(prompt_length=1)), "backbone": source}
-
-
-def prepare(folder: Path, file: str) -> Path:
-    """A folder in which ``file`` is read: the images and the other files of a run are there."""
-    folder.mkdir(parents=True)
-    register_backbone(folder)
-    if file in annotations.FILE.values() or file in own_data.FILES:
-        annotations.write(folder, annotations.records())
-        (folder / "reid_raw.json").unlink()
-        own_data.write_images(folder, own_data.rows())
-    elif file == "metrics.json":
-        settings = yaml.safe_dump(tiny_config(folder / "data").to_dict())
-        (folder / "config.yaml").write_text(settings)
-        (folder / "history.csv").write_text("epoch\n")
-        for name in ("adapter.safetensors", "queries.npz"):
-            (folder / name).touch()
-    elif file == "config.json":
-        from safetensors.torch import save_file
-
-        save_file({}, folder / "adapter.safetensors")
-    return folder / file
+VALUES = [
+    *(None, True, False, 0, -1, 1, 0.5, 1e308, float("inf"), float("nan"), 2**63, 10**40),
+    *("", "a", "train", "zero-shot", "../x", "/etc/passwd", "\x00", "\ud800", "1", [], {}, [[]]),
+    *([1, 2, 3], [32, 16], [10**6, 10**6], {"a": 1}, {"": None}, "cam0/0.png", "x" * 500),
+]
 
 
 def fuzz(name: str, inputs: int, seed: int, output: Path) -> None:
     """Give one target its inputs, in this process, which ends with them."""
     import atheris
 
-    with atheris.instrument_imports(include=["cskt", "yaml"]):
-        import cskt.cli.common
-        import cskt.data.datasets
-        import cskt.data.verify
-        import cskt.report.run_files
-        import cskt.runs  # noqa: F401
-    from cskt.errors import CSKTError
+    # Only what is imported here first tells which of its code an input reached.
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        from cskt.errors import CSKTError
+        from tests.fuzz_targets import prepare, targets
 
-    scratch = Path(tempfile.mkdtemp(prefix="cskt-fuzz-"))
+    scratch = Path(tempfile.mkdtemp(prefix="place-", dir=output))
     target = targets(scratch)[name]
     path = prepare(scratch / "place", target.file)
     corpus = scratch / "corpus"
@@ -176,8 +74,46 @@ def fuzz(name: str, inputs: int, seed: int, output: Path) -> None:
 
     limits = [f"-max_len={LONGEST}", f"-dict={words}", "-rss_limit_mb=4096", "-timeout=60"]
     counts = [f"-runs={inputs}", f"-seed={seed + 1}", f"-artifact_prefix={output}/"]
-    atheris.Setup([sys.argv[0], str(corpus), *limits, *counts], one_input)
+
+    def mutated(data: bytes, longest: int, seed: int) -> bytes:
+        changed = mutate(data, target.file, random.Random(seed))
+        if changed is None or len(changed) > longest:
+            return atheris.Mutate(data, longest)
+        return changed
+
+    options = [str(corpus), *limits, *counts]
+    atheris.Setup([sys.argv[0], *options], one_input, custom_mutator=mutated)
     atheris.Fuzz()
+
+
+def mutate(data: bytes, file: str, chance: random.Random) -> bytes | None:
+    """The values in a json or yaml text with one of them changed; None, half of the time and where
+    that cannot be done, for a change of bytes instead."""
+    is_yaml = file.endswith(".yaml")
+    if chance.random() < 0.5 or not file.endswith((".json", ".jsonl", ".yaml")):
+        return None
+    try:
+        text = data.decode()
+        values = yaml.safe_load(text) if is_yaml else json.loads(text.splitlines()[0])
+        holders: list[Any] = []
+        _collect_holders(values, holders)
+        holder = chance.choice(holders)
+        place = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        if chance.random() < 0.2:
+            del holder[place]
+        else:
+            holder[place] = chance.choice([*VALUES, chance.choice(holders)])
+        return (yaml.safe_dump(values) if is_yaml else json.dumps(values)).encode()
+    except (ValueError, LookupError, RecursionError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+
+
+def _collect_holders(values: Any, holders: list[Any]) -> None:
+    """Every object and list in ``values`` that is not empty."""
+    if isinstance(values, dict | list) and values and len(holders) < 1000:
+        holders.append(values)
+        for value in values.values() if isinstance(values, dict) else values:
+            _collect_holders(value, holders)
 
 
 def _keep(output: Path, name: str, data: bytes, error: Exception) -> None:
@@ -196,6 +132,8 @@ def _keep(output: Path, name: str, data: bytes, error: Exception) -> None:
 def run_all(inputs: int, seed: int, output: Path, chosen: list[str]) -> int:
     """Every target in a process of its own; prints a line for each and returns how many inputs
     came to another end than they may."""
+    from tests.fuzz_targets import targets
+
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         names = chosen or list(targets(Path(scratch)))
@@ -212,7 +150,6 @@ def run_all(inputs: int, seed: int, output: Path, chosen: list[str]) -> int:
             capture_output=True,
             text=True,
             errors="replace",
-            env={**os.environ, "TMPDIR": scratch if os.path.isdir(scratch) else "/tmp"},
         )
         ran = re.findall(r"Done (\d+) runs", done.stderr)
         coverage = re.findall(r"cov: (\d+)", done.stderr)
