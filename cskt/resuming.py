@@ -9,18 +9,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from cskt.errors import ResourceError, RunError
+from cskt import files
+from cskt.errors import RunError
 from cskt.files import write_atomically
 
 STATE = "state.pt"
@@ -45,20 +43,11 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         write_atomically(folder / STATE, save, durable=True)
 
 
-@contextlib.contextmanager
-def full_disk_named(folder: Path, name: str = "") -> Iterator[None]:
+def full_disk_named(folder: Path, name: str = "") -> contextlib.AbstractContextManager[None]:
     """Within the block, a file (called ``name``) that cannot be written into the run ``folder`` is
     a :class:`ResourceError`; whatever was stored before stays, and the run can go on from it."""
-    try:
-        yield
-    # torch's own for a full disk is a RuntimeError
-    except (OSError, RuntimeError, SafetensorError) as error:
-        free = shutil.disk_usage(folder).free / 1e6
-        reason = str(error).splitlines()[0]
-        raise ResourceError(
-            f"{folder / name} cannot be written ({reason}; {free:,.0f} MB are free); free space "
-            "there and run the same command: it goes on from the last stored step."
-        ) from error
+    advice = "run the same command: it goes on from the last stored step"
+    return files.full_disk_named(folder, name, advice)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -102,7 +102,7 @@ class Run:
         try:
             record = _read_record(folder / METRICS)
             history = _read_history(folder / HISTORY)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(
                 f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it."
             ) from error
