@@ -178,7 +178,8 @@ def main() -> None:
     given = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
         raise SystemExit(
-            "make fuzz needs atheris (Linux, Python 3.11 to 3.13): pip install 'atheris>=3'."
+            "make fuzz needs atheris, which exists for Linux: "
+            ".venv/bin/pip install -c constraints.txt -e '.[fuzz]'."
         )
     if given.target:
         fuzz(given.target, given.inputs, given.seed, given.output)
