@@ -11,6 +11,8 @@ DATA ?=
 BACKBONE ?=
 DATASET ?= SynthPEDES-A
 QUICK ?=
+KILLS ?= 50
+INPUTS ?= 100000
 PORT ?= 8866
 GALLERY ?=
 PYTHON ?=
@@ -19,7 +21,7 @@ export CSKT_CACHE := $(CURDIR)/.cache
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test test-fast test-numerics verify reproduce demo lab lint
+.PHONY: help book test test-fast test-faults test-numerics fuzz verify reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
 	@echo "make test   the whole test suite"
@@ -31,6 +33,8 @@ help:
 	@echo "make demo   search in the browser, on this machine only (PORT=8866); GALLERY=g.db searches your own gallery"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make test-fast   the tests that neither train nor need a browser"
+	@echo "make test-faults   kill -9 at random moments (KILLS=50 SEED=0) and full disks: minutes, not in make test"
+	@echo "make fuzz   coverage-guided INPUTS=100000 to the readers of annotations and run files; needs atheris (Linux)"
 	@echo "make lint   ruff and its formatter, mypy, import-linter, file lengths"
 
 book: .venv/.stamp
@@ -48,10 +52,16 @@ test: .venv/.stamp
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 test-fast: .venv/.stamp
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow and not browser"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m "not slow and not browser and not faults"
 
 test-numerics: .venv/.stamp
-	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m numerics
+	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m "numerics and not faults"
+
+test-faults: .venv/.stamp
+	@OMP_NUM_THREADS=1 FAULTS_KILLS="$(KILLS)" FAULTS_SEED="$(SEED)" $(RUN) -m pytest -m faults tests/test_faults.py
+
+fuzz: .venv/.stamp
+	@$(RUN) -m tests.fuzz --inputs "$(INPUTS)" --seed "$(SEED)"
 
 verify: .venv/.stamp
 	@$(RUN) -m cskt verify --dataset "$(DATASET)"

@@ -47,6 +47,7 @@ EXECUTION = (
     "tensorboard",
 )
 SELECTIONS = ("val", "test", "last")  # the rules by which an epoch may be chosen
+ON_ERROR = ("raise", "skip")  # what an image that cannot be read does
 MINI = "cskt-mini"
 # How a record's ``backbone_origin`` names a backbone that was trained on people already.
 DOMAIN_PRETRAINED = "IRRA family"
@@ -203,8 +204,9 @@ class TrainConfig:
     ``.npy`` file that says instead which caption goes where (see ``data.noise``). ``erasing`` is
     the probability of random erasing, ``pad`` the border of the random crop in pixels.
     ``checkpointing`` computes each layer twice to keep little of it: for GPUs of little memory.
-    ``compile`` hands the vision layers to torch.compile: minutes at the start, for long runs on a
-    GPU (on a CPU it does not pay).
+    ``on_error`` says what an image that cannot be read does: it ends the run ("raise"), or is left
+    out and listed in the record ("skip"). ``compile`` hands the vision layers to torch.compile:
+    minutes at the start, for long runs on a GPU (on a CPU it does not pay).
 
     How the run is carried out changes neither its name nor, but for rounding, its result:
     ``batch_size`` is that of the whole step, of which each of ``devices`` on each of ``nodes``
@@ -237,6 +239,7 @@ class TrainConfig:
     pad: int = 10
     erasing: float = 0.5
     selection: str = "val"
+    on_error: str = "raise"
     precision: str = "auto"
     checkpointing: bool = False
     compile: bool = False
@@ -276,6 +279,7 @@ class TrainConfig:
         decay_holds = is_number(self.weight_decay) and self.weight_decay >= 0
         require(decay_holds, "weight_decay", "a number >= 0", self.weight_decay)
         check_choice("selection", self.selection, SELECTIONS)
+        check_choice("on_error", self.on_error, ON_ERROR)
         check_positive("learning_rate", self.learning_rate)
         check_positive("bias_factor", self.bias_factor)
         check_positive("adam_eps", self.adam_eps)

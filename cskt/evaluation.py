@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cskt.cost import ENCODE_GALLERY, ENCODE_QUERIES, RANK, Stopwatch, count_flops
+from cskt.data import unreadable
 from cskt.data.audit import ambiguous_captions
 from cskt.data.augment import normalize
 from cskt.data.datasets import PersonRetrievalDataset, Split
@@ -30,18 +32,37 @@ RESAMPLES = 1000  # of the bootstrap intervals in a run's record
 @dataclass(frozen=True)
 class LoadedSplit:
     """A split in memory: ``images`` uint8 (N, 3, H, W), possibly memory-mapped, and ``tokens``
-    int64 (M, 77)."""
+    int64 (M, 77). ``skipped`` says which images were left out, as :func:`unreadable.listed` does;
+    ``split`` is then without them."""
 
     split: Split
     images: Tensor
     tokens: Tensor
+    skipped: dict[str, Any] | None = None
 
 
-def load_split(model: CSKT, split: Split) -> LoadedSplit:
-    """Decode (cached) and tokenise ``split``, at the image size of ``model``."""
+def load_split(
+    model: CSKT,
+    split: Split,
+    on_error: str = "raise",
+    root: Path = Path(),
+    ranks: Ranks | None = None,
+) -> LoadedSplit:
+    """Decode (cached) and tokenise ``split``, at the image size of ``model``.
+
+    ``on_error="skip"`` leaves out the images that cannot be read, with their captions, and lists
+    them by their path below ``root``; "raise" raises :class:`cskt.errors.DataError` about the
+    first. The first of the ``ranks`` decides for all.
+    """
+    skipped = None
+    if on_error == "skip":
+        ranks = ranks or Ranks()
+        found = ranks.ask_first(lambda: unreadable.find_unreadable(split, model.image_size))
+        skipped = unreadable.listed(split, found, root)
+        split = unreadable.leave_out(split, found) if found else split
     images = load_images(split, model.image_size)
     tokens = model.tokenize(list(split.captions))
-    return LoadedSplit(split, images, tokens)
+    return LoadedSplit(split, images, tokens, skipped)
 
 
 def evaluate(
@@ -139,7 +160,7 @@ def _cost(
 
 class Evaluator:
     """val and test of a data set, loaded once; where test stands in for val, evaluated once.
-    ``ranks`` share the work."""
+    ``ranks`` share the work; ``on_error`` is that of :func:`load_split`."""
 
     def __init__(
         self,
@@ -147,13 +168,14 @@ class Evaluator:
         dataset: PersonRetrievalDataset,
         precision: str,
         ranks: Ranks | None = None,
+        on_error: str = "raise",
     ) -> None:
         self.precision = precision
         self.ranks = ranks or Ranks()
-        self.test = load_split(model, dataset.test)
+        self.test = load_split(model, dataset.test, on_error, dataset.root, ranks)
         self.val = self.test
         if dataset.val is not dataset.test:
-            self.val = load_split(model, dataset.val)
+            self.val = load_split(model, dataset.val, on_error, dataset.root, ranks)
 
     def after_epoch(self, model: CSKT) -> SplitMetrics:
         """Both directions on val and on test, without intervals."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from cskt.errors import ConfigurationError, ResourceError
 
@@ -73,6 +76,22 @@ def write_atomically(
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def full_disk_named(folder: Path, name: str, advice: str) -> Iterator[None]:
+    """Within the block, a file (called ``name``) that cannot be written into ``folder`` is a
+    :class:`ResourceError`, which says to free space and then to follow the ``advice``."""
+    try:
+        yield
+    # torch's own for a full disk is a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:
+        free = shutil.disk_usage(folder).free / 1e6
+        reason = str(error).splitlines()[0]
+        raise ResourceError(
+            f"{folder / name} cannot be written ({reason}; {free:,.0f} MB are free); free space "
+            f"there and {advice}."
+        ) from error
+
+
 def synchronise(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if path.is_dir() and os.name == "nt":  # Windows opens no folders
@@ -94,7 +113,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     file."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))  # whatever the locale
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    # Of values that yaml knows and Python does not take, such as the 45th of May.
+    except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         fault = "cannot be read" if isinstance(error, OSError) else "is not valid yaml"
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"{path} {fault} ({reason}); give a yaml file.") from error

@@ -6,9 +6,9 @@ from the other, to the same result.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from cskt.errors import ResourceError, RunError
+from cskt import files
+from cskt.errors import RunError
 from cskt.files import write_atomically
 
 STATE = "state.pt"
@@ -38,15 +39,15 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
         if (folder / STATE).is_file():
             os.replace(folder / STATE, folder / PREVIOUS)
 
-    try:
+    with full_disk_named(folder, STATE):
         write_atomically(folder / STATE, save, durable=True)
-    except (OSError, RuntimeError) as error:  # torch's own for a full disk is a RuntimeError
-        free = shutil.disk_usage(folder).free / 1e6
-        reason = str(error).splitlines()[0]
-        raise ResourceError(
-            f"{folder / STATE} cannot be written ({reason}; {free:,.0f} MB are free); free space "
-            "there and run the same command: it goes on from the last stored step."
-        ) from error
+
+
+def full_disk_named(folder: Path, name: str = "") -> contextlib.AbstractContextManager[None]:
+    """Within the block, a file (called ``name``) that cannot be written into the run ``folder`` is
+    a :class:`ResourceError`; whatever was stored before stays, and the run can go on from it."""
+    advice = "run the same command: it goes on from the last stored step"
+    return files.full_disk_named(folder, name, advice)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cskt.config import DOMAIN_PRETRAINED, EXECUTION, MINI, CSKTConfig, TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset
+from cskt.data.unreadable import sentence
 from cskt.environment import environment
 from cskt.errors import ConfigurationError, RunError
 from cskt.evaluation import MEASURES, evaluate_queries, load_split
@@ -101,7 +102,7 @@ class Run:
         try:
             record = _read_record(folder / METRICS)
             history = _read_history(folder / HISTORY)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RunError(
                 f"{folder} holds a damaged {METRICS} or {HISTORY} ({error}); overwrite it."
             ) from error
@@ -307,7 +308,12 @@ def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]
     nothing."""
     start = time.monotonic()
     model = run.load_model().to(resolve_device(run.config.device))
-    loaded = load_split(model, dataset.test)
+    loaded = load_split(model, dataset.test, run.config.on_error, dataset.root)
+    notes = list(run.record.get("notes", []))
+    skipped = {}
+    if loaded.skipped is not None:
+        skipped["test"] = loaded.skipped
+        notes.append(sentence("test", loaded.skipped))
     metrics, _, cost = evaluate_queries(model, loaded, run.record["precision"])
     return {
         **run.record,
@@ -325,6 +331,8 @@ def transfer_record(run: Run, dataset: PersonRetrievalDataset) -> dict[str, Any]
         "zero_shot": None,
         "zero_shot_val": None,
         "cost": cost,
+        "skipped": skipped,
+        "notes": notes,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "duration_s": round(time.monotonic() - start, 3),
         **environment(next(model.parameters()).device.type),

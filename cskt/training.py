@@ -26,16 +26,17 @@ from cskt import files
 from cskt.config import TrainConfig
 from cskt.data.datasets import PersonRetrievalDataset, load_dataset
 from cskt.data.noise import index_fingerprint, training_captions
+from cskt.data.unreadable import sentence
 from cskt.environment import environment
 from cskt.epoch import DIVERGED, EpochLoop, refuse_diverged
 from cskt.errors import RunError, RunStopped
-from cskt.evaluation import MEASURES, Evaluator, SplitMetrics, load_split
+from cskt.evaluation import MEASURES, Evaluator, LoadedSplit, SplitMetrics, load_split
 from cskt.files import make_folder, write_atomically, write_json
 from cskt.model.towers import checkpointed, run_layer
 from cskt.numerics import resolve_device, resolve_precision
 from cskt.optimizer import make_optimizer
 from cskt.ranks import Ranks, launched
-from cskt.resuming import StopRequest, read_state, remove_state, write_state
+from cskt.resuming import StopRequest, full_disk_named, read_state, remove_state, write_state
 from cskt.runs import (
     ADAPTER,
     CONFIG,
@@ -105,7 +106,8 @@ class TrainingState:
     """What is stored besides the model, the solver and the place in the epoch.
 
     ``chosen`` has what each rule of :data:`SELECTIONS` would keep so far (epoch, score, metrics on
-    test), ``kept_model`` the tensors of the epoch chosen by the configuration's rule.
+    test), ``kept_model`` the tensors of the epoch chosen by the configuration's rule, ``skipped``
+    by split which images could not be read (:func:`cskt.data.unreadable.listed`).
     """
 
     inputs: dict[str, str | None]
@@ -115,6 +117,7 @@ class TrainingState:
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     kept_model: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class Trainer:
@@ -164,7 +167,11 @@ class Trainer:
         # Before anything is written: a bad backbone leaves no folder behind.
         self.model = build_model(self.config).to(self.device)
         self.ranks.ask_first(lambda: self._begin_folder(overwrite))
-        self.evaluator = Evaluator(self.model, self.dataset, self.precision, self.ranks)
+        self.evaluator = Evaluator(
+            self.model, self.dataset, self.precision, self.ranks, self.config.on_error
+        )
+        self._note_skipped(self.evaluator.val)
+        self._note_skipped(self.evaluator.test)
         if self.model.num_trainable:
             with StopRequest() as self.stop:
                 self._fit()
@@ -178,11 +185,15 @@ class Trainer:
                 (self.folder / name).unlink(missing_ok=True)
             remove_state(self.folder)
         settings = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
-        write_atomically(self.folder / CONFIG, settings)
+        with full_disk_named(self.folder):
+            write_atomically(self.folder / CONFIG, settings)
 
     def _fit(self) -> None:
         wrapped = self._set_up()
-        loaded = load_split(self.model, self.train_split)
+        loaded = load_split(
+            self.model, self.train_split, self.config.on_error, self.dataset.root, self.ranks
+        )
+        self._note_skipped(loaded)
         self.loop = EpochLoop(
             self.config, self.fabric, wrapped, self.optimizer, loaded, self.hide_bar
         )
@@ -211,6 +222,10 @@ class Trainer:
             self.fabric.log_dict(_without_times(row), step=epoch + 1)
             if self.on_epoch is not None:
                 self.on_epoch(dict(row))
+
+    def _note_skipped(self, loaded: LoadedSplit) -> None:
+        if loaded.skipped is not None:
+            self.state.skipped[loaded.split.name] = loaded.skipped
 
     def _set_up(self) -> nn.Module:
         """Solver, precision and device, in the hands of Fabric; the model to be called."""
@@ -281,6 +296,11 @@ class Trainer:
                 f"{self.folder} was begun in {stored['precision']} and would go on in "
                 f"{self.precision}; continue it where it was begun, or ask to overwrite it."
             )
+        if stored.get("skipped", {}) != self.state.skipped:
+            raise RunError(
+                f"since {self.folder} was begun, other images than before can be read; restore "
+                "them as they were, or ask to overwrite it."
+            )
         self.model.load_trainable_state(stored.pop("model"))
         self.optimizer.load_state_dict(stored.pop("optimizer"))
         self.schedule.load_state_dict(stored.pop("schedule"))
@@ -304,10 +324,11 @@ class Trainer:
 
     def _write(self, queries: dict[str, np.ndarray], record: dict[str, Any]) -> None:
         """The files of a finished run; the record last."""
-        write_model(self.folder, self.state.kept_model)
-        write_history(self.folder, self.state.history)
-        write_queries(self.folder, queries)
-        write_json(self.folder / METRICS, record)
+        with full_disk_named(self.folder):
+            write_model(self.folder, self.state.kept_model)
+            write_history(self.folder, self.state.history)
+            write_queries(self.folder, queries)
+            write_json(self.folder / METRICS, record)
         remove_state(self.folder)
 
     def _record(
@@ -338,6 +359,7 @@ class Trainer:
             "trainable_parameters": self.model.num_trainable,
             "total_parameters": self.model.num_total,
             "noise": self.noise,
+            "skipped": self.state.skipped,
             "history": [_without_times(row) for row in self.state.history],
             "metrics": kept["test"],
             "selected": selected,
@@ -345,8 +367,11 @@ class Trainer:
             "zero_shot": bare["test"],
             "zero_shot_val": bare["val"],
             "cost": cost,
-            "notes": list(self.dataset.notes),
+            "notes": [*self.dataset.notes, *self._skipped_notes()],
         }
+
+    def _skipped_notes(self) -> list[str]:
+        return [sentence(split, skipped) for split, skipped in self.state.skipped.items()]
 
 
 def _history_columns(metrics: SplitMetrics) -> dict[str, float]:

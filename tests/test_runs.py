@@ -133,6 +133,8 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path):
         (b"dataset: [", "is not valid yaml"),
         (b"\xff\xfe\x00", "is not valid yaml"),
         (b"- 1", "must hold 'field: value'"),
+        (b"seed: 2001-02-45", "is not valid yaml"),
+        (b"[" * 5000, "is not valid yaml"),
         (b"epohcs: 3", "has no field epohcs"),
         (b"epochs: many", "epochs must be"),
     ],
@@ -157,6 +159,7 @@ def test_folder_without_a_run_is_named(tmp_path):
     [
         ("metrics.json", "{"),
         ("metrics.json", "[]"),
+        ("metrics.json", "[" * 100_000),
         ("history.csv", "epoch,lr\none,two\n"),
         ("history.csv", ""),
         ("history.csv", "epoch,lr,loss\n1,a,1\n"),

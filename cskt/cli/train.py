@@ -12,9 +12,11 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from typer import Option
 
 from cskt import evaluation
+from cskt.checks import check_choice
 from cskt.cli.common import DATASET_HELP, Backbone, DataRoot, Pretrained, Settings, train_config
-from cskt.config import METHODS, MINI, TrainConfig
+from cskt.config import METHODS, MINI, ON_ERROR, TrainConfig
 from cskt.data.datasets import load_dataset
+from cskt.data.unreadable import sentence
 from cskt.errors import ConfigurationError, ModelError
 from cskt.files import make_folder, read_yaml, write_atomically, write_json
 from cskt.model import CSKT, load_model
@@ -85,6 +87,12 @@ def evaluate(
     dataset: Annotated[str | None, Option(help="Another data set than the run's.")] = None,
     data_root: DataRoot = None,
     pretrained: Pretrained = None,
+    on_error: Annotated[
+        str | None,
+        Option(
+            help="Of images that cannot be read: raise, or skip; default the run's, else raise."
+        ),
+    ] = None,
     without_ambiguous: Annotated[
         bool,
         Option(
@@ -96,6 +104,8 @@ def evaluate(
     """Evaluate a run's best checkpoint, or a saved model: metrics and cost as json."""
     if split not in ("train", "val", "test"):
         raise ConfigurationError(f"--split must be train, val or test, got {split!r}.")
+    if on_error is not None:
+        check_choice("--on-error", on_error, ON_ERROR)
     if is_saved_model(run):
         if not dataset:
             raise ConfigurationError(
@@ -113,7 +123,8 @@ def evaluate(
         data = load_dataset(dataset, data_root)
         model = finished.load_model().to(resolve_device(config.device))
         precision = finished.record["precision"]
-    loaded = evaluation.load_split(model, getattr(data, split))
+        on_error = on_error or config.on_error
+    loaded = evaluation.load_split(model, getattr(data, split), on_error or "raise", data.root)
     metrics, _, cost = evaluation.evaluate_queries(model, loaded, precision)
     result: dict[str, Any] = {
         "run": str(run),
@@ -122,6 +133,9 @@ def evaluate(
         "metrics": metrics,
         "cost": cost,
     }
+    if loaded.skipped is not None:
+        result["skipped"] = loaded.skipped
+        result["notes"] = [sentence(split, loaded.skipped)]
     if without_ambiguous:
         result |= evaluation.evaluate_unambiguous(model, loaded.split, precision)
     typer.echo(json.dumps(result, indent=2))

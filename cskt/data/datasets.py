@@ -3,6 +3,7 @@ of images, identities and captions."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -158,6 +159,12 @@ def subset(split: Split, fraction: float, seed: int) -> Split:
     shuffled = np.random.default_rng(seed).permutation(people)
     chosen = shuffled[: max(2, round(fraction * len(people)))]
     images = np.flatnonzero(np.isin(split.image_identities, chosen))
+    part = of_images(split, images)
+    return dataclasses.replace(part, image_identities=_from_zero(part.image_identities))
+
+
+def of_images(split: Split, images: np.ndarray) -> Split:
+    """The ``images`` (K,) of a split, ascending indices, with their captions."""
     new_index = np.full(len(split.image_paths), -1)
     new_index[images] = np.arange(len(images))
     captions = np.flatnonzero(new_index[split.caption_images] >= 0)
@@ -170,7 +177,7 @@ def subset(split: Split, fraction: float, seed: int) -> Split:
     return Split(
         name=split.name,
         image_paths=tuple(split.image_paths[image] for image in images),
-        image_identities=_from_zero(split.image_identities[images]),
+        image_identities=split.image_identities[images],
         captions=tuple(split.captions[caption] for caption in captions),
         caption_images=new_index[split.caption_images[captions]],
         cameras=cameras,

@@ -59,8 +59,8 @@ def load_images(split: Split, image_size: tuple[int, int]) -> Tensor:
     """
     if not split.image_paths:
         raise DataError(f"split {split.name!r} has no images to load.")
-    path = _cache_path(split, image_size)
-    if not _is_complete(path, split, image_size):
+    path = cache_path(split, image_size)
+    if not is_complete(path, split, image_size):
         try:
             _build_cache(path, split, image_size)
         except OSError as error:
@@ -80,9 +80,9 @@ def stale_caches(split: Split) -> Iterator[tuple[Path, list[Path]]]:
         if name is None:
             continue
         image_size = (int(name[1]), int(name[2]))
-        if path != _cache_path(split, image_size):
+        if path != cache_path(split, image_size):
             continue  # another data set's, or an older state's, which nothing reads
-        if _is_complete(path, split, image_size):
+        if is_complete(path, split, image_size):
             yield path, _different(path, split, image_size)
 
 
@@ -98,7 +98,7 @@ def _different(path: Path, split: Split, image_size: tuple[int, int]) -> list[Pa
     return different
 
 
-def _cache_path(split: Split, image_size: tuple[int, int]) -> Path:
+def cache_path(split: Split, image_size: tuple[int, int]) -> Path:
     """Where the decoded images of a split are kept."""
     # Data sets may agree in names, sizes and, unpacked from archives, times: the folder parts them.
     common = os.path.commonpath([path.parent for path in split.image_paths])
@@ -122,7 +122,8 @@ def _shape(split: Split, image_size: tuple[int, int]) -> tuple[int, ...]:
     return (len(split.image_paths), 3, *image_size)
 
 
-def _is_complete(path: Path, split: Split, image_size: tuple[int, int]) -> bool:
+def is_complete(path: Path, split: Split, image_size: tuple[int, int]) -> bool:
+    """Whether ``path`` holds all images of ``split``."""
     try:
         array = np.load(path, mmap_mode="r")  # raises on a file shorter than its header says
         whole = path.stat().st_size == array.offset + array.nbytes
@@ -135,7 +136,7 @@ def _build_cache(path: Path, split: Split, image_size: tuple[int, int]) -> None:
     """Decode a split into the cache file ``path``, unless another process does so first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        if _is_complete(path, split, image_size):
+        if is_complete(path, split, image_size):
             return
         for left in path.parent.glob(f".{path.name}.*tmp"):  # by a build that was killed
             left.unlink()

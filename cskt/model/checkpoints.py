@@ -67,8 +67,9 @@ def save_pretrained(model: CSKT, path: str | os.PathLike, dtype: torch.dtype | N
     if "pretrained" in source:
         source["pretrained"] = files.public_name(source["pretrained"])
     config = {"cskt": dataclasses.asdict(model.config), "backbone": source}
-    write_atomically(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
-    write_json(folder / CONFIG_FILE, config)
+    with files.full_disk_named(folder, "", "save the model again"):
+        write_atomically(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
+        write_json(folder / CONFIG_FILE, config)
 
 
 def read_pretrained(path: str | os.PathLike) -> SavedModel:
@@ -97,7 +98,7 @@ def read_pretrained(path: str | os.PathLike) -> SavedModel:
         raise ModelError(
             f"{folder / WEIGHTS_FILE} is damaged ({error}); save the model again."
         ) from error
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise ModelError(
             f"the model in {folder} cannot be read ({error}); save it again."
         ) from error

@@ -89,7 +89,7 @@ def read_run_file(path: str | Path) -> dict[str, Any]:
     """One run's ``metrics.json``; a :class:`RunError` names the file and what it lacks."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(
             f"run file {path} cannot be read ({error}); delete it and run again."
         ) from error
@@ -106,7 +106,14 @@ def run_table(files: Iterable[str | Path]) -> pd.DataFrame:
     test would choose, and of the last one."""
     records = []
     for path in sorted(Path(file) for file in files):
-        records.append(_with_facts(read_run_file(path), path))
+        record = read_run_file(path)
+        try:
+            records.append(_with_facts(record, path))
+        except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+            raise RunError(
+                f"run file {path} holds fields of another kind ({error!r:.200}); delete it and run "
+                "again."
+            ) from error
     runs = pd.json_normalize(records).reindex(columns=list(COLUMNS))
     return runs.rename(columns=COLUMNS)
 

@@ -213,6 +213,7 @@ class Gallery:
                 f"there is nothing to add: {given} holds no file; give a folder with images."
             )
         with (
+            self._thumbnails.adding(),
             ThreadPoolExecutor(WORKERS) as pool,
             encoding(self.model, self.record["precision"]),
             tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar,

@@ -3,8 +3,10 @@ thumbnail."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from cskt.errors import ResourceError
 from cskt.files import write_atomically
 from cskt.search.hits import THUMBNAIL
 from cskt.search.pictures import Item, Refusal, attempt
+
+UNFINISHED = 60  # seconds after which no process can still be writing a thumbnail
 
 
 @dataclass
@@ -110,12 +114,39 @@ class Thumbnails:
     def path(self, digest: str) -> Path:
         return self.folder / self.name(Path(digest).name)
 
+    @contextlib.contextmanager
+    def adding(self) -> Iterator[None]:
+        """Within the block, thumbnails are kept; what a call before that was killed left
+        half-written goes first. :class:`CSKTError` where nothing can be written."""
+        note = self.folder / "ADDING"
+        with self._room_named(self.folder):
+            if note.exists():
+                self._remove_unfinished()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            note.touch()
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+
+    def _remove_unfinished(self) -> None:
+        """Remove half-written thumbnails, but those that another process may be writing now."""
+        for left in self.folder.glob("*/.*.tmp"):
+            if time.time() - left.stat().st_mtime > UNFINISHED:
+                left.unlink(missing_ok=True)
+
     def keep(self, digest: str, content: bytes) -> None:
         """Write a thumbnail; :class:`CSKTError` where there is no room for it."""
         path = self.path(digest)
-        try:
+        with self._room_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _room_named(path: Path) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise ResourceError(
                 f"the thumbnail {path} cannot be written ({error}); make room or choose another "

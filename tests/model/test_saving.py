@@ -133,6 +133,9 @@ def test_damaged_or_missing_files_are_named(small_clip, tmp_path):
     )
     with pytest.raises(CSKTError, match="cannot be read.*prompt_lengths"):
         CSKT.from_pretrained(tmp_path, backbone=small_clip())
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CSKTError, match="cannot be read"):
+        CSKT.from_pretrained(tmp_path, backbone=small_clip())
 
 
 def test_trainable_state_round_trip(small_clip):

@@ -12,11 +12,22 @@ from cskt.report.run_files import CHOSEN, NO_VAL_SPLIT, read_grid, read_run_file
 from tests.run_records import INPUTS, SETTING, choice, grid_file, run_file
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", '{"dataset": "SynthPEDES-A"}'])
+@pytest.mark.parametrize(
+    "content", ["not json", "[]", "[" * 100_000, '{"dataset": "SynthPEDES-A"}']
+)
 def test_a_damaged_run_file_is_named(content, tmp_path):
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(RunError, match="bad.json"):
         run_table([tmp_path / "bad.json"])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"config": []}, {"hardware": None}, {"notes": 3}, {"history": 7}, {"selected": [1]}]
+)
+def test_a_field_of_another_kind_is_a_sentence(changes, tmp_path):
+    path = run_file(tmp_path, "edited", **changes)
+    with pytest.raises(RunError, match="edited.json holds fields of another kind"):
+        run_table([path])
 
 
 @pytest.mark.parametrize("name", ["selection", "selected", "data_version", "precision"])

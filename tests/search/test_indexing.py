@@ -328,3 +328,19 @@ def test_a_full_disk_is_named_and_the_call_can_be_repeated(gallery, monkeypatch)
         gallery.add(pictures(3, seed=5))
     monkeypatch.undo()
     assert gallery.add(pictures(3, seed=5)).added == 3
+
+
+def test_what_a_killed_call_left_half_written_goes_at_the_next_one(tmp_path, model):
+    thumbnails = tmp_path / "thumbnails"
+    with Gallery(tmp_path / "g.db", model, thumbnails=thumbnails) as gallery:
+        (thumbnails / "ab").mkdir(parents=True)
+        (thumbnails / "ADDING").touch()  # as a killed call leaves it
+        left = thumbnails / "ab" / ".ab12.jpg.77-88.tmp"
+        left.touch()
+        os.utime(left, (0, 0))
+        in_use = thumbnails / "ab" / ".ab34.jpg.99-88.tmp"  # by another process, just now
+        in_use.touch()
+        gallery.add(pictures(2))
+    assert not left.exists()
+    assert in_use.exists()
+    assert not (thumbnails / "ADDING").exists()
