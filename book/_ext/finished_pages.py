@@ -1,5 +1,5 @@
-"""What the page generator leaves undone: captions and alternative texts of plots, folded parameters,
-roles that assistive technology knows, and no file that no page loads."""
+"""What the page generator leaves undone: captions and alternative texts of plots, folded
+parameters, roles that assistive technology knows, and no file that no page loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAMETERS = {"parameters", "injected-parameters"}
 POINT = 96 / 72  # of a plot's size, in pixels
 # Written into each page: what it says, and what it should say.
 REPAIRS = (
-    # The theme draws icons with a script of 1.5 MB.
+    # The theme draws icons with a font, and once more with a script of 1.5 MB.
     (r'<script defer src="[^"]*scripts/fontawesome\.js[^"]*"></script>', ""),
     # Nothing here is run on another machine.
     (r"<script>const THEBE_JS_URL[^<]*</script>", ""),
@@ -38,11 +38,16 @@ REPAIRS = (
     (r'(<table id="T_.*?</table>)', r'<div class="scroll-box">\1</div>'),
 )
 WITH_MATHEMATICS = 'class="math '
-MATHJAX = r'<script>window\.MathJax = [^<]*</script>\s*<script defer="defer" src="[^"]*mathjax[^"]*"></script>'
+MATHJAX = (
+    r"<script>window\.MathJax = [^<]*</script>\s*"
+    r'<script defer="defer" src="[^"]*mathjax[^"]*"></script>'
+)
 UNUSED = (  # below _static
     "**/*.map",
     "scripts/fontawesome.js",
-    "vendor/fontawesome",
+    "vendor/fontawesome/webfonts/*.ttf",  # browsers ask for the smaller ones
+    "vendor/fontawesome/webfonts/fa-brands-*",
+    "vendor/fontawesome/webfonts/fa-regular-*",
     "sphinx-thebe.*",
 )
 
@@ -119,9 +124,9 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
             icons.update(re.findall(r"fa-([a-z-]+)", text))
             path.write_text(text, encoding="utf-8")
     static = built / "_static"
-    script = static / "scripts" / "fontawesome.js"
-    if script.exists():
-        (static / "icons.css").write_text(icon_rules(script, icons), encoding="utf-8")
+    sheet = static / "styles" / "pydata-sphinx-theme.css"
+    rules = without_unused_icons(sheet.read_text(encoding="utf-8"), icons)
+    sheet.write_text(rules, encoding="utf-8")
     for pattern in UNUSED:
         for path in static.glob(pattern):
             _remove(path)
@@ -136,29 +141,18 @@ def repaired(page: str) -> str:
         page = re.sub(pattern, replacement, page, flags=re.DOTALL)
     if WITH_MATHEMATICS not in page:
         page = re.sub(MATHJAX, "", page)
-    sheet = re.search(r'<link [^>]*href="([^"]*_static/)cskt\.css[^"]*" />', page)
-    if sheet and "icons.css" not in page:
-        link = f'<link rel="stylesheet" type="text/css" href="{sheet[1]}icons.css" />'
-        page = page.replace(sheet[0], f"{link}{sheet[0]}", 1)
     return page
 
 
-def icon_rules(script: Path, names: set[str]) -> str:
-    """Css that draws the icons of these names as the theme's script does (Font Awesome Free, CC BY
-    4.0)."""
-    source = script.read_text(encoding="utf-8")
-    rules = ["/* Font Awesome Free, fontawesome.com, CC BY 4.0 */"]
-    for name in sorted(names):
-        entry = rf'[,{{"]{name}"?:\[(\d+),(\d+),\[[^\]]*\],"[0-9a-f]+","([^"]+)"\]'
-        found = re.search(entry, source)
-        if found:
-            width, height, path = found.groups()
-            drawing = (
-                f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'>"
-                f"<path d='{path}'/></svg>"
-            )
-            rules.append(f'.fa-{name} {{ --icon: url("data:image/svg+xml,{drawing}") }}')
-    return "\n".join(rules) + "\n"
+def without_unused_icons(sheet: str, used: set[str]) -> str:
+    """The theme's style sheet with the icons that the pages name, of two thousand."""
+    rule = r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}'
+
+    def kept(found: re.Match) -> str:
+        names = re.findall(r"\.fa-([\w-]+):before", found[0])
+        return found[0] if used.intersection(names) else ""
+
+    return re.sub(rule, kept, sheet)
 
 
 def _remove(path: Path) -> None:
