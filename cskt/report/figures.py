@@ -161,9 +161,7 @@ def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
         "methods",
         f"{measure} of each method on the synthetic domains; a dot is a run with its own seed, "
         "a bar their mean.",
-        f"Bars of {measure} in percent, in groups by data set. "
-        + listed({" ".join(names): value for names, value in means.items()})
-        + ".",
+        f"Bars of {measure} in percent, in groups by data set. " + listed(means) + ".",
     )
 
 

@@ -64,9 +64,7 @@ def traffic_maps(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[st
         f"Attention from {' and '.join(readers)} to prompts against an even share, by layer, head: "
         "zero is an even share, 1 twice that, -1 half of it.",
         "Maps of layers by heads, above before training and below after it. Mean share after "
-        "training, in percent: "
-        + listed({" ".join(names): value for names, value in means.items()})
-        + ".",
+        "training, in percent: " + listed(means) + ".",
     )
 
 
@@ -229,7 +227,7 @@ def knock_out_curves(lost: pd.DataFrame) -> Figure:
         "knock-out",
         "R@1 lost on test, in points, where one part is taken out at one layer.",
         "A panel for each tower, a line for each part. Most that is lost, in points: "
-        + listed({" ".join(names): value for names, value in most.items()})
+        + listed(most)
         + ".",
     )
 

@@ -11,9 +11,11 @@ import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
@@ -45,6 +47,8 @@ DARK = {
 }
 PIXELATED = "image-rendering:crisp-edges;image-rendering:pixelated"
 PICTURE = 400  # pixels, from which on an image is a photograph and not a map of few cells
+
+_words: WeakKeyDictionary[Figure, tuple[str, str, str]] = WeakKeyDictionary()
 
 
 def set_style() -> None:
@@ -91,13 +95,17 @@ def save(figure: Figure, path: str | Path) -> Path:
 def describe(figure: Figure, name: str, caption: str, alternative: str) -> Figure:
     """``figure``, which from now on carries a ``name`` (letters, digits, hyphens), a ``caption``
     and, for those who do not see it, an ``alternative`` text that says what it shows."""
-    figure.cskt_words = (name, caption, " ".join(alternative.split()))
+    _words[figure] = (name, caption, " ".join(alternative.split()))
     return figure
 
 
-def listed(values: Mapping[Any, float]) -> str:
-    """Numbers by name, in words: ``a 1.5, b 20.0``."""
-    return ", ".join(f"{name} {value:.1f}" for name, value in values.items())
+def listed(values: Mapping[Any, float] | pd.Series) -> str:
+    """Numbers by name, or by several names, in words: ``a 1.5, b 20.0``."""
+    parts = []
+    for name, value in values.items():
+        words = " ".join(name) if isinstance(name, tuple) else name
+        parts.append(f"{words} {value:.1f}")
+    return ", ".join(parts)
 
 
 def show(figure: Figure) -> None:
@@ -110,7 +118,7 @@ def show(figure: Figure) -> None:
 
 
 def _words_of(figure: Figure) -> tuple[str, str, str]:
-    return getattr(figure, "cskt_words", ("plot", "", "a plot"))
+    return _words.get(figure, ("plot", "", "a plot"))
 
 
 def drawing(figure: Figure) -> str:
@@ -155,7 +163,7 @@ def _compressed(element: re.Match) -> str:
     if picture.width * picture.height < PICTURE:
         return text
     text = text.replace(PIXELATED, "")
-    if picture.convert("RGBA").getextrema()[3][0] == 255:
+    if picture.convert("RGBA").getchannel("A").getextrema() == (255, 255):
         buffer = io.BytesIO()
         picture.convert("RGB").save(buffer, "JPEG", quality=90)
         if len(buffer.getvalue()) < len(content):
