@@ -9,7 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from cskt.report.style import BLUE, ORANGE
+from cskt.report.style import BLUE, ORANGE, describe, listed
 
 WHOLE = "the batch at once"
 
@@ -48,4 +48,11 @@ def memory_figure(measurement: dict[str, Any]) -> Figure:
         axes.legend(title="", fontsize=8)
     panels[0].set_ylabel("GB beyond the model")
     panels[1].set_ylabel("seconds a step")
-    return figure
+    most = table.groupby("encoded")["GB"].max()
+    return describe(
+        figure,
+        "memory",
+        "Memory at the peak of a training step beyond the model, and seconds a step, against the "
+        "size of the batch.",
+        f"Two panels, a line for each way of encoding. Most memory, in GB: {listed(most)}.",
+    )

@@ -20,7 +20,9 @@ from cskt.report.style import (
     MUTED,
     ORANGE,
     RED,
+    describe,
     draw_picture,
+    listed,
     wrap,
 )
 
@@ -49,7 +51,15 @@ def identity_grid(
         axes_row[0].set_ylabel(label, fontsize=9)
         for axes in axes_row[len(images) :]:
             axes.set_visible(False)
-    return figure
+    counts = []
+    for images, label in zip(rows, labels, strict=True):
+        counts.append(f"{label}: {len(images)} images")
+    return describe(
+        figure,
+        "people",
+        "People of the data set, one in each row, as its cameras see them.",
+        f"A grid of pictures of pedestrians, a row for each person. {'; '.join(counts)}.",
+    )
 
 
 def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
@@ -59,7 +69,13 @@ def caption_lengths(words: dict[str, Sequence[int]]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 2.6))
     sns.ecdfplot(lengths.reset_index(drop=True), x="words", hue="data set", ax=axes)
     axes.set(xlabel="words in a caption", ylabel="share with no more")
-    return figure
+    medians = lengths.groupby("data set", sort=False)["words"].median()
+    return describe(
+        figure,
+        "caption-lengths",
+        "Length of the captions: which share of them has so many words or fewer.",
+        f"Rising curves, one for each data set. Median number of words: {listed(medians)}.",
+    )
 
 
 # A run
@@ -90,7 +106,16 @@ def training_curves(history: History, best_epoch: int, zero_shot: float | None =
     right.legend(fontsize=7, loc="lower right", ncols=2)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    last = epochs.iloc[-1]
+    return describe(
+        figure,
+        "training-curves",
+        "The training run: left loss and learning rate, right retrieval on val (solid) and on test "
+        "(dashed) after each epoch.",
+        f"Two panels over {len(epochs)} epochs. The loss goes from {epochs['loss'].iloc[0]:.2f} to "
+        f"{last['loss']:.2f}. R@1 on val goes from {epochs['val R@1'].iloc[0]:.1f} to "
+        f"{last['val R@1']:.1f} percent; epoch {best_epoch} is kept.",
+    )
 
 
 def _draw_loss(axes: Axes, epochs: pd.DataFrame) -> None:
@@ -130,7 +155,14 @@ def method_comparison(runs: pd.DataFrame, measure: str = "R@1") -> Figure:
     axes.set(xlabel="", ylabel=f"{measure} (percent), synthetic data")
     axes.legend(title="", ncols=3, loc="upper left", bbox_to_anchor=(0, 1.16), fontsize=9)
     axes.grid(False, axis="x")
-    return figure
+    means = runs.groupby(["dataset", "method name"], sort=False)[measure].mean()
+    return describe(
+        figure,
+        "methods",
+        f"{measure} of each method on the synthetic domains; a dot is a run with its own seed, "
+        "a bar their mean.",
+        f"Bars of {measure} in percent, in groups by data set. " + listed(means) + ".",
+    )
 
 
 def published_over_years(literature: pd.DataFrame, efficiency: pd.DataFrame) -> Figure:
@@ -155,7 +187,15 @@ def published_over_years(literature: pd.DataFrame, efficiency: pd.DataFrame) -> 
         axes.set(title=dataset, ylabel="published R@1, percent")
         axes.label_outer()
     _draw_key(axes, colours)
-    return figure
+    best = marks.groupby("dataset")["R@1"].max()
+    return describe(
+        figure,
+        "published",
+        "Published R@1 over the years. The area of a disc is the number of trained parameters; a "
+        "cross means that it is not known.",
+        f"A panel for each benchmark, with {len(marks)} marks from {marks['year'].min()} to "
+        f"{marks['year'].max()}. Highest published R@1: {listed(best)} percent.",
+    )
 
 
 def _marks(literature: pd.DataFrame, efficiency: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +245,15 @@ def retrieval_strip(
         else:
             draw_picture(axes, image, RED, f"✗ {rank}")
         axes.set_xlabel(f"{score:.2f}", fontsize=7.5, color=MUTED, labelpad=2)
-    return figure
+    rights = [str(rank) for rank, is_correct in enumerate(correct, start=1) if is_correct]
+    found = f"ranks {', '.join(rights)}" if rights else "none of these ranks"
+    return describe(
+        figure,
+        "search",
+        f"What “{query}” finds: the image that it describes, then the best {count} matches.",
+        f"A row of pictures: the described person and {count} hits with similarities from "
+        f"{max(scores):.2f} to {min(scores):.2f}. The right person is at {found}.",
+    )
 
 
 # Speed
@@ -223,4 +271,11 @@ def scaling(points: pd.DataFrame) -> Figure:
         axes.set(title=what, xlabel=label, ylim=(0, None))
     panels[0].set_ylabel("milliseconds")
     panels[0].legend(fontsize=8)
-    return figure
+    slowest = points.groupby("method")["seconds"].max() * 1e3
+    return describe(
+        figure,
+        "scaling",
+        "Time against the number of images in a batch, the length of a caption and the size of the "
+        "gallery.",
+        f"Three panels, a line for each method. Longest time, in milliseconds: {listed(slowest)}.",
+    )

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from cskt.report.grid_tables import mean_interval
-from cskt.report.style import BLUE, METHOD_COLOURS, MUTED
+from cskt.report.style import BLUE, METHOD_COLOURS, MUTED, describe, listed
 
 
 def grid_dots(runs: pd.DataFrame, reference: str) -> Figure:
@@ -28,7 +28,14 @@ def grid_dots(runs: pd.DataFrame, reference: str) -> Figure:
     axes.set(yticks=range(len(rows)), yticklabels=rows)
     axes.set_xlabel("R@1 on test, percent")
     axes.invert_yaxis()
-    return figure
+    means = runs.groupby("row", sort=False)["R@1"].mean()
+    return describe(
+        figure,
+        "parts",
+        "R@1 on test of each row of the table; a dot is a run with a seed of its own, a bar their "
+        "mean, and the dotted line the whole method.",
+        f"Dots in rows. Mean R@1 in percent: {listed(means)}.",
+    )
 
 
 def grid_lines(grids: dict[str, pd.DataFrame]) -> Figure:
@@ -44,7 +51,16 @@ def grid_lines(grids: dict[str, pd.DataFrame]) -> Figure:
         axes.errorbar(means.index, means, yerr=reach, fmt="-o", color=BLUE, capsize=3)
         axes.set(title=grid)
     panels[0, 0].set_ylabel("R@1 on test, percent")
-    return figure
+    ranges = []
+    for grid, runs in grids.items():
+        means = runs.groupby("row", sort=False)["R@1"].mean()
+        ranges.append(f"{grid}: {listed(means)}")
+    return describe(
+        figure,
+        "sizes",
+        "R@1 on test as one setting at a time changes; bars are 95 % intervals over people.",
+        f"A panel for each setting. R@1 in percent by {'; by '.join(ranges)}.",
+    )
 
 
 def less_data(runs: pd.DataFrame) -> Figure:
@@ -73,7 +89,14 @@ def less_data(runs: pd.DataFrame) -> Figure:
     axes.set_xticks([], minor=True)
     axes.set_xticklabels([f"{share:g}" for share in shares])
     axes.legend(title="")
-    return figure
+    means = runs.groupby("row", sort=False)["R@1"].mean()
+    return describe(
+        figure,
+        "little-data",
+        "R@1 on test against the share of the training identities, on a logarithmic scale; bands "
+        "are standard deviations over seeds.",
+        f"A line for each method. Mean R@1 in percent: {listed(means)}.",
+    )
 
 
 def method_histories(histories: pd.DataFrame) -> Figure:
@@ -99,4 +122,13 @@ def method_histories(histories: pd.DataFrame) -> Figure:
         )
     grid.set_titles("{col_name}")
     grid.set_ylabels("R@1, percent")
-    return grid.figure
+    last = histories[histories["epoch"] == histories["epoch"].max()]
+    return describe(
+        grid.figure,
+        "histories",
+        "R@1 on val and on test after each epoch, at the rate chosen for each method; a pair of "
+        "lines is a run.",
+        "A panel for each method. R@1 on val after the last epoch, in percent: "
+        + listed(last.groupby("method")["val R@1"].mean())
+        + ".",
+    )

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cskt.report.grid_tables import grid_table, mean_interval
-from cskt.report.style import METHOD_COLOURS, MUTED
+from cskt.report.style import METHOD_COLOURS, MUTED, describe, listed
 from cskt.report.tables import over_seeds, published
 
 MOVED = "percent of the captions moved"
@@ -61,7 +61,15 @@ def noise_curves(runs: pd.DataFrame, theirs: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.set(xlabel=MOVED)
         axes.legend(title="")
-    return figure
+    means = runs.groupby("row", sort=False)["R@1"].mean()
+    return describe(
+        figure,
+        "noise",
+        "R@1 against the share of captions at wrong images: left runs of this code, with 95 % "
+        "intervals over people; right published figures, on another scale that is as many points "
+        "high.",
+        f"Two panels of lines. Mean R@1 of this code's runs, in percent: {listed(means)}.",
+    )
 
 
 def _draw_runs(axes: Axes, runs: pd.DataFrame) -> None:

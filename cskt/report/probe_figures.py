@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 
 from cskt.report.style import (
@@ -21,7 +22,9 @@ from cskt.report.style import (
     MUTED,
     ORANGE,
     PURPLE,
+    describe,
     draw_picture,
+    listed,
     wrap,
 )
 
@@ -54,7 +57,15 @@ def traffic_maps(before: pd.DataFrame, after: pd.DataFrame, readers: Sequence[st
         grid[1, column].set_xlabel("head")
     for axes in grid[:, 0]:
         axes.set_ylabel("layer")
-    return figure
+    means = after.groupby(["tower", "prompts"])["share"].mean() * 100
+    return describe(
+        figure,
+        f"traffic-{'-'.join(readers).replace(' ', '-')}",
+        f"Attention from {' and '.join(readers)} to prompts against an even share, by layer, head: "
+        "zero is an even share, 1 twice that, -1 half of it.",
+        "Maps of layers by heads, above before training and below after it. Mean share after "
+        "training, in percent: " + listed(means) + ".",
+    )
 
 
 def _of_prompts(traffic: pd.DataFrame, tower: str, kind: str) -> pd.DataFrame:
@@ -103,7 +114,14 @@ def prompt_overlays(
         axes.set_title(name, fontsize=7.5, loc="center")
     for axes, layer in zip(grid[:, 0], layers, strict=True):
         axes.set_ylabel(f"layer {layer + 1}", fontsize=8)
-    return figure
+    return describe(
+        figure,
+        "where-prompts-are-read",
+        "Where in the picture each prompt (column) is read at each layer (row): the darker, the "
+        "more. One colour scale for all.",
+        f"The same picture {rows} by {columns} times, shaded. The strongest share is "
+        f"{maps.max():.4f}.",
+    )
 
 
 def _draw_overlay(axes: Axes, image: np.ndarray, heat: np.ndarray, high: float) -> None:
@@ -141,7 +159,24 @@ def relevance_row(
         axes.set_title(wrap(name, 15), fontsize=8, loc="center")
         if mask is not None:
             _draw_outline(axes, mask, image)
-    return figure
+    outlined = ""
+    if mask is not None:
+        outlined = " The blue line is the outline of what the words name."
+    return describe(
+        figure,
+        "relevance",
+        f"Where the picture answers the words, each in a colour scale of its own.{outlined}",
+        f"A picture and, shaded over it: {'; '.join(maps)}. "
+        + " ".join(f"{name} is highest at {_place(heat)}." for name, heat in maps.items()),
+    )
+
+
+def _place(heat: np.ndarray) -> str:
+    """Where a map (rows, columns) is highest, in words."""
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    down = round(100 * (row + 0.5) / heat.shape[0])
+    across = round(100 * (column + 0.5) / heat.shape[1])
+    return f"{down} percent from the top and {across} from the left"
 
 
 def _draw_outline(axes: Axes, mask: np.ndarray, image: np.ndarray) -> None:
@@ -161,7 +196,13 @@ def word_effects(words: Sequence[str], effects: dict[str, np.ndarray]) -> Figure
     axes.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
     axes.legend(fontsize=8)
     axes.grid(False, axis="x")
-    return figure
+    strongest = [f"{model}: {words[int(added.argmax())]}" for model, added in effects.items()]
+    return describe(
+        figure,
+        "words",
+        "What each word of the caption adds to its similarity to the picture.",
+        f"Bars for {len(words)} words. The word that adds most: {'; '.join(strongest)}.",
+    )
 
 
 # Parts of the method
@@ -180,7 +221,15 @@ def knock_out_curves(lost: pd.DataFrame) -> Figure:
         axes.set(title=f"{tower} tower", ylabel="R@1 lost, points", xlabel="removed at layer")
         if len(of_tower):
             axes.legend(fontsize=8)
-    return figure
+    most = layers.groupby(["tower", "part"], sort=False)["lost"].max()
+    return describe(
+        figure,
+        "knock-out",
+        "R@1 lost on test, in points, where one part is taken out at one layer.",
+        "A panel for each tower, a line for each part. Most that is lost, in points: "
+        + listed(most)
+        + ".",
+    )
 
 
 def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -> Figure:
@@ -200,7 +249,15 @@ def coupling_curves(coupling: pd.DataFrame, history: Sequence[dict[str, Any]]) -
     rank.set(xlabel="epoch", title="effective rank")
     for axes in (likeness, norm, rank):
         axes.legend(fontsize=7.5, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.3))
-    return figure
+    means = coupling.groupby("tower")["cosine"].mean()
+    alike = ", ".join(f"{tower} {value:.2f}" for tower, value in means.items())
+    return describe(
+        figure,
+        "coupling",
+        "Left: how alike own and projected prompts are at each layer. Middle and right: size and "
+        "effective rank of the maps between the towers over the epochs (T2V: text to vision).",
+        f"Three panels of lines. Mean cosine over layers: {alike}.",
+    )
 
 
 # The space of features
@@ -216,21 +273,38 @@ def space(
     kind = np.where(is_image, "image", "caption")
     for row, (label, values) in zip(grid, labels.items(), strict=True):
         names = [str(value) for value in values]
-        count = len(set(names))
+        palette = _palette(names)
         for axes, (name, plane) in zip(row, points.items(), strict=True):
             sns.scatterplot(
                 x=plane[:, 0],
                 y=plane[:, 1],
                 hue=names,
                 style=kind,
-                palette="colorblind" if count <= 10 else "husl",
+                palette=palette,
                 markers={"image": "o", "caption": "X"},
                 s=16,
-                linewidth=0,
-                legend=axes is row[-1] and count <= 12,
+                linewidth=0.4,
+                edgecolor=MUTED,
+                legend=axes is row[-1] and len(palette) <= 13,
                 ax=axes,
             )
             axes.set(xticks=[], yticks=[], title=f"{name}, by {label}")
         if row[-1].get_legend() is not None:
             row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    return describe(
+        figure,
+        "space",
+        "Images (dots) and captions (crosses) of some test people in the plane, a column for each "
+        f"projection, coloured by {' and by '.join(labels)}.",
+        f"{len(labels)} rows of {len(points)} scatter plots with {np.sum(is_image)} images and "
+        f"{np.sum(~np.asarray(is_image))} captions each: {'; '.join(points)}.",
+    )
+
+
+def _palette(names: Sequence[str]) -> dict[str, Any]:
+    """A colour for each name: the one that it is the name of, if all are names of colours."""
+    different = sorted(set(names))
+    if all(is_color_like(name) for name in different) and not "".join(different).isdigit():
+        return {name: name for name in different}
+    colours = sns.color_palette("colorblind" if len(different) <= 10 else "husl", len(different))
+    return dict(zip(different, colours, strict=True))

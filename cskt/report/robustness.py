@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from cskt.errors import RunError
 from cskt.report.run_files import METHOD_NAMES, read_run_file, run_table
 from cskt.report.settings import require_one_setting
-from cskt.report.style import METHOD_COLOURS, PURPLE
+from cskt.report.style import METHOD_COLOURS, PURPLE, describe, listed
 
 AS_IT_IS = "as it is"
 COLUMNS = 5  # panels beside each other
@@ -94,7 +94,15 @@ def robustness_curves(rows: pd.DataFrame) -> Figure:
         axes.set_ylabel("R@1, percent")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return figure
+    bare = rows[rows["corruption"] == AS_IT_IS].set_index("method")["R@1"]
+    return describe(
+        figure,
+        "robustness",
+        "R@1 on test as captions or pictures get worse, a panel for each corruption; bars are 95 % "
+        "intervals over people.",
+        f"{len(corruptions)} panels, a line for each method: {', '.join(corruptions)}. R@1 as it "
+        f"is, in percent: {listed(bare)}.",
+    )
 
 
 def _draw_corruption(axes: Axes, rows: pd.DataFrame, corruption: str) -> None:
