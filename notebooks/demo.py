@@ -46,7 +46,7 @@ def prepare(parameters: dict[str, Any], port: int) -> Path:
 
 def say_epoch(row: dict[str, Any]) -> None:
     """Print how far the training is."""
-    recall = f"{row['split']} R@1 {row['R@1']:.2f}"
+    recall = f"val R@1 {row['val R@1']:.2f}"
     print(f"epoch {row['epoch']}: {recall}, {row['seconds']:.0f} s", flush=True)
 
 
