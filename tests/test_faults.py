@@ -67,7 +67,6 @@ def kill_training(work, undisturbed, folder, kills, seed):
     killed_at_random(survivors.training, (data,), folder, check, kills, seed)
 
 
-@pytest.mark.numerics
 def test_a_training_that_is_killed_ten_times_ends_in_the_same_bits(work, undisturbed, tmp_path):
     kill_training(work, undisturbed, tmp_path / "kills", 10, seed=0)
 

@@ -172,7 +172,7 @@ def test_continuous_integration_repeats_what_depends_on_the_processor():
     assert "pytest" in words
     options = read_pyproject()["tool"]["pytest"]["ini_options"]
     markers = {marker.partition(":")[0] for marker in options["markers"]}
-    assert markers == {"numerics", "slow", "browser"}
+    assert markers == {"numerics", "slow", "faults", "browser"}
 
 
 def test_no_example_of_a_property_has_a_time_limit():
