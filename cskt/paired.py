@@ -75,7 +75,7 @@ class Comparison:
 
     def sentence(self) -> str:
         """The finding on R@1 in one sentence, and what it speaks of."""
-        verdict = "can be told apart" if self.told_apart else "cannot be told apart"
+        verdict = "differ reliably" if self.told_apart else "do not differ reliably"
         finding = f"{self._gap()}; they {verdict} ({self._scope()})"
         return f"{self.a} against {self.b}: {finding}."
 

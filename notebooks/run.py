@@ -31,7 +31,9 @@ from cskt.report.notebook import assigned_names
 ROOT = Path(__file__).resolve().parents[1]
 # In the order of execution: notebook -> notebooks whose results it reads.
 UPSTREAM: dict[str, tuple[str, ...]] = {
+    "problem": (),
     "data": (),
+    "example": (),
     "train": (),
     "benchmarks": ("train",),
     "ablations": (),
@@ -44,6 +46,8 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "search": ("train",),
     "efficiency": ("train",),
 }
+# It has the times of all others, so it runs when one of them has run.
+UPSTREAM["reproduce"] = tuple(UPSTREAM)
 APPS = ("demo",)  # served by Voila (make demo), no page of the book
 INPUTS = ("constraints.txt", "cskt/**/*.py", "cskt/assets/*", "cskt/search/web/*")
 READS = {  # files that a notebook reads besides
@@ -53,6 +57,7 @@ READS = {  # files that a notebook reads besides
     "noise": ("book/data/noise.csv", "book/results/runs/noise/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "robustness": ("book/results/robustness/*.json",),
+    "reproduce": ("book/results/runs/**/*.json",),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
     "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),

@@ -185,7 +185,7 @@ def test_seeds_that_scatter_widen_the_interval():
 def test_the_sentence_says_what_it_speaks_of():
     found, missed = one_query_each([1] * 30), one_query_each([20] * 30)
     one = compare(found, missed).sentence()
-    assert "+100.00 points of R@1" in one and "can be told apart" in one
+    assert "+100.00 points of R@1" in one and "differ reliably" in one
     assert "other seeds may differ" in one
     several = compare([found, found], [missed, missed]).sentence()
     assert "2 and 2 seeds, 30 identities" in several

@@ -140,7 +140,7 @@ def grounding_finding(scores: pd.DataFrame, first: str, second: str) -> str:
     of_second = scores[scores["model"] == second].reset_index()
     gap = 100 * (of_first["pointing"] - of_second["pointing"])
     mean, low, high = mean_interval(gap, of_first["identity"])
-    verdict = "told apart" if low * high > 0 else "not told apart"
+    verdict = "reliable" if low * high > 0 else "not reliable"
     return (
         f"pointing: {first} less {second}: {mean:+.1f} points "
         f"({low:+.1f} to {high:+.1f}), {verdict}."

@@ -117,6 +117,21 @@ def knock_out(model: CSKT, split: LoadedSplit, precision: str = "auto") -> pd.Da
     return pd.DataFrame(rows, columns=["tower", "part", "layer", "R@1", "lost"])
 
 
+def extremes(lost: pd.DataFrame) -> dict[str, Any]:
+    """Of :func:`knock_out`, the part that costs ``most`` and the one that costs ``least`` when it
+    is taken out at all layers, and how many points: ``most_lost``, ``least_lost``. Dashes and NaN
+    of a model that has no parts."""
+    everywhere = lost[lost["layer"] == EVERY_LAYER].sort_values("lost")
+    facts: dict[str, Any] = {}
+    for name, place in (("least", 0), ("most", -1)):
+        facts[name], facts[f"{name}_lost"] = "—", float("nan")
+        if len(everywhere):
+            row = everywhere.iloc[place]
+            facts[name] = f"the {row['tower']} tower's {row['part']}"
+            facts[f"{name}_lost"] = float(row["lost"])
+    return facts
+
+
 def _removable(model: CSKT, tower: str) -> dict[str, list[int]]:
     """The parts that a tower has, each with the layers where it stands, all of them at once
     first."""

@@ -15,7 +15,7 @@ from cskt.paired import compare, holm
 from cskt.report.run_files import METHOD_NAMES
 from cskt.report.settings import SETTING, hide_shared, require_one_setting
 
-LEVEL = 0.05  # of Holm's p, below which two rows are told apart
+LEVEL = 0.05  # of Holm's p, below which a difference counts as reliable
 RANKS_MISSING = "ranks not stored"
 OTHER_QUERIES = "not the same queries"
 ONE_SEED = ", of these models"  # a side of one run says nothing of other seeds
@@ -24,7 +24,7 @@ _PAIRS = tuple(itertools.combinations(("cskt", "full", "zero-shot"), 2))
 
 def paired_differences(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
     """For each pair of frames of runs, the seeds of one row each: R@1 of the first less that of the
-    second, with its 95 % interval, and whether they are told apart, by Holm's p over all pairs.
+    second, with its 95 % interval, and whether they differ reliably, by Holm's p over all pairs.
 
     A cell says so where a run file has no ranks beside it or the queries are not the same.
 
@@ -38,8 +38,8 @@ def paired_differences(pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> pd
     corrected = holm([line["p"] for line in compared])
     for line, p in zip(compared, corrected, strict=True):
         answer = "yes" if p < LEVEL else "no"
-        line["told apart"] = f"{answer} (p {p:.2g}){line['scope']}"
-    return pd.DataFrame(lines, columns=["R@1, points", "told apart"])
+        line["reliable"] = f"{answer} (p {p:.2g}){line['scope']}"
+    return pd.DataFrame(lines, columns=["R@1, points", "reliable"])
 
 
 def _difference(runs: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
@@ -48,11 +48,11 @@ def _difference(runs: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
     ours = [Path(path) for path in runs["path"]]
     theirs = [Path(path) for path in reference["path"]]
     if not all(path.with_suffix(".npz").is_file() for path in ours + theirs):
-        return {"R@1, points": RANKS_MISSING, "told apart": ""}
+        return {"R@1, points": RANKS_MISSING, "reliable": ""}
     try:
         comparison = compare(ours, theirs)
     except DataError:
-        return {"R@1, points": OTHER_QUERIES, "told apart": ""}
+        return {"R@1, points": OTHER_QUERIES, "reliable": ""}
     row = comparison.table.loc["R@1"]
     return {
         "R@1, points": f"{row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})",

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cskt.config import TrainConfig
 from cskt.errors import ConfigurationError
 from cskt.report import style
+from cskt.report.tables import NOTHING
 
 INJECTED = "# Parameters"  # how the cell begins that papermill puts behind the notebook's own
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -50,6 +53,33 @@ def start(namespace: Mapping[str, Any]) -> Setup:
         if field.name in namespace and isinstance(value, PLAIN):
             settings[field.name] = value
     return Setup(root, settings)
+
+
+def note(text: str) -> None:
+    """Show a sentence that the code has put together as prose, under the table or picture it
+    belongs to."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
+
+
+def glue_all(facts: Mapping[str, Any]) -> None:
+    """Keep each fact under its name, for ``{glue:text}`` in the prose of any page."""
+    from myst_nb import glue
+
+    for name, value in facts.items():
+        glue(name, value, display=False)
+
+
+def glue_rows(table: pd.DataFrame, rows: Mapping[str, str], prefix: str, column: str) -> None:
+    """Keep the ``column`` of some rows for the prose: ``rows`` says under which name, behind
+    ``prefix``, goes the row whose first column has which text. What no row has is kept as
+    a dash."""
+    facts: dict[str, Any] = {}
+    for name, first in rows.items():
+        found = table.loc[table.iloc[:, 0] == first, column] if len(table) else []
+        facts[f"{prefix}_{name}"] = found.iloc[0] if len(found) else NOTHING
+    glue_all(facts)
 
 
 def check_parameters(cells: Sequence[str]) -> None:

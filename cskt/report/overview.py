@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from html import escape
 
 import numpy as np
 import pandas as pd
 
 from cskt.data.datasets import PersonRetrievalDataset, Split
 from cskt.data.images import read_image
+from cskt.html import image_uri
 
 # The attribute that says whether a person has what the group is about; of the others all have it.
 OWNED_IF = {
@@ -65,6 +67,18 @@ def sample_people(
         titles.append([split.cameras[member] if split.cameras else "" for member in members])
     labels = [f"person {identity}" for identity in chosen]
     return pictures, titles, labels
+
+
+def image_with_captions(split: Split, image: int, name: str) -> str:
+    """Html of one image of a split beside the captions that were written for it."""
+    address = image_uri(_pixels(split, image))
+    written = []
+    for caption, described in zip(split.captions, split.caption_images, strict=True):
+        if described == image:
+            written.append(f"<p>{escape(caption)}</p>")
+    picture = f'<img src="{address}" width="96" alt="{escape(name)}: a person; captions beside it">'
+    style = "display: flex; gap: 1.2rem; align-items: center; margin: 0.8rem 0"
+    return f'<div style="{style}">{picture}<div><b>{escape(name)}</b>{"".join(written)}</div></div>'
 
 
 def _pixels(split: Split, image: int) -> np.ndarray:

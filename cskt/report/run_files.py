@@ -121,6 +121,15 @@ def read_grid(folder: str | Path, grid: str) -> pd.DataFrame:
     return runs.drop(columns="place").reset_index(drop=True)
 
 
+def trained_share(folder: str | Path) -> float:
+    """Which part of the whole, in percent, a CSKT run of the embedded default trains, from the run
+    files in ``folder``; NaN without one."""
+    for path in sorted(Path(folder).glob("SynthPEDES-*-cskt-*.json")):
+        record = read_run_file(path)
+        return 100 * record["trainable_parameters"] / record["total_parameters"]
+    return float("nan")
+
+
 def of_embedded_default(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs on synthetic data with cskt-mini."""
     return runs[runs["synthetic"].astype(bool) & (runs["backbone"] == MINI)]

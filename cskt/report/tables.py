@@ -25,6 +25,7 @@ SYNTHETIC = tuple(LAYOUT_OF.values())
 NOT_RUN = "not run here"
 OWN_GROUP = "runs of this code"  # beside the groups of the published figures
 NOTHING = "—"  # in a cell that has no value
+NO_ROWS = pd.DataFrame()
 _PUBLISHED = {
     "r1": "R@1",
     "r5": "R@5",
@@ -108,7 +109,7 @@ def benchmark_table(dataset: str, literature: str | Path, runs: pd.DataFrame) ->
         runs: from :func:`cskt.report.run_files.run_table`; only runs on ``dataset`` itself count,
             never synthetic ones.
     """
-    columns = ["group", "method", "encoders", *MEASURES, "source"]
+    columns = ["group", "method", "towers", *MEASURES, "source"]
     real = ~runs["synthetic"].astype(bool)
     ours = _our_rows(runs[real & (runs["dataset"] == dataset)])
     theirs = _their_rows(literature)
@@ -123,7 +124,7 @@ def _their_rows(literature: str | Path) -> pd.DataFrame:
     table["place"] = groups
     table["value"] = table["R@1"].astype(float)
     table["method"] += " (" + table["venue"] + ")"
-    table["encoders"] = table["image_encoder"] + " / " + table["text_encoder"]
+    table["towers"] = table["image_encoder"] + " / " + table["text_encoder"]
     return table.sort_values(["place", "value"], kind="stable")
 
 
@@ -145,7 +146,7 @@ def _rows_of_group(runs: pd.DataFrame, group: str) -> pd.DataFrame:
     if table.empty:
         not_run = {
             "method": "CSKT",
-            "encoders": "ViT-B/16 / Xformer",
+            "towers": "ViT-B/16 / Xformer",
             **dict.fromkeys(MEASURES, NOT_RUN),
             "source": "needs the data set, CLIP's weights and a GPU",
         }
@@ -155,7 +156,7 @@ def _rows_of_group(runs: pd.DataFrame, group: str) -> pd.DataFrame:
         setting = table["setting"] + ", " + table["inputs"]
         table["source"] = "run files, " + made + ", selected on " + table["selected on"]
         table["source"] += "; " + setting
-        table = table.rename(columns={"backbone": "encoders"})
+        table = table.rename(columns={"backbone": "towers"})
     return table.assign(group=group)
 
 

@@ -176,14 +176,14 @@ def test_the_table_has_a_row_per_part_and_one_for_all(scores):
 def test_equal_models_are_not_told_apart(scores):
     line = grounding.grounding_finding(scores, "one", "other")
     assert "+0.0 points" in line
-    assert line.endswith("not told apart.")
+    assert line.endswith("not reliable.")
 
 
 def test_a_model_that_always_points_right_is_told_from_one_that_never_does(scores):
     is_first = scores["model"] == "one"
     better = scores.assign(pointing=is_first.astype(float))
     line = grounding.grounding_finding(better, "one", "other")
-    assert line == "pointing: one less other: +100.0 points (+100.0 to +100.0), told apart."
+    assert line == "pointing: one less other: +100.0 points (+100.0 to +100.0), reliable."
 
 
 def test_an_interval_holds_its_mean_and_draws_groups_together():

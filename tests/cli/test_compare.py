@@ -33,7 +33,7 @@ def test_two_runs_are_compared_in_text(cskt, saved):
     code, output, _ = cskt("compare", a, b)
     assert code == 0
     assert "of 20 queries: only cskt 20, only full 0, both 0, neither 0" in output
-    assert "+100.00 points of R@1" in output and "can be told apart" in output
+    assert "+100.00 points of R@1" in output and "differ reliably" in output
 
 
 def test_json_holds_every_measure(cskt, saved):

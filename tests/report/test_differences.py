@@ -38,7 +38,7 @@ def test_p_values_are_corrected_for_the_number_of_pairs(tmp_path):
     expected = []
     for other in others:
         expected.append(compare(ours, list(other["path"])).table.loc["R@1", "p"])
-    for shown, p in zip(table["told apart"], holm(expected), strict=True):
+    for shown, p in zip(table["reliable"], holm(expected), strict=True):
         assert f"(p {p:.2g})" in shown
 
 
@@ -47,14 +47,14 @@ def test_the_difference_is_that_of_the_first_less_the_second(tmp_path):
     better = runs_of(tmp_path, "full", 36)
     (row,) = paired_differences([(worse, better)]).to_dict("records")
     assert row["R@1, points"].startswith("-80.0 (-")
-    assert row["told apart"].startswith("yes (p 0.0")
+    assert row["reliable"].startswith("yes (p 0.0")
 
 
 def test_a_comparison_of_single_runs_speaks_of_these_models(tmp_path):
     one = runs_of(tmp_path, "cskt", 4)
     several = runs_of(tmp_path, "full", 34, 36)
     table = paired_differences([(several, several), (one, several)])
-    assert [cell.endswith("of these models") for cell in table["told apart"]] == [False, True]
+    assert [cell.endswith("of these models") for cell in table["reliable"]] == [False, True]
 
 
 def test_missing_ranks_are_said_and_change_no_other_row(tmp_path):
@@ -71,7 +71,7 @@ def test_other_queries_are_said(tmp_path):
     ours = runs_of(tmp_path, "cskt", 20)
     theirs = runs_of(tmp_path, "full", 20, queries=QUERIES + 1)
     (row,) = paired_differences([(ours, theirs)]).to_dict("records")
-    assert row == {"R@1, points": OTHER_QUERIES, "told apart": ""}
+    assert row == {"R@1, points": OTHER_QUERIES, "reliable": ""}
 
 
 def test_damaged_ranks_are_refused_by_name(tmp_path):

@@ -123,7 +123,7 @@ def test_a_val_split_that_is_test_is_called_so_in_the_source(tmp_path):
     row = ours(table).iloc[0]
     expected = f"60 epochs, selected on test (no val split); {REAL_SETTING}, {INPUTS}"
     assert row["source"].endswith(expected)
-    assert row["encoders"] == "ViT-B-16"
+    assert row["towers"] == "ViT-B-16"
 
 
 def test_every_synthetic_row_is_labelled_and_says_what_it_gains(tmp_path):
