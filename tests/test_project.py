@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from cskt.cli import reproduce
@@ -320,3 +321,28 @@ def test_the_committed_benchmarks_are_of_the_full_size_and_clean():
     ranking = records["ranking"]["settings"]
     assert ranking["queries"] == 6156
     assert ranking["gallery"] == 3074
+
+
+def workflow(name):
+    return (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+
+
+def test_continuous_integration_tries_every_python_that_the_package_allows():
+    job = yaml.safe_load(workflow("test"))["jobs"]["test"]
+    versions = SpecifierSet(read_pyproject()["project"]["requires-python"])
+    tried = job["strategy"]["matrix"]["python"]
+    assert tried == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in versions]
+    assert job["strategy"]["matrix"]["system"] == ["ubuntu-latest", "macos-latest"]
+
+
+def test_what_may_publish_is_pinned_by_commit():
+    text = workflow("publish")
+    for action in ("upload-pages-artifact", "deploy-pages"):
+        assert re.search(rf"uses: actions/{action}@[0-9a-f]{{40}}\s", text), action
+
+
+def test_the_address_of_the_repository_stands_in_one_place():
+    lines = (ROOT / "_config.yml").read_text(encoding="utf-8").splitlines()
+    [line] = [line for line in lines if line.startswith("  url:")]
+    assert re.fullmatch(r'  url: ("")|(https://\S+)', line)
+    assert "s|^  url:.*|" in workflow("publish"), "publishing writes it there"

@@ -77,8 +77,10 @@ def glue_rows(table: pd.DataFrame, rows: Mapping[str, str], prefix: str, column:
     a dash."""
     facts: dict[str, Any] = {}
     for name, first in rows.items():
-        found = table.loc[table.iloc[:, 0] == first, column] if len(table) else []
-        facts[f"{prefix}_{name}"] = found.iloc[0] if len(found) else NOTHING
+        facts[f"{prefix}_{name}"] = NOTHING
+        if len(table):
+            found = table.loc[table.iloc[:, 0] == first, column]
+            facts[f"{prefix}_{name}"] = found.iloc[0] if len(found) else NOTHING
     glue_all(facts)
 
 

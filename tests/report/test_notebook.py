@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cskt.errors import ConfigurationError
@@ -62,3 +63,13 @@ def test_outside_a_project_the_folder_stays(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     notebook.enter_project()
     assert Path.cwd() == tmp_path
+
+
+def test_figures_of_a_table_are_kept_for_the_prose(monkeypatch):
+    kept = {}
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display: kept.update({name: value}))
+    table = pd.DataFrame({"method": ["CSKT", "LoRA"], "R@1": ["39.57 ± 0.62", "41.16"]})
+    notebook.glue_rows(table, {"cskt": "CSKT", "full": "full fine-tuning"}, "parts", "R@1")
+    assert kept == {"parts_cskt": "39.57 ± 0.62", "parts_full": "—"}
+    notebook.glue_rows(pd.DataFrame(), {"cskt": "CSKT"}, "none", "R@1")
+    assert kept["none_cskt"] == "—"
