@@ -230,17 +230,19 @@ def named_methods(runs: pd.DataFrame) -> pd.DataFrame:
     return named.dropna(subset="method name")
 
 
-def show_table(table: pd.DataFrame) -> Styler:
+def show_table(table: pd.DataFrame, sortable: bool = False) -> Styler:
     """A table for a page: no index column, text to the left, a group named once, numbers in one
-    line and with two decimals."""
-    if "group" in table:
+    line and with two decimals. One that is ``sortable``, by the script of the book, names the group
+    in each row."""
+    if "group" in table and not sortable:
         repeated = table["group"].eq(table["group"].shift())
         table = table.assign(group=table["group"].mask(repeated, ""))
     shown = table.style.hide(axis="index").format(precision=2, na_rep="")
     shown.set_properties(None, **{"text-align": "left"})
     unwrapped = table.columns.intersection(_UNWRAPPED, sort=False)
     shown.set_properties(unwrapped, **{"white-space": "nowrap"})
-    shown.set_table_attributes('class="dataframe"')  # the page's own colours, dark ones too
+    # The page's own colours, dark ones too.
+    shown.set_table_attributes(f'class="dataframe{" sortable" if sortable else ""}"')
     return shown
 
 
