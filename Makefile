@@ -19,9 +19,10 @@ export CSKT_CACHE := $(CURDIR)/.cache
 RUN := .venv/bin/python
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test test-fast test-numerics verify reproduce demo lab lint
+.PHONY: help book pdf test test-fast test-numerics verify reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
+	@echo "make pdf    the committed book as one PDF, printed by Chromium"
 	@echo "make test   the whole test suite"
 	@echo "make test-numerics   its part that depends on the processor, as one without AVX2 computes it"
 	@echo "make verify   train CSKT on one domain again and compare with the committed runs (DATASET=SynthPEDES-A)"
@@ -38,6 +39,9 @@ book: .venv/.stamp
 	@$(RUN) notebooks/run.py --dataset "$(DATASET)" --seed "$(SEED)" $(if $(filter-out 0,$(QUICK)),--quick)
 	@.venv/bin/jupyter-book build book/ -W --keep-going
 	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+pdf: .venv/.stamp
+	@$(RUN) book/print_pdf.py
 
 test: .venv/.stamp
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then \
