@@ -18,15 +18,17 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 # What has no meaning on paper: the menus, the buttons and the code of folded cells.
 HIDDEN = (
     ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .bd-header, .prev-next-area,"
-    ".bd-footer, .cell .cell_input, details.hide.below-input, .headerlink, button, .copybtn"
+    ".bd-footer, .cell .cell_input, details.hide.above-input, .headerlink, button, .copybtn"
 )
 STYLE = f"""
 {HIDDEN} {{ display: none !important; }}
 .bd-main, .bd-content, .bd-article-container, .bd-page-width {{ max-width: none !important; }}
 .bd-article-container {{ padding: 0 !important; }}
 pre {{ white-space: pre-wrap !important; }}
-table {{ font-size: 7.5pt !important; overflow-wrap: anywhere; }}
-h1 {{ break-before: page; }}
+table {{ font-size: 7pt !important; }}
+table.sortable {{ font-size: 5.5pt !important; }}
+td, th {{ white-space: normal !important; padding: 1pt 2pt !important; }}
+span[id^="document-"] + section {{ break-before: page; }}
 img, svg, table tr, pre {{ break-inside: avoid; }}
 """
 
