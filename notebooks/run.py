@@ -38,6 +38,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "noise": (),
     "variation": (),
     "robustness": (),
+    "feedback": (),
     "checklist": (),
     "prompts": ("train",),
     "retrieval": ("train",),
@@ -53,6 +54,7 @@ READS = {  # files that a notebook reads besides
     "noise": ("book/data/noise.csv", "book/results/runs/noise/*.json"),
     "variation": ("book/results/runs/*.json", "book/results/benchmarks/variation-*.json"),
     "robustness": ("book/results/robustness/*.json",),
+    "feedback": ("book/results/feedback/*.json",),
     "efficiency": ("book/data/*.csv", "book/results/benchmarks/*.json"),
     # The first of these it writes itself.
     "search": ("book/_assets/search/*", "book/_assets/vendor/onnxruntime-web-*"),

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from cskt import __version__
-from cskt.cli import compare, data, reproduce, robustness, search, train
+from cskt.cli import compare, data, feedback, reproduce, robustness, search, train
 from cskt.cli.common import log_to_stderr
 from cskt.errors import CSKTError, RunStopped
 from cskt.files import printable
@@ -30,6 +30,7 @@ app.command("verify")(reproduce.verify)
 app.command("evaluate")(train.evaluate)
 app.command("compare")(compare.compare)
 app.command("robustness")(robustness.robustness)
+app.command("feedback")(feedback.feedback)
 app.command("export")(train.export)
 app.command("import-checkpoint")(train.import_checkpoint)
 app.command("index")(search.index)
