@@ -8,6 +8,7 @@ Milvus server or cluster in its place the same code runs there. See :mod:`cskt.s
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,7 +29,8 @@ from cskt.errors import ConfigurationError, DataError, GalleryError, ModelError
 from cskt.model.cskt import CSKT
 from cskt.numerics import PRECISIONS, resolve_precision
 from cskt.runs import METRICS, open_model, run_name
-from cskt.search.hits import Hit
+from cskt.search.feedback import query_vector, search_without
+from cskt.search.hits import Hit, hit_of
 from cskt.search.indexing import Added, Prepared, Thumbnails, row_of, take_in
 from cskt.search.milvus import (
     FIELDS,
@@ -272,10 +274,25 @@ class Gallery:
             self._rows.insert(rows[first : first + WRITTEN])
         return len(self) - before
 
-    def search(self, query: Query, k: int = 10, where: str = "") -> list[Hit]:
+    def search(
+        self,
+        query: Query,
+        k: int = 10,
+        where: str = "",
+        *,
+        image: Query | None = None,
+        right: Collection[Query] = (),
+        wrong: Collection[Query] = (),
+        exclude: Collection[Hit | str | int] = (),
+    ) -> list[Hit]:
         """The ``k`` images most similar to a description (str), a picture (Path, PIL image or (H,
         W, 3) uint8 array), a vector (D,) or another hit; best first, fewer where fewer fit, and
         never more than 16,384.
+
+        ``image``: a picture or hit that the description is combined with ("like this one, but with
+        a red bag"). ``right`` and ``wrong``: hits or pictures that the answer should be more or
+        less like (:func:`cskt.analysis.feedback.refined_query`). ``exclude``: hits and ids of
+        images that are left out, and identities (numbers) all of whose images are.
 
         ``where`` filters by facts: ``"camera == 'c3' and identity in [1, 2]"``. :class:`CSKTError`
         for an empty or over-long description, an unreadable picture, a vector of another size or a
@@ -283,26 +300,19 @@ class Gallery:
         """
         if k < 1:
             raise ConfigurationError(f"k must be at least 1, got {k}.")
-        vector = self.encode(query)
-        k = min(k, MAX_HITS)
+        vector = query_vector(self.encode, query, image, right, wrong)
+        nearest = functools.partial(self._nearest, vector, where)
+        return search_without(nearest, min(k, MAX_HITS), exclude, MAX_HITS)
+
+    def _nearest(self, vector: np.ndarray, where: str, k: int) -> list[Hit]:
+        """The ``k`` images nearest to a vector that fit a filter."""
         parameters = search_parameters(self.record.get("index", "FLAT"), k)
         rows = self._rows.search(vector, k, where, self._shown, parameters)
         return [self._hit(row["id"], row["distance"], dict(row["entity"])) for row in rows]
 
     def _hit(self, digest: str, score: float, facts: dict[str, Any]) -> Hit:
-        # For other clients: a row that somebody else wrote could name any file.
-        facts.pop("thumbnail", None)
         thumbnail = self._thumbnails.path(digest)
-        return Hit(
-            id=digest,
-            score=float(score),
-            source=facts.pop("source", None),
-            thumbnail=thumbnail if thumbnail.is_file() else None,
-            identity=facts.pop("identity", None),
-            camera=facts.pop("camera", None),
-            time=facts.pop("time", None),
-            extra=facts,
-        )
+        return hit_of(digest, score, facts, thumbnail if thumbnail.is_file() else None)
 
     def encode(self, query: Query) -> np.ndarray:
         """The L2-normalised vector (D,) float32 of a query, as :meth:`search` takes it."""

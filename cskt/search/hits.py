@@ -74,6 +74,22 @@ class Hit:
         )
 
 
+def hit_of(digest: str, score: float, facts: dict[str, Any], thumbnail: Path | None) -> Hit:
+    """The hit of a row of a gallery, whose ``facts`` this uses up."""
+    # For other clients: a row that somebody else wrote could name any file.
+    facts.pop("thumbnail", None)
+    return Hit(
+        id=digest,
+        score=float(score),
+        source=facts.pop("source", None),
+        thumbnail=thumbnail,
+        identity=facts.pop("identity", None),
+        camera=facts.pop("camera", None),
+        time=facts.pop("time", None),
+        extra=facts,
+    )
+
+
 def small_uri(picture: Image.Image, size: tuple[int, int] = THUMBNAIL) -> str:
     """A picture, shrunk to fit ``size``, as a data address."""
     small = picture.convert("RGB")
