@@ -1,13 +1,15 @@
 """Serve the search demo on this machine: ``python notebooks/demo.py`` (``make demo``).
 
 Trains the run that it shows if there is none, and fills its galleries, in the terminal, where one
-sees how far it is; then hands over to Voila, which shows ``demo.ipynb`` without code.
+sees how far it is; then hands over to Voila (``demo_server.py``), which shows ``demo.ipynb``
+without code.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,8 @@ def say_epoch(row: dict[str, Any]) -> None:
 def command(notebook: Path, port: int) -> list[str]:
     """What serves a notebook, to this machine only."""
     return [
-        str(Path(sys.executable).with_name("voila")),
+        sys.executable,
+        str(Path(__file__).with_name("demo_server.py")),
         str(notebook),
         "--no-browser",
         "--Voila.ip=127.0.0.1",
@@ -61,6 +64,17 @@ def command(notebook: Path, port: int) -> list[str]:
         "--Voila.port_retries=0",
         f"--Voila.config_file_paths={ROOT / 'notebooks'}",
     ]
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,14 +97,16 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("gallery", "data_root"):
         if name in given and "://" not in given[name]:
             given[name] = os.path.abspath(given[name])
+    if not is_free(port):  # before minutes of training
+        print(f"demo: port {port} is taken; choose another with --port.", file=sys.stderr)
+        return 1
     os.chdir(ROOT)
     try:
         notebook = prepare(given, port)
     except CSKTError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    print(f"The demo: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    os.execv(sys.executable, [sys.executable, *command(notebook, port)])
+    os.execv(sys.executable, command(notebook, port))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class SimulatedUsers:
         in_order = np.take_along_axis(self.match, ranking(self.asked_scores), axis=1)
         looked_at = np.arange(self.match.shape[1]) < number_seen[:, None]
         return Round(
-            left=(self.match & ~self.seen).any(1),
+            left=np.asarray((self.match & ~self.seen).any(1)),
             first=first,
             precision=precision,
             first_before=first_before,

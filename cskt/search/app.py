@@ -1,7 +1,5 @@
-"""Search to touch, in a notebook or served by Voila: describe a person, see who is found, ask why.
-
-The only module with ipywidgets.
-"""
+"""Search to touch, in a notebook or served by Voila: describe a person, see who is found, mark
+hits and search again, ask why."""
 
 from __future__ import annotations
 
@@ -9,9 +7,10 @@ import functools
 import html
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 from PIL import Image
 
@@ -20,18 +19,27 @@ from cskt.data.images import read_image
 from cskt.errors import ConfigurationError, CSKTError, DataError
 from cskt.extras import extra
 from cskt.runs import Run
+from cskt.search.cards import Actions, Side
+from cskt.search.controls import Controls
 from cskt.search.gallery import Gallery
-from cskt.search.hits import Hit, hit_figure, hit_picture
-from cskt.search.question import Question, by_gallery, explanation, question, remarks_on, report
+from cskt.search.hits import Hit
+from cskt.search.marks import Marks
+from cskt.search.question import (
+    Question,
+    by_gallery,
+    combined,
+    explanation,
+    question,
+    remarks_on,
+    report,
+)
 from cskt.search.run_gallery import example_captions, right_identities, run_galleries
 
 with extra("book"):
     import ipywidgets as widgets
     from ipywidgets import Layout
 
-MOST = 50  # hits shown
-LONGEST = 110  # characters of a query in a list
-STYLE = Path(__file__).parent / "web" / "demo.css"
+KEYS = Path(__file__).parent / "web" / "demo.js"  # j, k, r, w
 
 
 def _plainly(act: Callable[..., None]) -> Callable[..., None]:
@@ -50,7 +58,7 @@ def _plainly(act: Callable[..., None]) -> Callable[..., None]:
     return attempt
 
 
-class RetrievalDemo:
+class RetrievalDemo(Controls):
     """Search by description or picture in one gallery, or in several over the same images side by
     side.
 
@@ -78,83 +86,24 @@ class RetrievalDemo:
             self.truth[" ".join(text.split())] = set(identities)
         self.asked: Question | None = None
         self.found: dict[str, list[Hit]] = {}
-        self._make_query_controls([" ".join(text.split()) for text in examples])
-        self._make_filter_controls()
-        self._make_adding_controls()
+        self.asked_first: Question | None = None  # before any mark
+        self.picture: Question | None = None  # the last one, to be combined with words
+        self.marks = Marks()
+        self.page = 0
+        texts = [" ".join(text.split()) for text in examples]
+        super().__init__(list(self.galleries), texts)
         self.message = widgets.HTML()
         self.heading = widgets.HTML()
+        self.saved = widgets.HTML()
         self.results = widgets.Box(layout=Layout(flex_flow="row wrap", width="100%"))
         several = len(self.galleries) > 1
-        self.views = {name: _Side(name if several else "", self) for name in self.galleries}
-        self.widget = widgets.VBox(self._rows())
+        actions = Actions(self.explain, self.ask, self.mark, lambda hit: self.marks.of(hit))
+        self.views = {name: Side(name if several else "", actions) for name in self.galleries}
+        below = [self.message, self.heading, self.saved, self.results, self.paging(), self.adding()]
+        self.widget = widgets.VBox([*self.rows(), *below])
         self.widget.add_class("cskt-demo")
         self._list_cameras()
         self._connect_controls()
-
-    def _make_query_controls(self, examples: Sequence[str]) -> None:
-        wide = Layout(width="min(760px, 98%)")
-        choices = [(text[:LONGEST], text) for text in examples]
-        self.examples = widgets.Dropdown(
-            options=[("choose an example …", ""), *choices], description="Example", layout=wide
-        )
-        # Changes when Enter is pressed or the box is left: what is typed is never cut short by a
-        # search.
-        self.query = widgets.Text(
-            placeholder="a woman in a red coat with a black backpack",
-            description="Describe",
-            continuous_update=False,
-            layout=Layout(flex="1 1 300px", max_width="760px"),
-        )
-        self.button = widgets.Button(
-            description="Search", button_style="primary", icon="search", layout=Layout(width="auto")
-        )
-        self.upload = widgets.FileUpload(
-            accept="image/*",
-            multiple=False,
-            description="Search by picture",
-            tooltip="Find people who look like the one in a picture",
-            layout=Layout(width="auto"),
-        )
-
-    def _make_filter_controls(self) -> None:
-        self.hits = widgets.BoundedIntText(
-            value=10, min=1, max=MOST, description="Hits", layout=Layout(width="150px")
-        )
-        self.camera = widgets.Dropdown(
-            options=[("all", None)], description="Camera", layout=Layout(width="210px")
-        )
-        sides = [(name, [name]) for name in self.galleries]
-        if len(sides) > 1:
-            sides.insert(0, ("side by side", list(self.galleries)))
-        self.sides = widgets.Dropdown(
-            options=sides, description="Model", layout=Layout(width="240px")
-        )
-
-    def _make_adding_controls(self) -> None:
-        self.folder = widgets.Text(
-            placeholder="folder with images on this machine",
-            description="Folder",
-            layout=Layout(width="min(420px, 98%)"),
-        )
-        self.adder = widgets.Button(
-            description="Add folder",
-            icon="plus",
-            layout=Layout(width="auto"),
-            tooltip="Add the images in this folder, and below it, to the gallery",
-        )
-
-    def _rows(self) -> list[widgets.Widget]:
-        filters = [self.hits, self.camera]
-        if len(self.galleries) > 1:
-            filters.append(self.sides)
-        rows = [widgets.HTML(f"<style>{STYLE.read_text(encoding='utf-8')}</style>")]
-        if len(self.examples.options) > 1:
-            rows.append(self.examples)
-        rows.append(_row(self.query, self.button))
-        rows.append(_row(*filters, self.upload))
-        rows.append(_row(self.folder, self.adder))
-        rows += [self.message, self.heading, self.results]
-        return rows
 
     def _connect_controls(self) -> None:
         self.button.on_click(lambda _: self.ask(self.query.value))
@@ -162,14 +111,61 @@ class RetrievalDemo:
         self.examples.observe(self._ask_new, names="value")
         self.upload.observe(self._take_upload, names="value")
         self.adder.on_click(lambda _: self.add(self.folder.value))
-        for control in (self.hits, self.camera, self.sides):
-            control.observe(lambda _: self.show(), names="value")
+        for control in (self.hits, self.camera, self.sides, self.unseen):
+            control.observe(lambda _: self.turn_to(0), names="value")
+        self.earlier.on_click(lambda _: self.turn_to(self.page - 1))
+        self.later.on_click(lambda _: self.turn_to(self.page + 1))
+        self.again.on_click(lambda _: self.refine())
+        self.clear.on_click(lambda _: self.forget_marks())
+        self.export.on_click(lambda _: self.export_marks())
 
     @_plainly
     def ask(self, query: str | Hit | Image.Image, name: str = "picture") -> None:
         """Search for a description, for more like a hit, or for a picture (``name``: what to call
-        it)."""
-        self.show(question(query, self.galleries, self.truth, name))
+        it). A description is combined with the last picture if that box is ticked. Marks are of the
+        question before, and forgotten."""
+        asked = question(query, self.galleries, self.truth, name)
+        if asked.text and self.combine.value:
+            asked = combined(asked, self.picture)
+        marks = Marks()
+        self._search(asked, 0, marks)
+        self.asked_first = asked
+        if not asked.text:
+            self.picture = asked
+
+    @_plainly
+    def mark(self, hit: Hit, right: bool) -> None:
+        """Mark a hit as right or wrong; the same mark once more takes it back."""
+        self.marks.toggle(hit, right)
+        self._show_marks()
+
+    @_plainly
+    def refine(self) -> None:
+        """Search again with the query as the marks move it."""
+        if self.asked_first is None:
+            return
+        asked = self.marks.refine(self.asked_first, self.galleries)
+        for hits in self.found.values():
+            self.marks.see(hits)
+        self._search(asked, 0, self.marks)
+
+    @_plainly
+    def forget_marks(self) -> None:
+        """Take all marks back, and search for what was asked."""
+        if self.asked_first is not None:
+            self._search(self.asked_first, 0, Marks())
+
+    @_plainly
+    def export_marks(self) -> None:
+        """Offer the marked hits as a table and as a page with their pictures."""
+        if self.asked is not None:
+            self.saved.value = self.marks.downloads(self.asked.label)
+
+    @_plainly
+    def turn_to(self, page: int) -> None:
+        """Show another page of hits, from 0."""
+        if self.asked is not None:
+            self._search(self.asked, max(page, 0), self.marks)
 
     @_plainly
     def ask_picture(self, name: str, content: bytes) -> None:
@@ -182,32 +178,50 @@ class RetrievalDemo:
             ) from error
         self.ask(picture, name)
 
-    @_plainly
-    def show(self, asked: Question | None = None) -> None:
-        """What is found for a query (None: the present one), as hits, camera and model are set."""
-        asked = asked or self.asked
-        if asked is None:
-            return
-        k = self.hits.value
+    def show(self) -> None:
+        """What is found for the present query, as hits, camera and model are set."""
+        self.turn_to(self.page)
+
+    def _search(self, asked: Question, page: int, marks: Marks) -> None:
+        """Show a page of what is found; what was shown stays if that fails."""
+        first = page * self.hits.value
+        k = first + self.hits.value
         where = ""
-        if self.camera.value is not None:
+        if self.camera.value:
             where = f"camera == {json.dumps(self.camera.value, ensure_ascii=False)}"
+        hidden = marks.seen if self.unseen.value else ()
         found = {}
         remarks = {}
+        later = False
         for name in self.sides.value:
             gallery = self.galleries[name]
-            found[name] = gallery.search(asked.vectors[name], k, where)
-            remarks[name] = remarks_on(asked, gallery, k, len(found[name]), where)
+            hits = gallery.search(asked.vectors[name], k + 1, where, exclude=hidden)
+            later = later or len(hits) > k
+            found[name] = hits[first:k]
+            remarks[name] = remarks_on(asked, gallery, k, len(hits), where, hidden)
         # Nothing has failed: only now is what was shown replaced.
         self.asked = asked
         self.found = found
+        self.marks = marks
+        self.page = page
+        self.earlier.disabled = page == 0
+        self.later.disabled = not later
         self._follow(asked)
         self._show_heading(asked)
         for name, hits in found.items():
-            self.views[name].fill(hits, asked)
+            self.views[name].fill(hits, asked, first + 1)
         self.results.children = [self.views[name].widget for name in found]
+        self._show_marks()
         self.say(by_gallery(remarks))
         self.explain()
+
+    def _show_marks(self) -> None:
+        for view in self.views.values():
+            view.show_marks()
+        marked = bool(self.marks.hits(True) or self.marks.hits(False))
+        for button in (self.again, self.clear, self.export):
+            button.disabled = not marked
+        self.saved.value = ""  # offers the marks as they were
 
     def _show_heading(self, asked: Question) -> None:
         picture = ""
@@ -215,7 +229,11 @@ class RetrievalDemo:
             picture = f'<img src="{asked.picture}" alt="the picture searched for"> '
         note = html.escape(f" ({self.note})") if self.note else ""
         label = html.escape(asked.label)
-        self.heading.value = f'<div class="cskt-said">{picture}<b>{label}</b>{note}</div>'
+        link = ""
+        if asked.text:
+            address = html.escape("?" + urlencode({"describe": asked.text}))
+            link = f' · <a href="{address}">link to this search</a>'
+        self.heading.value = f'<div class="cskt-said">{picture}<b>{label}</b>{note}{link}</div>'
 
     @_plainly
     def explain(self, chosen: Hit | None = None) -> None:
@@ -243,6 +261,7 @@ class RetrievalDemo:
             raise ConfigurationError("name a folder with images first.")
         reports = {}
         self.adder.disabled = True
+        self.show_progress(0, 1)
         try:
             for name, gallery in self.galleries.items():
                 self.say([f"Reading {folder} …"])
@@ -250,11 +269,13 @@ class RetrievalDemo:
                 reports[name] = report(gallery.add(folder.strip(), on_batch=progress))
         finally:
             self.adder.disabled = False
+            self.show_progress(1, 1)
         self._list_cameras()
         self.show()
         self.say(by_gallery(reports))
 
     def _say_progress(self, name: str, done: int, total: int) -> None:
+        self.show_progress(min(done, total - 1), total)
         self.say([f"{name}: {done:,} of {total:,} files read …"])
 
     def say(self, sentences: Iterable[str]) -> None:
@@ -285,70 +306,13 @@ class RetrievalDemo:
 
     def _list_cameras(self) -> None:
         first = next(iter(self.galleries.values()))
-        cameras = first.values("camera")
-        chosen = self.camera.value
-        self.camera.options = [("all", None), *((camera, camera) for camera in cameras)]
-        self.camera.value = chosen if chosen in cameras else None
+        self.list_cameras(first.values("camera"))
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
+        from IPython.display import Javascript, display
 
         display(self.widget)
-
-
-def _row(*children: widgets.Widget) -> widgets.Box:
-    return widgets.Box(children, layout=Layout(flex_flow="row wrap", align_items="center"))
-
-
-class _Side:
-    """The hits in one gallery, as cards, and what is told of one of them."""
-
-    def __init__(self, name: str, demo: RetrievalDemo) -> None:
-        self.demo = demo
-        self.cards: list[_Card] = []
-        self.box = widgets.Box(layout=Layout(flex_flow="row wrap"))
-        self.panel = widgets.HTML()
-        children = [self.box, self.panel]
-        if name:
-            children.insert(0, widgets.HTML(f"<b>{html.escape(name)}</b>"))
-        layout = Layout(flex="1 1 440px", min_width="0", padding="0 8px 0 0")
-        self.widget = widgets.VBox(children, layout=layout)
-
-    def fill(self, hits: Sequence[Hit], asked: Question) -> None:
-        """Show hits; cards are kept from one search to the next, as new ones take the browser
-        longer."""
-        while len(self.cards) < len(hits):
-            self.cards.append(_Card(self.demo))
-        shown = self.cards[: len(hits)]
-        for index, hit in enumerate(hits):
-            shown[index].fill(index + 1, hit, asked.is_right(hit))
-        self.box.children = [card.widget for card in shown]
-
-
-class _Card:
-    """A hit: its picture, and buttons for what can be asked of it."""
-
-    def __init__(self, demo: RetrievalDemo) -> None:
-        self.hit: Hit | None = None
-        self.picture = widgets.HTML()
-        self.map = _small_button("map")
-        self.more = _small_button("more like this")
-        self.map.on_click(lambda _: demo.explain(self.hit))
-        self.more.on_click(lambda _: demo.ask(self.hit))
-        layout = Layout(align_items="center", margin="0 0 8px")
-        self.widget = widgets.VBox([self.picture, self.map, self.more], layout=layout)
-
-    def fill(self, rank: int, hit: Hit, right: bool | None) -> None:
-        self.hit = hit
-        self.picture.value = hit_figure(hit_picture(hit), rank, hit.score, hit.label(), right)
-        self.map.tooltip = f"Where in the picture at rank {rank} the similarity comes from"
-        self.more.tooltip = f"Search for more like the picture at rank {rank}"
-
-
-def _small_button(description: str) -> widgets.Button:
-    button = widgets.Button(description=description, layout=Layout(width="104px", height="24px"))
-    button.style.font_size = "12px"
-    return button
+        display(Javascript(KEYS.read_text(encoding="utf-8")))
 
 
 def gallery_demo(uri: str) -> RetrievalDemo:
@@ -372,3 +336,9 @@ def run_demo(
     if data.synthetic:
         note += ", synthetic"
     return RetrievalDemo(galleries, chosen, right_identities(data.test), note)
+
+
+def linked_query(address: str) -> str:
+    """The description in the part of an address behind its "?", as "link to this search" writes
+    it; "" without one."""
+    return parse_qs(address).get("describe", [""])[0]

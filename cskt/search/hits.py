@@ -121,7 +121,8 @@ def hit_figure(uri: str, rank: int, score: float, label: str, right: bool | None
         colour, mark = ORANGE, "✗ wrong"
     text = html.escape(f"rank {rank}, {label}, similarity {score:.2f} {mark}".strip())
     return (
-        '<figure style="margin:4px;display:inline-block;text-align:center;line-height:18px">'
+        '<figure tabindex="0" '
+        'style="margin:4px;display:inline-block;text-align:center;line-height:18px">'
         f'<img src="{uri}" alt="{text}" title="{text}" style="border:4px solid {colour};'
         'border-radius:4px;height:150px;width:auto;max-width:150px;object-fit:contain">'
         f'<figcaption style="font-size:12px;margin:0">{rank} · {score:.2f} {mark}</figcaption>'

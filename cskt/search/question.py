@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cskt.analysis.feedback import combined_query
 from cskt.analysis.relevance import image_relevance, word_differences
 from cskt.data.augment import normalize
 from cskt.data.images import resize
+from cskt.errors import ConfigurationError
 from cskt.model.cskt import CSKT
 from cskt.search.gallery import Gallery
 from cskt.search.hits import Hit, hit_picture, shaded, small_uri, word_bars
@@ -67,6 +69,21 @@ def question(
     return Question(f"more like {name}", vectors, picture=small_uri(query))
 
 
+def combined(words: Question, picture: Question | None) -> Question:
+    """A description and a picture as one question: people like the one in the picture, but as the
+    words say. :class:`CSKTError` without a picture."""
+    if picture is None:
+        raise ConfigurationError(
+            "search for a picture first, or press more below a hit; then words can be combined "
+            "with it."
+        )
+    vectors = {}
+    for name, vector in words.vectors.items():
+        vectors[name] = combined_query(picture.vectors[name], vector)
+    label = f"{picture.label}, but {words.label}"
+    return Question(label, vectors, words.text, picture=picture.picture)
+
+
 def relevance(model: CSKT, vector: np.ndarray, hit: Hit) -> np.ndarray:
     """(rows, columns): where in a hit's picture its similarity to a query's vector comes from."""
     pixels = resize(hit.image(), model.image_size)
@@ -118,11 +135,20 @@ def explanation(
     )
 
 
-def remarks_on(asked: Question, gallery: Gallery, k: int, found: int, where: str) -> list[str]:
+def remarks_on(
+    asked: Question,
+    gallery: Gallery,
+    k: int,
+    found: int,
+    where: str,
+    hidden: Collection[str] = (),
+) -> list[str]:
     """What to know of an answer: what of the description is not read, and why there are fewer than
-    ``k`` hits."""
+    ``k`` hits. ``hidden``: what was left out."""
     sentences = gallery.remarks(asked.text) if asked.text else []
-    if found < k and where:
+    if found < k and hidden:
+        sentences.append(f"Only {found} images are left that have not been seen.")
+    elif found < k and where:
         sentences.append(f"Only {found} images fit the filter.")
     elif found < k:
         sentences.append(f"The gallery holds only {found} images.")

@@ -15,7 +15,7 @@ from cskt import CSKTError
 from cskt.analysis import relevance
 from cskt.data.augment import normalize
 from cskt.data.images import resize
-from cskt.search import app, question
+from cskt.search import app, controls, question
 from cskt.search.gallery import Gallery
 from tests.demos import (
     CAMERAS,
@@ -57,7 +57,7 @@ def test_a_search_shows_what_each_gallery_finds(shown, galleries):
 def test_the_same_words_are_searched_again_by_the_button_only(shown, monkeypatch):
     shown.query.value = QUERY
     searched = []
-    monkeypatch.setattr(shown, "show", searched.append)
+    monkeypatch.setattr(shown, "_search", lambda asked, *_: searched.append(asked))
     shown.query.value = QUERY
     assert searched == []
     shown.button.click()
@@ -117,7 +117,7 @@ def test_more_hits_than_there_are_say_so(shown):
 
 def test_no_more_hits_are_shown_than_a_page_can_bear(shown):
     shown.hits.value = 10_000
-    assert shown.hits.value == app.MOST
+    assert shown.hits.value == controls.MOST
 
 
 def test_what_no_model_reads_is_said_once(shown, galleries, monkeypatch):
