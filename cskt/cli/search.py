@@ -54,12 +54,22 @@ def index(
     facts = read_metadata(metadata) if metadata else None
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images.")
-    with Gallery(gallery, model, name=name, token=token, index=kind, shards=shards) as opened:
-        typer.echo(
-            f"model: {opened.record['source']} (a new gallery may name another with --model)",
-            err=True,
-        )
-        done = opened.add(folder, facts)
+    from cskt.search.sharing import started_ranks
+
+    ranks = started_ranks()
+
+    def open_gallery() -> Gallery:
+        return Gallery(gallery, model, name=name, token=token, index=kind, shards=shards)
+
+    if ranks.count > 1:  # one of them makes it
+        ranks.ask_first(lambda: open_gallery().close())
+    with open_gallery() as opened:
+        if ranks.first:
+            source = opened.record["source"]
+            typer.echo(f"model: {source} (a new gallery may name another with --model)", err=True)
+        done = opened.add(folder, facts, ranks=ranks)
+        if not ranks.first:
+            return
         for file, reason in done.skipped.items():
             typer.echo(f"skipped {_printable(file)}: {reason}")
         typer.echo(

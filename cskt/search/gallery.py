@@ -1,8 +1,7 @@
-"""A persistent gallery that is searched by description, image or vector: Milvus holds vectors and
-metadata.
+"""A persistent gallery that is searched by description, image or vector.
 
-Without a server the gallery is a folder such as ``g.db`` (milvus-lite); with the address of a
-Milvus server or cluster in its place the same code runs there. See :mod:`cskt.search.milvus`.
+It is a folder such as ``g.db`` (:mod:`cskt.search.folder`); with the address of a Milvus server or
+cluster in its place the same code runs there (:mod:`cskt.search.milvus`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from cskt.config import MINI, TrainConfig, cache_dir
 from cskt.data.datasets import Split
@@ -27,24 +25,28 @@ from cskt.data.images import resize
 from cskt.errors import ConfigurationError, DataError, GalleryError, ModelError
 from cskt.model.cskt import CSKT
 from cskt.numerics import PRECISIONS, resolve_precision
+from cskt.ranks import Ranks
 from cskt.runs import METRICS, open_model, run_name
+from cskt.search.folder import FolderRows, check_folder
 from cskt.search.hits import Hit
-from cskt.search.indexing import Added, Prepared, Thumbnails, row_of, take_in
-from cskt.search.milvus import (
-    FIELDS,
-    INDEXES,
-    MAX_HITS,
-    check_folder,
-    checked_place,
-    search_parameters,
+from cskt.search.indexing import (
+    Added,
+    Intake,
+    Prepared,
+    Thumbnails,
+    in_advance,
+    progress_of,
+    row_of,
 )
-from cskt.search.milvus import Collection as Rows
+from cskt.search.milvus import INDEXES, MAX_HITS, ServerRows, checked_place, is_folder
 from cskt.search.pictures import checked, items_of, picture_of
 from cskt.search.query import encode_description, encode_pixels, encoding, remarks, unit_vector
+from cskt.search.sharing import share_of, total_of
 
-FORMAT = "1"  # of the collection; raise when its fields change
+FORMAT = "2"  # of the rows; raise when their fields change
 WORKERS = min(8, os.cpu_count() or 1)  # each holds a decoded image
-WRITTEN = 1000  # vectors at a time
+WRITTEN = 1000  # vectors at a time, to a server
+WRITTEN_TO_FOLDER = 20_000
 Query = str | Path | Image.Image | np.ndarray | Tensor | Hit
 
 
@@ -86,12 +88,14 @@ class Gallery:
         self.uri = checked_place(uri)
         self.name = name
         self.record: dict[str, str] = {}
-        self._rows = Rows(self.uri, name, token)
-        self.embedded = self._rows.embedded
-        if index not in INDEXES:
-            raise ConfigurationError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
+        self.embedded = is_folder(self.uri)
+        self._check_index(index)
+        self._rows: FolderRows | ServerRows
         if self.embedded:
             check_folder(Path(self.uri), create)
+            self._rows = FolderRows(self.uri, name)
+        else:
+            self._rows = ServerRows(self.uri, name, token)
         self._model: CSKT | None = None
         self._source = ""  # where the model is loaded from
         if isinstance(model, CSKT):
@@ -101,24 +105,26 @@ class Gallery:
             self._model = self._load_model()  # if there is none, nothing is left behind
         self._thumbnails = Thumbnails(Path(thumbnails or self._default_thumbnails()))
         try:
-            self._rows.connect()
-            # Of two processes that make a gallery at once, the second finds it made.
-            with self._rows.writing():
-                if self._rows.exists():
-                    self._open()
-                elif create:
-                    self._create(index, shards, precision)
-                else:
+            if not self._rows.exists():
+                if not create:
                     raise GalleryError(
                         f"{self.uri} holds no gallery {self.name!r}; make one: "
                         f"python -m cskt index FOLDER --gallery {self.uri}"
                     )
-            columns = self._rows.columns()
+                self._create(index, shards, precision)
+            self._open()  # of two processes that make it at once, the second finds it made
         except BaseException:
             self.close()
             raise
-        # All that is known of a row but its vector; $meta holds the facts without a column.
-        self._shown = ["$meta", *(field for field in FIELDS if field in columns)]
+
+    def _check_index(self, index: str) -> None:
+        if index not in INDEXES:
+            raise ConfigurationError(f"index must be one of {', '.join(INDEXES)}, got {index!r}.")
+        if self.embedded and index != "FLAT":
+            raise ConfigurationError(
+                f"a gallery in a folder is searched exactly (FLAT); {index} is for a Milvus "
+                "server, whose address takes the place of the folder."
+            )
 
     def _default_thumbnails(self) -> Path:
         if self.embedded:
@@ -153,7 +159,7 @@ class Gallery:
         if self._model is None:
             self._source = default_model()
         model = self.model
-        self.record = {
+        record = {
             "format": FORMAT,
             "model": model.fingerprint(),
             "source": self._source,
@@ -161,7 +167,10 @@ class Gallery:
             "dimension": str(model.dimension),
             "precision": resolve_precision(precision, model.device.type),
         }
-        self._rows.create(model.dimension, index, shards, self.record)
+        if isinstance(self._rows, FolderRows):
+            self._rows.create(model.dimension, record)
+        else:
+            self._rows.create(model.dimension, index, shards, record)
 
     @property
     def model(self) -> CSKT:
@@ -191,6 +200,7 @@ class Gallery:
         metadata: Mapping[str, Mapping[str, Any]] | Sequence[Mapping[str, Any]] | None = None,
         batch_size: int = 64,
         on_batch: Callable[[int, int], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> Added:
         """Add a folder (with all below it), a split, files, PIL images or an (N, H, W, 3) uint8
         array.
@@ -200,11 +210,14 @@ class Gallery:
         facts can be filtered by as well. What the gallery holds already, by content, is left alone,
         its facts too: an interrupted call is continued by the same call. Files that are no images,
         are damaged or have too many pixels are skipped and listed. ``on_batch(done, of)`` is called
-        after each batch. :class:`CSKTError` where there is nothing to add, or the disk or server
-        fails.
+        after each batch. The next batch is decoded while one is encoded. With several ``ranks``,
+        each of which calls this, every one takes a share of the images and returns what all did.
+        :class:`CSKTError` where there is nothing to add, or the disk or server fails.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}.")
+        if ranks is None:
+            ranks = Ranks()
         added = Added()
         items = items_of(images, metadata, added.skipped)
         if not items and not added.skipped:
@@ -212,29 +225,27 @@ class Gallery:
             raise DataError(
                 f"there is nothing to add: {given} holds no file; give a folder with images."
             )
-        with (
-            ThreadPoolExecutor(WORKERS) as pool,
-            encoding(self.model, self.record["precision"]),
-            tqdm(total=len(items), desc="indexing", unit="image", leave=False, disable=None) as bar,
-        ):
-            for first in range(0, len(items), batch_size):
-                batch = items[first : first + batch_size]
-                fresh = take_in(batch, self._known, self.model.image_size, pool, added)
-                if fresh:
-                    self._store(fresh)
-                    added.added += len(fresh)
-                bar.update(len(batch))
-                if on_batch:
-                    on_batch(first + len(batch), len(items))
-        return added
+        with ThreadPoolExecutor(WORKERS) as pool:
+            items = share_of(ranks, items, pool, added)
+            batches = [items[at : at + batch_size] for at in range(0, len(items), batch_size)]
+            intake = Intake(self._rows.known, self.model.image_size, pool, added)
+            done = 0
+            with (
+                encoding(self.model, self.record["precision"]),
+                progress_of("indexing", len(items), hidden=not ranks.first) as bar,
+                contextlib.closing(in_advance(intake, batches)) as prepared,
+            ):
+                for batch, fresh in zip(batches, prepared, strict=True):
+                    self._store(fresh, added)
+                    done += len(batch)
+                    bar.update(len(batch))
+                    if on_batch:
+                        on_batch(done, len(items))
+        return total_of(ranks, added)
 
-    def _known(self, digests: Collection[str]) -> set[str]:
-        """Those that the gallery holds."""
-        if not digests:
-            return set()
-        return {row["id"] for row in self._rows.get(list(digests), ["id"])}
-
-    def _store(self, images: Sequence[Prepared]) -> None:
+    def _store(self, images: Sequence[Prepared], added: Added) -> None:
+        if not images:
+            return
         # First, so that a row's thumbnail is there, whenever this is interrupted.
         for image in images:
             self._thumbnails.keep(image.digest, image.thumbnail)
@@ -243,7 +254,9 @@ class Gallery:
         rows = []
         for image, vector in zip(images, vectors, strict=True):
             rows.append(row_of(image.digest, image.item.source, image.item.facts, vector))
-        self._rows.insert(rows)
+        stored = self._rows.insert(rows)
+        added.added += stored
+        added.known += len(rows) - stored  # another process was faster
 
     def add_vectors(
         self, vectors: np.ndarray | Tensor, metadata: Sequence[Mapping[str, Any]]
@@ -268,8 +281,9 @@ class Gallery:
             digest = hashlib.sha256(source.encode() + vector.tobytes()).hexdigest()[:32]
             rows.append(row_of(digest, source, facts, vector))
         before = len(self)
-        for first in range(0, len(rows), WRITTEN):
-            self._rows.insert(rows[first : first + WRITTEN])
+        written = WRITTEN_TO_FOLDER if self.embedded else WRITTEN
+        for first in range(0, len(rows), written):
+            self._rows.insert(rows[first : first + written])
         return len(self) - before
 
     def search(self, query: Query, k: int = 10, where: str = "") -> list[Hit]:
@@ -281,23 +295,26 @@ class Gallery:
         for an empty or over-long description, an unreadable picture, a vector of another size or a
         filter that is not understood.
         """
-        if k < 1:
-            raise ConfigurationError(f"k must be at least 1, got {k}.")
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise ConfigurationError(f"k must be at least 1 and an integer, got {k!r:.80}.")
+        if not isinstance(where, str):
+            raise ConfigurationError(f"where must be a text, got {where!r:.80}.")
         vector = self.encode(query)
-        k = min(k, MAX_HITS)
-        parameters = search_parameters(self.record.get("index", "FLAT"), k)
-        rows = self._rows.search(vector, k, where, self._shown, parameters)
+        k = min(int(k), MAX_HITS)
+        if isinstance(self._rows, FolderRows):
+            rows = self._rows.search(vector, k, where)
+        else:
+            rows = self._rows.search(vector, k, where, self.record["index"])
         return [self._hit(row["id"], row["distance"], dict(row["entity"])) for row in rows]
 
     def _hit(self, digest: str, score: float, facts: dict[str, Any]) -> Hit:
         # For other clients: a row that somebody else wrote could name any file.
         facts.pop("thumbnail", None)
-        thumbnail = self._thumbnails.path(digest)
         return Hit(
             id=digest,
             score=float(score),
             source=facts.pop("source", None),
-            thumbnail=thumbnail if thumbnail.is_file() else None,
+            thumbnail=self._thumbnails.found(digest),
             identity=facts.pop("identity", None),
             camera=facts.pop("camera", None),
             time=facts.pop("time", None),
@@ -318,10 +335,9 @@ class Gallery:
         return encode_pixels(self.model, self.record["precision"], batch, once=True)[0]
 
     def _stored_vector(self, hit: Hit) -> np.ndarray:
-        rows = self._rows.get([hit.id], ["vector"])
-        if not rows:
+        vector = self._rows.vector(hit.id)
+        if vector is None:
             raise GalleryError(f"{hit.source} is no longer in the gallery {self.uri}.")
-        vector = np.array(rows[0]["vector"], np.float32)
         return unit_vector(vector, int(self.record["dimension"]))
 
     def remarks(self, text: str) -> list[str]:
@@ -333,45 +349,43 @@ class Gallery:
         """Remove the images that a filter names, with their thumbnails; returns how many there
         were.
 
-        They are found no more, but Milvus marks rows before it drops them: in a folder their bytes
-        may stay until it is deleted. To erase, index what may stay into a new gallery and delete
-        the old one."""
+        In a folder what was stored of them is overwritten. A server marks rows before it drops
+        them: their bytes may stay for a while."""
         if not where.strip():
             raise ConfigurationError(
                 "delete needs a filter, such as camera == 'c3'; to remove all, delete the gallery."
             )
         removed = 0
         while True:
-            rows = self._rows.query(where, ["id"])
-            if not rows:
+            digests = self._rows.matching(where, MAX_HITS)
+            if not digests:
                 return removed
-            digests = [row["id"] for row in rows]
             self._rows.delete(digests)
             for digest in digests:
                 with contextlib.suppress(OSError):
                     self._thumbnails.path(digest).unlink()
-            removed += len(rows)
+            removed += len(digests)
 
     def values(self, name: str) -> list[Any]:
-        """The distinct values of a field, such as ``"camera"``, among the first 16,384 images."""
-        rows = self._rows.query("", [name])
-        return sorted({row[name] for row in rows if row.get(name) is not None})
+        """The distinct values of a field, such as ``"camera"``; on a server among the first 16,384
+        images."""
+        return sorted(self._rows.values(name))
 
     def __len__(self) -> int:
         """Number of images."""
         return self._rows.count()
 
     def wait_for_index(self) -> None:
-        """Until a server has indexed what it was given. A gallery in a folder is indexed when it is
-        opened."""
-        self._rows.wait_for_index()
+        """Until a server has indexed what it was given; a gallery in a folder has no index."""
+        if isinstance(self._rows, ServerRows):
+            self._rows.wait_for_index()
 
     def drop(self) -> None:
         """Remove the gallery, with all its rows, from its place; its thumbnails stay."""
         self._rows.drop()
 
     def close(self) -> None:
-        """Write everything out and let go; another process may serve the gallery from then on."""
+        """Let go of the files, or of the server."""
         self._rows.close()
 
     def __enter__(self) -> Gallery:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import html
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,10 +85,11 @@ def small_uri(picture: Image.Image, size: tuple[int, int] = THUMBNAIL) -> str:
 def hit_picture(hit: Hit) -> str:
     """A hit's picture as a data address; an empty grey one where both file and thumbnail are
     gone."""
-    with contextlib.suppress(OSError):  # another process may delete it
-        if hit.thumbnail is not None:
-            content = base64.b64encode(hit.thumbnail.read_bytes()).decode()
-            return f"data:image/jpeg;base64,{content}"
+    with contextlib.suppress(OSError, CSKTError):  # another process may delete it
+        if hit.thumbnail is not None and not hit.thumbnail.is_symlink():
+            content = hit.thumbnail.read_bytes()
+            read_image(io.BytesIO(content))  # whatever else the file is, it goes on no page
+            return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
     try:
         return small_uri(hit.image())
     except CSKTError:

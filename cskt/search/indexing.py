@@ -4,13 +4,14 @@ thumbnail."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from cskt.data.images import resize
 from cskt.errors import ResourceError
@@ -50,37 +51,76 @@ def prepare(digest: str, item: Item, image_size: tuple[int, int]) -> Prepared:
     return Prepared(digest, item, pixels, buffer.getvalue())
 
 
-def take_in(
-    batch: Sequence[Item],
-    known: Callable[[Collection[str]], set[str]],
-    image_size: tuple[int, int],
-    pool: ThreadPoolExecutor,
-    added: Added,
-) -> list[Prepared]:
-    """Decode those of a batch that a gallery does not hold, each content once; ``known`` says of
-    digests which it holds. What is known or cannot be used is counted in ``added``."""
-    copies: dict[str, list[Item]] = {}
-    for item, digest in zip(batch, pool.map(attempt(Item.digest), batch), strict=True):
-        if isinstance(digest, Refusal):
-            added.skipped[item.source] = digest.reason
-        else:
-            copies.setdefault(digest, []).append(item)
-    stored = known(copies)
-    fresh = [digest for digest in copies if digest not in stored]
+class Intake:
+    """Decodes the images of a call that a gallery does not hold, batch by batch, each content once.
 
-    def decode(digest: str) -> Prepared:
-        return prepare(digest, copies[digest][0], image_size)
+    ``known`` says of digests which the gallery holds. What is known or cannot be used is counted in
+    ``added``.
+    """
 
-    ready = []
-    for digest, outcome in zip(fresh, pool.map(attempt(decode), fresh), strict=True):
-        if isinstance(outcome, Refusal):
-            for item in copies.pop(digest):
-                added.skipped[item.source] = outcome.reason
-        else:
-            ready.append(outcome)
-    usable = sum(len(items) for items in copies.values())
-    added.known += usable - len(ready)
-    return ready
+    def __init__(
+        self,
+        known: Callable[[Collection[str]], set[str]],
+        image_size: tuple[int, int],
+        pool: ThreadPoolExecutor,
+        added: Added,
+    ) -> None:
+        self._known = known
+        self._image_size = image_size
+        self._pool = pool
+        self._added = added
+        self._taken: set[str] = set()  # which the gallery may not hold yet
+
+    def __call__(self, batch: Sequence[Item]) -> list[Prepared]:
+        copies = self._by_content(batch)
+        stored = self._taken | self._known(list(copies))
+        fresh = [digest for digest in copies if digest not in stored]
+
+        def decode(digest: str) -> Prepared:
+            return prepare(digest, copies[digest][0], self._image_size)
+
+        ready = []
+        for digest, outcome in zip(fresh, self._pool.map(attempt(decode), fresh), strict=True):
+            if isinstance(outcome, Refusal):
+                for item in copies.pop(digest):
+                    self._added.skipped[item.source] = outcome.reason
+            else:
+                ready.append(outcome)
+                self._taken.add(digest)
+        usable = sum(len(items) for items in copies.values())
+        self._added.known += usable - len(ready)
+        return ready
+
+    def _by_content(self, batch: Sequence[Item]) -> dict[str, list[Item]]:
+        copies: dict[str, list[Item]] = {}
+        digests = self._pool.map(attempt(Item.digest), batch)
+        for item, digest in zip(batch, digests, strict=True):
+            if isinstance(digest, Refusal):
+                self._added.skipped[item.source] = digest.reason
+            else:
+                copies.setdefault(digest, []).append(item)
+        return copies
+
+
+def in_advance(
+    work: Callable[[Sequence[Item]], list[Prepared]], batches: Sequence[Sequence[Item]]
+) -> Generator[list[Prepared], None, None]:
+    """``work`` of every batch, in order: of the next one in a thread, while the caller is busy with
+    one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for batch in batches:
+            following = thread.submit(work, batch)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+def progress_of(what: str, total: int, hidden: bool) -> tqdm:
+    """A bar of so many images, in a terminal only."""
+    return tqdm(total=total, desc=what, unit="image", leave=False, disable=hidden or None)
 
 
 def row_of(
@@ -109,6 +149,14 @@ class Thumbnails:
 
     def path(self, digest: str) -> Path:
         return self.folder / self.name(Path(digest).name)
+
+    def found(self, digest: str) -> Path | None:
+        """A thumbnail that is there, and a file of this folder's own: a link, whether the file or
+        its folder, could lead to any file of the reader's."""
+        path = self.path(digest)
+        if path.is_symlink() or path.parent.is_symlink() or self.folder.is_symlink():
+            return None
+        return path if path.is_file() else None
 
     def keep(self, digest: str, content: bytes) -> None:
         """Write a thumbnail; :class:`CSKTError` where there is no room for it."""

@@ -1,47 +1,30 @@
-"""The rows of a gallery, in Milvus: in a folder (milvus-lite), or on a server or cluster.
-
-Without a server, one process at a time can have such a folder open: it serves the others, on the
-loopback interface only, and when it ends another one takes over.
-"""
+"""The rows of a gallery on a Milvus server or cluster."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import re
 import time
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from filelock import FileLock
 
 from cskt.data.images import reason
-from cskt.errors import ConfigurationError, CSKTError, GalleryError, ResourceError
+from cskt.errors import ConfigurationError, CSKTError, GalleryError
 from cskt.extras import extra
-from cskt.files import write_atomically
-
-with extra("search"):
-    from pymilvus import DataType, MilvusClient
-    from pymilvus.exceptions import MilvusException
-
-# They log a traceback for what is raised here as a sentence.
-for _name in ("pymilvus", "grpc", "milvus_lite", "faiss"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+from cskt.search.filters import not_understood
 
 MAX_HITS = 16_384  # Milvus returns no more at once
 UNAVAILABLE = 2  # pymilvus' code for a server that is gone
-MISREAD = (6, 1100, 65535)  # codes for a filter with a fault: milvus-lite's, and servers'
-PATIENCE = 30.0  # seconds that a new server may take
+MISREAD = (6, 1100, 65535)  # codes for a filter with a fault, of several servers
 DIGEST_LENGTH = 32
 PREFIX = "cskt."  # of the properties that are ours
 FIELDS = ("source", "thumbnail", "identity", "camera", "time")
-# Index -> what to build it with. FLAT is exact; DISKANN is for servers only.
+# Index -> what to build it with. FLAT is exact; the others are for servers.
 INDEXES: dict[str, dict[str, int]] = {
     "FLAT": {},
     "IVF_FLAT": {"nlist": 1024},
@@ -79,128 +62,81 @@ def checked_place(uri: str | Path) -> str:
     return place
 
 
-def check_folder(path: Path, create: bool) -> None:
-    """:class:`CSKTError` unless the folder holds galleries or, with ``create``, may hold some."""
-    is_other_folder = path.is_dir() and any(path.iterdir()) and not (path / "collections").is_dir()
-    if path.is_file() or is_other_folder:
-        raise GalleryError(
-            f"{path} is there but no gallery, which is a folder; name another place for it."
-        )
-    if not create and not path.is_dir():
-        raise GalleryError(
-            f"there is no gallery at {path}; make one: python -m cskt index FOLDER --gallery {path}"
-        )
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """pymilvus logs a traceback for what is raised here as a sentence."""
+    logger = logging.getLogger("pymilvus")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
-class Collection:
-    """The rows of the gallery ``name`` at ``uri``, a folder or the address of a server.
+class ServerRows:
+    """The rows of the gallery ``name`` on the server at the address ``uri``.
 
     A row has ``id``, ``vector``, ``source``, ``thumbnail``, the facts of :data:`FIELDS` that are
     known, and any others. Whatever fails is a :class:`GalleryError` that names the gallery. A
-    server that has ended since the last call is looked for again.
+    server that has been started anew since the last call is connected again.
     """
 
     def __init__(self, uri: str, name: str, token: str = "") -> None:
+        with extra("search"):  # takes a second, and folders do without
+            from pymilvus import MilvusClient
+            from pymilvus.exceptions import MilvusException
+
         self.uri = uri
         self.name = name
-        self.embedded = is_folder(uri)
         self._token = token
+        self._failures = MilvusException
+        self._connect_to = MilvusClient
         self._client: MilvusClient | None = None
-        self._stop_serving: weakref.finalize | None = None
+        self._shown: list[str] = []
 
     def connect(self) -> None:
-        """To the server, or to the process that has the folder open, which may be this one from now
-        on."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self._connect_once()
-                return
-            except ResourceError:
-                raise
-            except Exception as error:  # of grpc, pymilvus or milvus-lite, however far it got
-                if not self._is_gone(error) or time.monotonic() > deadline:
-                    raise self._not_opened(error) from error
-            time.sleep(0.1)
-
-    def _connect_once(self) -> None:
-        address = self._serve() if self.embedded else self.uri
-        self._client = MilvusClient(address, token=self._token)
-        if self._client.has_collection(self.name):
-            self._client.load_collection(self.name)
-
-    def _is_gone(self, error: Exception) -> bool:
-        """Whether the process that served the folder has ended, so that another may take over."""
-        unavailable = getattr(error, "code", 0) == UNAVAILABLE
-        return self.embedded and (isinstance(error, _BusyError) or unavailable)
-
-    def _not_opened(self, error: Exception) -> GalleryError:
-        question = "is the Milvus server running there?"
-        if self.embedded:
-            question = "is it damaged, of another version, or on a disk that cannot be written?"
-        return GalleryError(
-            f"the gallery {self.uri} cannot be opened ({reason(error)}); {question}"
-        )
-
-    def _serve(self) -> str:
-        """The address of the folder's server, started here unless another process has the folder
-        open."""
-        with extra("search"):  # takes seconds, and is not needed with a server
-            from milvus_lite.adapter.grpc.server import start_server_in_thread
-            from milvus_lite.exceptions import DataDirLockedError
-
-        note = Path(self.uri) / "SERVER"
-        if self._stop_serving is None:
-            with contextlib.suppress(DataDirLockedError):
-                server, database, port = start_server_in_thread(os.path.abspath(self.uri))
-                self._stop_serving = weakref.finalize(self, _stop, server, database)
-                write_atomically(note, json.dumps({"uri": f"http://127.0.0.1:{port}"}))
+        """To the server; :class:`GalleryError` where none answers."""
         try:
-            return json.loads(note.read_text())["uri"]
-        except (OSError, ValueError, KeyError) as error:  # the other process has only just started
-            raise _BusyError("another process has it open and does not answer") from error
+            with _quiet():
+                self._client = self._connect_to(self.uri, token=self._token)
+                if self._client.has_collection(self.name):
+                    self._client.load_collection(self.name)
+        except Exception as error:  # of grpc or pymilvus, however far it got
+            raise GalleryError(
+                f"the gallery {self.uri} cannot be opened ({reason(error)}); "
+                "is the Milvus server running there?"
+            ) from error
 
     def close(self) -> None:
-        """Write everything out and let go; another process may serve the folder from then on."""
         if self._client is not None:
             self._client.close()
-        if self._stop_serving is not None:
-            self._stop_serving()
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """milvus-lite takes one writer at a time; a server takes many."""
-        if self.embedded:
-            with FileLock(Path(self.uri) / "WRITE.lock"):
-                yield
-        else:
-            yield
 
     def _call(self, method: str, **arguments: Any) -> Any:
         """A method of the client, on this collection."""
+        if self._client is None:
+            self.connect()
         try:
-            return getattr(self._client, method)(self.name, **arguments)
-        except MilvusException as error:
+            with _quiet():
+                return getattr(self._client, method)(self.name, **arguments)
+        except self._failures as error:
             if error.code != UNAVAILABLE:
                 raise self._failure(method, arguments, error) from error
         self.connect()
         try:
-            return getattr(self._client, method)(self.name, **arguments)
-        except MilvusException as error:
+            with _quiet():
+                return getattr(self._client, method)(self.name, **arguments)
+        except self._failures as error:
             raise self._failure(method, arguments, error) from error
 
-    def _failure(
-        self, method: str, arguments: Mapping[str, Any], error: MilvusException
-    ) -> CSKTError:
+    def _failure(self, method: str, arguments: Mapping[str, Any], error: Any) -> CSKTError:
         where = arguments.get("filter")
         if where and error.code in MISREAD:
-            return ConfigurationError(
-                f"the filter {where!r:.200} is not understood ({reason(error)}); "
-                "write it like: camera == 'c3' and identity in [1, 2]"
-            )
+            return not_understood(where, reason(error))
         return GalleryError(f"the gallery {self.uri} failed at {method}: {reason(error)}")
 
     def exists(self) -> bool:
+        """Whether the gallery has been made."""
         return self._call("has_collection")
 
     def create(
@@ -208,6 +144,8 @@ class Collection:
     ) -> None:
         """Make the collection, for vectors (dimension,) compared by cosine; ``properties`` are kept
         with it."""
+        if self._client is None:
+            self.connect()
         assert self._client is not None
         indexes = self._client.prepare_index_params()
         indexes.add_index("vector", index_type=index, metric_type="COSINE", params=INDEXES[index])
@@ -221,6 +159,8 @@ class Collection:
         )
 
     def _schema(self, dimension: int) -> Any:
+        from pymilvus import DataType, MilvusClient
+
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=True)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=DIGEST_LENGTH)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
@@ -233,7 +173,7 @@ class Collection:
         return schema
 
     def _allows_empty_columns(self) -> bool:
-        """Whether it is Milvus 2.5 or later, or milvus-lite, which names no such version."""
+        """Whether it is Milvus 2.5 or later, or an edition that names no such version."""
         assert self._client is not None
         release = re.match(r"v?(\d+)\.(\d+)", self._client.get_server_version())
         if release is None:
@@ -251,48 +191,50 @@ class Collection:
                 ours[name.removeprefix(PREFIX)] = value
         return ours
 
-    def columns(self) -> set[str]:
-        """The fields that every row has, be it as an empty one."""
-        return {field["name"] for field in self._call("describe_collection")["fields"]}
-
-    def insert(self, rows: list[dict[str, Any]]) -> None:
-        """Add rows; on a server they replace those of the same id."""
-        with self.writing():
-            self._call("insert" if self.embedded else "upsert", data=rows)
+    def insert(self, rows: list[dict[str, Any]]) -> int:
+        """Add rows, which replace those of the same id; returns how many were given."""
+        self._call("upsert", data=rows)
+        return len(rows)
 
     def delete(self, ids: Sequence[str]) -> None:
-        with self.writing():
-            self._call("delete", ids=list(ids))
+        self._call("delete", ids=list(ids))
 
-    def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of these ids that are there, each with these fields."""
-        return self._call("get", ids=list(ids), output_fields=list(fields))
+    def known(self, ids: Collection[str]) -> set[str]:
+        """Those ids that are there."""
+        return {row["id"] for row in self._call("get", ids=list(ids), output_fields=["id"])}
 
-    def query(self, where: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-        """The first :data:`MAX_HITS` rows that fit a filter ("": all), each with these fields."""
-        return self._call("query", filter=where, output_fields=list(fields), limit=MAX_HITS)
+    def vector(self, digest: str) -> np.ndarray | None:
+        """The vector (D,) of an id, or None."""
+        rows = self._call("get", ids=[digest], output_fields=["vector"])
+        return np.array(rows[0]["vector"], np.float32) if rows else None
+
+    def matching(self, where: str, most: int) -> list[str]:
+        """Ids of rows that fit a filter, at most so many."""
+        rows = self._call("query", filter=where, output_fields=["id"], limit=most)
+        return [row["id"] for row in rows]
+
+    def values(self, name: str) -> list[Any]:
+        """The distinct values of a field among the first :data:`MAX_HITS` rows."""
+        rows = self._call("query", filter="", output_fields=[name], limit=MAX_HITS)
+        return list({row[name] for row in rows if row.get(name) is not None})
 
     def count(self) -> int:
         """Number of rows."""
         return self._call("query", filter="", output_fields=["count(*)"])[0]["count(*)"]
 
-    def search(
-        self,
-        vector: np.ndarray,
-        k: int,
-        where: str,
-        fields: Sequence[str],
-        parameters: Mapping[str, int],
-    ) -> list[dict[str, Any]]:
+    def search(self, vector: np.ndarray, k: int, where: str, index: str) -> list[dict[str, Any]]:
         """The ``k`` rows nearest to a vector that fit a filter: ``id``, ``distance`` (the cosine)
-        and ``entity``, the fields."""
+        and ``entity``, all that is known of the image."""
+        if not self._shown:  # $meta holds the facts without a column
+            columns = {field["name"] for field in self._call("describe_collection")["fields"]}
+            self._shown = ["$meta", *(field for field in FIELDS if field in columns)]
         answers = self._call(
             "search",
             data=[vector],
             limit=k,
             filter=where,
-            output_fields=list(fields),
-            search_params={"metric_type": "COSINE", "params": dict(parameters)},
+            output_fields=self._shown,
+            search_params={"metric_type": "COSINE", "params": search_parameters(index, k)},
         )
         return answers[0]
 
@@ -312,12 +254,3 @@ class Collection:
     def drop(self) -> None:
         """Remove the collection with all its rows."""
         self._call("drop_collection")
-
-
-class _BusyError(Exception):
-    """The folder is open in a process that cannot be reached yet."""
-
-
-def _stop(server: Any, database: Any) -> None:
-    server.stop(grace=2).wait()
-    database.close()

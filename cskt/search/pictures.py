@@ -17,11 +17,14 @@ from PIL import Image
 from cskt.data.datasets import Split
 from cskt.data.images import eight_bits, opened, read_image, reason
 from cskt.errors import CSKTError, DataError
+from cskt.search.folder import holds_galleries
 
 Facts = Mapping[str, Any]
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 LONGEST = {"camera": 256, "time": 64}  # bytes
+OURS = ("id", "vector", "thumbnail")  # what a gallery says of an image itself
+LARGEST = 2**30  # bytes of an image file
 DIGITS = 32  # hexadecimal, of the digest that images are known by
 
 
@@ -109,7 +112,17 @@ def _items_of_folder(
 ) -> list[Item]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give one with images.")
-    facts = {os.path.normpath(name): row for name, row in metadata.items()}
+    facts: dict[str, Facts] = {}
+    for name, row in metadata.items():
+        path = os.path.normpath(name)
+        if path in facts:
+            raise DataError(f"metadata name {path} twice, once as {name}; keep one of them.")
+        if "source" in row:
+            raise DataError(
+                f"metadata of {name} say a source, which is the file itself; "
+                "leave that column out or rename it."
+            )
+        facts[path] = row
     paths = {str(path.relative_to(folder)): path for path in files_below(folder, skipped)}
     unknown = sorted(set(facts) - set(paths))
     if unknown:
@@ -171,7 +184,7 @@ def files_below(folder: Path, skipped: dict[str, str]) -> list[Path]:
 
     for place, folders, names in os.walk(folder, onerror=unread):
         parent = Path(place)
-        if "collections" in folders and "WRITE.lock" in names:  # a gallery
+        if holds_galleries(folders, names):
             folders.clear()
             continue
         for name in sorted(folders):
@@ -183,7 +196,12 @@ def files_below(folder: Path, skipped: dict[str, str]) -> list[Path]:
 
 
 def digest_of(path: Path) -> str:
-    """What a file's content is known by."""
+    """What a file's content is known by; :class:`CSKTError` for what is no file, such as a pipe or
+    a device, which would be read for ever, or is too large for an image."""
+    if not path.is_file():
+        raise DataError("not a file")
+    if path.stat().st_size > LARGEST:
+        raise DataError(f"too large (more than {LARGEST >> 20} MiB)")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
@@ -202,6 +220,10 @@ def checked(facts: Facts, source: str) -> dict[str, Any]:
         if not isinstance(name, str) or name.startswith("$"):
             raise DataError(
                 f"{source} has a fact called {name!r}; give it a name that does not start with $."
+            )
+        if name in OURS:
+            raise DataError(
+                f"{source} has a fact called {name}, which a gallery says itself; rename it."
             )
         known[name] = value
     if "identity" in known:
