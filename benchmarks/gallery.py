@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import resource
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,6 +86,12 @@ def random_model(backbone: str) -> CSKT:
     return load_model(backbone, "random", config=CSKTConfig().for_method("zero-shot"))
 
 
+def memory_mb() -> float:
+    """Megabytes of memory that this process has in use, mapped files included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * resource.getpagesize() / 1e6, 1)
+
+
 def folder_mb(folder: Path) -> float:
     """Megabytes on disk."""
     return round(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6, 1)
@@ -113,11 +120,7 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
         gallery.add_vectors(vectors, facts)
         inserting += time.perf_counter() - start
     start = time.perf_counter()
-    if gallery.embedded:  # what was not yet indexed is, before a gallery opens
-        gallery.close()
-        gallery = Gallery(uri, model, name=name)
-    else:
-        gallery.wait_for_index()
+    gallery.wait_for_index()
     building = time.perf_counter() - start
     found, seconds = [], {"": [], FILTER: []}
     for where, times in seconds.items():
@@ -130,6 +133,7 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
                 found.append({int(hit.source) for hit in hits})
             elif any(hit.camera != "c1" for hit in hits):
                 raise CSKTError(f"{index} does not keep to the filter.")
+    memory = memory_mb()
     gallery.close()
     start = time.perf_counter()
     gallery = Gallery(uri, model, name=name)
@@ -159,14 +163,19 @@ def measure(index: str, count: int, backbone: str, uri: str) -> dict[str, Any]:
         "filtered_query_ms": round(float(np.median(filtered)), 2),
         "opening_s": round(opening, 2),
         "recall_at_10": round(100 * float(recall), 2),
+        "memory_mb": memory,
         "disk_mb": disk,
     }
 
 
 def main(
     output: Annotated[Path | None, Option(help="File for the figures as json.")] = None,
-    sizes: Annotated[str, Option(help="Numbers of vectors, commas between.")] = "10000,1000000",
-    indexes: Annotated[str, Option(help=f"Of {', '.join(INDEXES)}, commas between.")] = "FLAT,HNSW",
+    sizes: Annotated[
+        str, Option(help="Numbers of vectors, commas between; after a colon another backbone.")
+    ] = "100000,1000000,200000:ViT-B-16",
+    indexes: Annotated[
+        str, Option(help=f"Of {', '.join(INDEXES)}, commas between; a folder has FLAT only.")
+    ] = "FLAT",
     backbone: Annotated[str, Option(help="Whose vectors' length.")] = MINI,
     server: Annotated[
         str | None, Option(help="Address of a Milvus server on this machine, in place of a folder.")
@@ -178,24 +187,25 @@ def main(
     if output:
         make_folder(output.parent)
     started, start, rows = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic(), []
-    for count in map(int, sizes.split(",")):
+    for size in sizes.split(","):
+        count, _, named = size.partition(":")
         for index in indexes.split(","):
             folder = tempfile.mkdtemp(prefix="cskt-gallery-")
             try:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     uri = server or f"{folder}/g.db"
-                    rows.append(process.submit(measure, index, count, backbone, uri).result())
+                    rows.append(
+                        process.submit(measure, index, int(count), named or backbone, uri).result()
+                    )
             finally:
                 shutil.rmtree(folder)
             typer.echo("  ".join(f"{name} {value}" for name, value in rows[-1].items()))
     if output:
-        version = (
-            MilvusClient(server).get_server_version()
-            if server
-            else "milvus-lite " + version_of("milvus-lite")
-        )
+        engine = f"SQLite {sqlite3.sqlite_version} and numpy"
+        if server:
+            engine = "Milvus " + MilvusClient(server).get_server_version()
         settings = {
-            "milvus": version,
+            "engine": engine,
             "latent": LATENT,
             "seed": SEED,
             "per_person": PER_PERSON,

@@ -47,6 +47,7 @@ _GALLERY_COLUMNS = {
     "numpy_ms": "numpy, ms",
     "opening_s": "opening, s",
     "recall_at_10": "recall at 10, percent",
+    "memory_mb": "in memory, MB",
     "disk_mb": "on disk, MB",
 }
 # Names of the run files that the efficiency page expects.
@@ -137,7 +138,7 @@ def measurement_evidence(measurements: Measurements) -> pd.DataFrame:
 
 def _evidence(measurement: dict[str, Any]) -> dict[str, str]:
     settings = measurement["settings"]
-    named = [name for name in ("backbone", "batch", "milvus") if name in settings]
+    named = [name for name in ("backbone", "batch", "milvus", "engine") if name in settings]
     facts = [f"{name} {settings[name]}" for name in named]
     changes = " with local changes" if measurement["dirty"] else ""
     return {
@@ -237,6 +238,8 @@ def gallery_table(measurements: Measurements) -> pd.DataFrame:
         return pd.DataFrame({"gallery": [NOT_RUN]})
     order = ["vectors", "where", "index"]
     rows = pd.concat(frames).sort_values(order, kind="stable", ignore_index=True)
+    if "memory_mb" not in rows:  # files of earlier versions
+        rows["memory_mb"] = float("nan")
     rows["disk_mb"] = rows["disk_mb"].where(rows["where"] == "embedded")
     table = rows[list(_GALLERY_COLUMNS)].rename(columns=_GALLERY_COLUMNS)
     numbers = table.select_dtypes("number").columns

@@ -28,10 +28,13 @@ def run_galleries(run: Run, data: PersonRetrievalDataset) -> dict[str, Gallery]:
         model.to(device).eval()
         of_model = model.fingerprint()[:8]
         of_data = data.fingerprint[:8]
-        place = run.folder / f"gallery-{name}-{of_model}-{of_data}-{precision}.db"
+        place = run.folder / f"gallery-{name}-{of_model}-{of_data}-{precision}.gallery"
         gallery = Gallery(place, model, name=NAME, precision=precision)
-        if len(gallery) < len(data.test.image_paths):
+        # Their number says little: of images with equal bytes a gallery holds one.
+        complete = place / "complete"
+        if not complete.exists():
             gallery.add(data.test)
+            complete.touch()
         galleries[name] = gallery
     return galleries
 

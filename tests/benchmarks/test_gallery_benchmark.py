@@ -68,7 +68,7 @@ def test_record_and_table_of_a_tiny_run(tmp_path):
         and row["disk_mb"] > 300 * 128 * 4 / 1e6
     )
     evidence = efficiency.measurement_evidence(records).set_index("run file")
-    assert "milvus-lite" in evidence.loc["gallery-embedded", "measured"]
+    assert "SQLite" in evidence.loc["gallery-embedded", "measured"]
     (shown,) = efficiency.gallery_table(records).to_dict("records")
     assert shown["vectors"] == "300"
     assert shown["recall at 10, percent"] == "100"

@@ -129,9 +129,21 @@ def test_a_bad_filter_gets_a_sentence(gallery, where, message):
     assert len(gallery.search("coat", 500)) == 12
 
 
-def test_no_hits_cannot_be_asked_for(gallery):
+@pytest.mark.parametrize("k", [0, -1, "3", None, 2.5, True])
+def test_a_number_of_hits_that_is_none_gets_a_sentence(gallery, k):
     with pytest.raises(CSKTError, match="k must be at least 1"):
-        gallery.search("coat", k=0)
+        gallery.search("coat", k=k)
+
+
+def test_a_filter_that_passes_few_of_many_is_exact(tmp_path, model):
+    vectors = np.random.default_rng(0).standard_normal((5000, model.dimension)).astype("f4")
+    facts = [{"identity": index % 1000} for index in range(5000)]
+    with Gallery(tmp_path / "g.db", model) as gallery:
+        gallery.add_vectors(vectors, facts)
+        cosines = vectors[7::1000] @ vectors[0] / np.linalg.norm(vectors[7::1000], axis=1)
+        hits = gallery.search(vectors[0], 3, "identity == 7")
+        order = [f"vector {7 + 1000 * place}" for place in np.argsort(-cosines)[:3]]
+        assert names(hits) == order
 
 
 def test_remarks_name_what_the_model_does_not_read(tmp_path):
@@ -140,6 +152,20 @@ def test_remarks_name_what_the_model_does_not_read(tmp_path):
         unknown, cut = gallery.remarks("a zebra with a coat " + "red " * 80)
         assert "zebra" in unknown
         assert "Only the first 75 tokens" in cut
+
+
+def test_a_thumbnail_that_is_a_link_is_not_shown(gallery, tmp_path):
+    (hit,) = gallery.search("coat", 1)
+    secret = tmp_path / "secret.jpg"
+    hit.thumbnail.rename(secret)
+    hit.thumbnail.symlink_to(secret)
+    assert gallery.search("coat", 1)[0].thumbnail is None
+    hit.thumbnail.unlink()
+    folder = hit.thumbnail.parent
+    folder.rename(tmp_path / "moved")
+    secret.rename(tmp_path / "moved" / hit.thumbnail.name)
+    folder.symlink_to(tmp_path / "moved")
+    assert gallery.search("coat", 1)[0].thumbnail is None
 
 
 # What stays
@@ -164,6 +190,13 @@ def test_deleting_takes_the_thumbnails_along(gallery):
     assert all(hit.thumbnail.is_file() for hit in kept)
     with pytest.raises(CSKTError, match="no longer in the gallery"):
         gallery.search(gone[0])
+
+
+def test_what_is_deleted_is_overwritten(gallery):
+    gallery.delete("camera == 'c1'")
+    stored = np.fromfile(Path(gallery.uri, "gallery.vectors"), "<f4").reshape(12, -1)
+    assert np.flatnonzero(~stored.any(1)).tolist() == [1, 4, 7, 10]
+    assert b"2024-01-02" not in Path(gallery.uri, "gallery.sqlite").read_bytes()
 
 
 def test_deleting_needs_a_filter(gallery):

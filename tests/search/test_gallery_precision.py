@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cskt import CSKTError, Gallery
-from cskt.search.gallery import Rows
+from cskt.search.folder import FolderRows
 from tests.galleries import features, pictures, small_model
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
@@ -102,13 +102,13 @@ def test_an_unknown_precision_is_refused(tmp_path, model):
 
 
 def test_a_gallery_that_does_not_say_its_precision_is_refused(tmp_path, model, monkeypatch):
-    create = Rows.create
+    create = FolderRows.create
 
-    def without_precision(self, dimension, index, shards, properties):
+    def without_precision(self, dimension, properties):
         kept = {name: value for name, value in properties.items() if name != "precision"}
-        create(self, dimension, index, shards, kept)
+        create(self, dimension, kept)
 
-    monkeypatch.setattr(Rows, "create", without_precision)
+    monkeypatch.setattr(FolderRows, "create", without_precision)
     Gallery(tmp_path / "old.db", model).close()
     message = "precision unknown, which .* not read; index the images into a new gallery"
     with pytest.raises(CSKTError, match=message):

@@ -63,6 +63,18 @@ def test_a_hit_without_its_files_says_so_and_has_an_empty_picture(hit, tmp_path)
     assert hit_picture(hit).startswith("data:image/jpeg")
 
 
+def test_a_thumbnail_that_is_no_picture_is_not_embedded(hit):
+    hit.thumbnail.write_text("a private key")
+    assert "YSBwcml2YXRl" not in hit_picture(hit)
+    assert hit_picture(hit).startswith("data:image/jpeg")  # of the file itself
+
+
+def test_a_source_that_never_ends_is_not_read():
+    hit = Hit("0", 0.5, "/dev/zero")
+    with pytest.raises(CSKTError, match="gone"):
+        hit.image()
+
+
 def test_right_and_wrong_are_told_apart_by_more_than_colour():
     places = 3  # caption, alternative text and tooltip
     assert hit_figure("data:,", 1, 0.3, "a", True).count("✓ right") == places

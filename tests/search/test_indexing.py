@@ -257,6 +257,10 @@ def test_among_images_anything_else_is_skipped(gallery):
         ({"camera": "c" * 300}, "camera of image 0 must have at most 256"),
         ({"time": "t" * 65}, "time of image 0"),
         ({"$meta": 1}, r"\$meta"),
+        ({"vector": 1}, "called vector"),
+        ({"id": 1}, "called id"),
+        ({"thumbnail": "x"}, "called thumbnail"),
+        ({"colour": {1, 2}}, "cannot be stored"),
     ],
 )
 def test_facts_that_cannot_be_stored_get_a_sentence(gallery, facts, message):
@@ -272,6 +276,8 @@ def test_metadata_of_another_kind_or_length_get_a_sentence(gallery, tmp_path):
         (pictures(2), {"image 0": {}}, "one mapping per image"),
         (folder, [{}], "mapping from its files"),
         (folder, {"9.png": {}}, "1 files that are not in .* such as 9.png"),
+        (folder, {"0000.png": {}, "./0000.png": {}}, "0000.png twice"),
+        (folder, {"0000.png": {"source": "x"}}, "say a source"),
         (folder, {"0000.png": {"identity": "y"}}, "identity of .*0000.png .* got 'y'"),
     ]:
         with pytest.raises(CSKTError, match=message):
