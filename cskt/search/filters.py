@@ -91,7 +91,7 @@ def condition_of(where: str) -> Condition:
         return Condition("1", {})
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd escapes in a text
-            tree = ast.parse(TOKEN.sub(_in_python, where.strip()), mode="eval")
+            tree = ast.parse(TOKEN.sub(_in_python, where).strip(), mode="eval")
         translation = _Translation()
         return Condition(translation.condition(tree.body), translation.values)
     except (_Unfit, SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -183,7 +183,8 @@ class _Translation:
             second = self._operand(node.right)
             if "text" in (first.kind, second.kind):
                 raise _Unfit(f"{ast.unparse(node)} calculates with a text")
-            return Operand(f"({first.sql} {ARITHMETIC[type(node.op)]} {second.sql})", "number")
+            sign = ARITHMETIC[type(node.op)]
+            return Operand(f"({_number(first)} {sign} {_number(second)})", "number")
         value = _value(node)
         return Operand(self._parameter(value), _kind(value))
 
@@ -191,6 +192,13 @@ class _Translation:
 def _type_of(sql: str) -> str:
     """ "text" or not, which is all that an order needs to know."""
     return f"(typeof({sql}) = 'text')"
+
+
+def _number(operand: Operand) -> str:
+    """An operand to calculate with: SQLite would make numbers of texts."""
+    if operand.kind == "number":
+        return operand.sql
+    return f"iif({_type_of(operand.sql)}, NULL, {operand.sql})"
 
 
 def _kind(value: str | float) -> str:
