@@ -216,8 +216,7 @@ class Gallery:
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}.")
-        if ranks is None:
-            ranks = Ranks()
+        ranks = ranks or Ranks()
         added = Added()
         items = items_of(images, metadata, added.skipped)
         if not items and not added.skipped:
@@ -341,8 +340,7 @@ class Gallery:
         return unit_vector(vector, int(self.record["dimension"]))
 
     def remarks(self, text: str) -> list[str]:
-        """What to know of a description: words that the backbone has never seen, or that are too
-        many for it."""
+        """What to know of a description, see :func:`cskt.search.query.remarks`."""
         return remarks(self.model, text)
 
     def delete(self, where: str) -> int:
