@@ -109,7 +109,6 @@ def test_a_gallery_that_does_not_say_its_precision_is_refused(tmp_path, model, m
         create(self, dimension, kept)
 
     monkeypatch.setattr(FolderRows, "create", without_precision)
-    Gallery(tmp_path / "old.db", model).close()
     message = "precision unknown, which .* not read; index the images into a new gallery"
     with pytest.raises(CSKTError, match=message):
         Gallery(tmp_path / "old.db", model)
