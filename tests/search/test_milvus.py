@@ -155,7 +155,7 @@ def test_a_server_is_used_by_its_address(tmp_path, model, server):
         "identity in [1, 2] and floor == 1",
         "identity not in [1, 2]",
         "not (identity > 3) || camera == 'c0'",
-        "1 < identity <= 4",
+        "identity > 1 and identity <= 4",
         "time >= '2024-01-05' && floor == 0",
         "camera like 'c%'",
         "floor > 0 or nothing == 1",
