@@ -1,11 +1,11 @@
-# make book | test | test-fast | test-numerics | verify | reproduce | demo | lab | lint: each sets up .venv by itself. Variables:
-# SEED, DATASET, QUICK=1, PYTHON; of reproduce: SEEDS, GRID, JOBS (runs at a time), DATASETS (commas between), DATA (the
-# real data's folder),
-# BACKBONE; of demo: PORT, GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
+# make book | freeze | test | test-fast | test-numerics | verify | reproduce | demo | lab | lint: each sets up .venv by itself. Variables:
+# SEED, DATASET, QUICK=1, PYTHON; of reproduce: SEEDS, GRID, JOBS (cores), MISSING=1, DATASETS (commas between), DATA (the real
+# data's folder), BACKBONE; of demo: PORT, GALLERY (your own, made by python -m cskt index), DATA, BACKBONE.
 SEED ?= 0
 SEEDS ?= 3
 GRID ?= benchmark
-JOBS ?= 1
+JOBS ?= all
+MISSING ?=
 DATASETS ?=
 DATA ?=
 BACKBONE ?=
@@ -17,27 +17,33 @@ PYTHON ?=
 export CSKT_CACHE := $(CURDIR)/.cache
 
 RUN := .venv/bin/python
+# Everything that takes long is a rule of workflow/Snakefile.
+SNAKEMAKE = $(RUN) -m snakemake -c "$(JOBS)"
+SETTINGS = --config dataset="$(DATASET)" seed="$(SEED)" quick="$(filter-out 0,$(QUICK))"
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help book test test-fast test-numerics verify reproduce demo lab lint
+.PHONY: help book freeze test test-fast test-numerics verify reproduce demo lab lint
 help:
 	@echo "make book   render the data, run the notebooks, build the book (SEED=0 DATASET=SynthPEDES-A QUICK=)"
+	@echo "make freeze   make the executed notebooks the committed ones in book/results"
 	@echo "make test   the whole test suite"
 	@echo "make test-numerics   its part that depends on the processor, as one without AVX2 computes it"
 	@echo "make verify   train CSKT on one domain again and compare with the committed runs (DATASET=SynthPEDES-A)"
 	@echo "make reproduce   train what the tables hold, SEEDS=3 each, and fill the tables; DATA=FOLDER takes the three"
 	@echo "                 real data sets from there (DATASETS=RSTPReid only that one, BACKBONE=... another CLIP);"
-	@echo "                 GRID=components, 'prompt length', ... for the ablations; JOBS=2 trains two runs at a time"
+	@echo "                 GRID=components, 'prompt length', ... for the ablations; JOBS=2 uses two cores, not all;"
+	@echo "                 MISSING=1 leaves out what has a record already"
 	@echo "make demo   search in the browser, on this machine only (PORT=8866); GALLERY=g.db searches your own gallery"
 	@echo "make lab    the notebooks in JupyterLab"
 	@echo "make test-fast   the tests that neither train nor need a browser"
 	@echo "make lint   ruff and its formatter, mypy, import-linter, file lengths"
 
 book: .venv/.stamp
-	@$(RUN) -m cskt render
-	@$(RUN) notebooks/run.py --dataset "$(DATASET)" --seed "$(SEED)" $(if $(filter-out 0,$(QUICK)),--quick)
-	@.venv/bin/jupyter-book build book/ -W --keep-going
+	@$(SNAKEMAKE) book $(SETTINGS)
 	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+freeze: .venv/.stamp
+	@$(SNAKEMAKE) freeze
 
 test: .venv/.stamp
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromium >/dev/null; then \
@@ -54,13 +60,14 @@ test-numerics: .venv/.stamp
 	@ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile -m numerics
 
 verify: .venv/.stamp
-	@$(RUN) -m cskt verify --dataset "$(DATASET)"
+	@$(SNAKEMAKE) verify --config dataset="$(DATASET)"
 
 reproduce: .venv/.stamp
-	@$(RUN) -m cskt reproduce --seeds "$(SEEDS)" --grid "$(GRID)" --jobs "$(JOBS)" \
+	@$(RUN) -m cskt plan --seeds "$(SEEDS)" --grid "$(GRID)" $(if $(filter-out 0,$(MISSING)),--missing) \
 	    $(if $(DATASETS),--datasets "$(DATASETS)") \
 	    $(if $(DATA),--data-root "$(DATA)") $(if $(BACKBONE),--backbone "$(BACKBONE)")
-	@$(RUN) notebooks/run.py benchmarks ablations noise variation checklist
+	@$(SNAKEMAKE) records
+	@$(SNAKEMAKE) results
 
 demo: .venv/.stamp
 	@$(RUN) notebooks/demo.py --port "$(PORT)" $(if $(GALLERY),--gallery "$(GALLERY)",--dataset "$(DATASET)" \

@@ -25,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
-app.command("reproduce")(reproduce.reproduce)
+app.command("plan")(reproduce.plan)
+app.command("record")(reproduce.record)
 app.command("verify")(reproduce.verify)
 app.command("evaluate")(train.evaluate)
 app.command("compare")(compare.compare)

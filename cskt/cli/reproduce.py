@@ -1,57 +1,30 @@
-"""Commands about many runs: reproduce trains the rows of a grid, verify compares one run with the
-committed ones."""
+"""Commands about many runs: plan writes down the rows of a grid, which the workflow trains; record
+copies what came out; verify compares one run with the committed ones."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from typer import Option
 
-from cskt import parallel
-from cskt.cli.common import DataRoot, Pretrained, Settings, log_to_stderr, train_config
+from cskt.cli.common import DataRoot, Pretrained, Settings, train_config
 from cskt.cli.train import train_and_report
 from cskt.config import MINI, REAL_DATASETS, SYNTHETIC_DATASETS, TrainConfig
-from cskt.data.datasets import PersonRetrievalDataset, load_dataset
-from cskt.errors import ConfigurationError, CSKTError, RunError
+from cskt.data.datasets import load_dataset
+from cskt.errors import ConfigurationError
 from cskt.files import file_name, make_folder, write_atomically, write_json
 from cskt.report.grids import BENCHMARK, GRIDS, TRANSFER, Rows, grid_rows
 from cskt.report.reproduced import MEASURE, committed_interval
 from cskt.runs import QUERIES, Run, run_name, transfer_record, weights_fingerprint
 
-log = logging.getLogger(__name__)
-Records = dict[str, dict[str, Any]]  # name of a record's file, without .json -> the record
+PLAN = "runs.json"
+Planned = dict[str, Any]  # name, row and seed of a run, and the names of the records it leaves
 
 
-@dataclass(frozen=True)
-class PlannedRun:
-    """One training of a grid: the label of its row, its settings, and the data sets that its model
-    is tested on besides its own (None: no transfer is asked for)."""
-
-    row: str
-    config: TrainConfig
-    others: list[PersonRetrievalDataset] | None
-
-    @property
-    def name(self) -> str:
-        return run_name(self.config)
-
-    def is_recorded(self, folder: Path) -> bool:
-        """Whether ``folder`` holds every record that this run would leave there."""
-        if self.others is None:
-            names = [self.name]
-        else:
-            names = [_transfer_name(self.name, other) for other in self.others]
-        recorded = [(folder / f"{name}.json").is_file() for name in names]
-        return bool(recorded) and all(recorded)
-
-
-def reproduce(
+def plan(
     datasets: Annotated[
         str | None,
         Option(
@@ -70,38 +43,50 @@ def reproduce(
     ] = None,
     pretrained: Pretrained = None,
     settings: Settings = None,
-    records: Annotated[Path, Option(help="Each run's record is copied here.")] = Path(
+    records: Annotated[Path, Option(help="Each run's record is to be copied here.")] = Path(
         "book/results/runs"
     ),
     missing: Annotated[
         bool, Option("--missing", help="Leave out what has a record of its name there already.")
     ] = False,
-    jobs: Annotated[
-        int, Option(min=1, help="Runs at a time; more than one: in processes of one thread each.")
-    ] = 1,
+    output: Annotated[Path, Option(help="Folder of the plan.")] = Path("_build/plan"),
 ) -> None:
-    """Train every row of a grid on every data set; finished runs are kept, interrupted ones
-    continue.
+    """Write down the trainings of a grid: every row on every data set, those of one seed before the
+    next seed.
 
-    All rows of one seed come before the next seed, so that an interrupted call leaves whole seeds.
-    Each run's record is written as it finishes, and how each query ranked beside it (.npz). A run
-    that fails does not stop the others. The benchmark on real data is run twice, the epoch chosen
-    on val and, as the release does it, on test. ``transfer`` trains the benchmark's rows and tests
-    each model on the other data sets.
+    ``snakemake records`` trains them (make reproduce does both). The folder holds runs.json and a
+    configuration for each run. The benchmark on real data is run twice, the epoch chosen on val
+    and, as the release does it, on test. ``transfer`` trains the benchmark's rows and tests each
+    model on the other data sets.
     """
     names = _dataset_names(datasets, data_root)
     if not backbone:
         backbone = MINI if set(names) <= set(SYNTHETIC_DATASETS) else TrainConfig().backbone
     options = {"data_root": data_root, "backbone": backbone, "pretrained": pretrained}
     rows = _rows(grid, methods, backbone)
-    for changes in rows.values():  # a wrong setting is said before any data set is read or rendered
+    for changes in rows.values():  # a wrong setting is said before any data set is read
         train_config(changes, {**options, "dataset": names[0]}, settings)
-    folder = make_folder(records if grid == BENCHMARK else records / grid.replace(" ", "-"))
-    loaded = {name: load_dataset(name, data_root) for name in names}
-    planned = _plan(grid, rows, loaded, seeds, options, settings or [])
+    place = "" if grid == BENCHMARK else grid.replace(" ", "-")
+    folder = make_folder(records / place)
+    planned = _planned(grid, rows, names, seeds, options, settings or [], make_folder(output))
+    total = len(planned)
     if missing:
-        planned = _without_recorded(planned, folder)
-    _train_all(planned, folder, grid, jobs)
+        planned = [run for run in planned if not _is_recorded(run, folder)]
+        skipped = total - len(planned)
+        typer.echo(f"{skipped} of {total} runs have a record in {folder} and are skipped")
+    left = []
+    for run in planned:
+        left += run["records"]
+    contents = {
+        "grid": grid,
+        "place": place or grid,
+        "records": folder.as_posix(),
+        "others": {file_name(name): name for name in names},
+        "runs": planned,
+        "left": left,
+    }
+    write_json(output / PLAN, contents)
+    typer.echo(f"{len(planned)} runs are planned in {output}")
 
 
 def _dataset_names(datasets: str | None, data_root: str | None) -> list[str]:
@@ -127,117 +112,95 @@ def _rows(grid: str, methods: str | None, backbone: str) -> Rows:
     return asked
 
 
-def _plan(
+def _planned(
     grid: str,
     rows: Rows,
-    loaded: dict[str, PersonRetrievalDataset],
+    names: list[str],
     seeds: int,
     options: dict[str, Any],
     settings: list[str],
-) -> list[PlannedRun]:
-    """All runs of a grid, those of seed 0 first."""
-    planned = []
+    output: Path,
+) -> list[Planned]:
+    """All runs of a grid, those of seed 0 first; the configuration of each is written into
+    ``output``."""
+    two_splits = {name: _has_two_splits(name, options["data_root"]) for name in names}
+    planned: list[Planned] = []
     for seed in range(seeds):
-        for name, dataset in loaded.items():
-            others = None
-            if grid == TRANSFER:
-                others = [other for other_name, other in loaded.items() if other_name != name]
+        for name in names:
+            others = [other for other in names if other != name] if grid == TRANSFER else None
             for row, changes in rows.items():
                 untrained = changes.get("method") == "zero-shot"
                 if untrained and seed > 0:  # neither a seed nor an epoch changes it
                     continue
                 chosen = {**options, "dataset": name, "seed": seed}
-                for selection in _selections(grid, dataset, untrained, settings):
+                twice = grid == BENCHMARK and two_splits[name]
+                for selection in _selections(twice, untrained, settings):
                     chosen["selection"] = selection
                     config = train_config(changes, chosen, settings)
-                    planned.append(PlannedRun(row, config, others))
+                    planned.append(_planned_run(row, config, others, output))
     return planned
 
 
-def _selections(
-    grid: str, dataset: PersonRetrievalDataset, untrained: bool, settings: list[str]
-) -> list[str | None]:
+def _planned_run(row: str, config: TrainConfig, others: list[str] | None, output: Path) -> Planned:
+    """One training of a grid; ``others``: the data sets that its model is tested on instead of its
+    own."""
+    name = run_name(config)
+    write_atomically(output / f"{name}.yaml", yaml.safe_dump(config.to_dict()))
+    records = [name]
+    if others is not None:
+        records = [_transfer_name(name, other) for other in others]
+    return {"name": name, "row": row, "seed": config.seed, "records": records}
+
+
+def _has_two_splits(name: str, data_root: str | None) -> bool:
+    """Whether an epoch of the paper's setting may be chosen on val or on test."""
+    if name in SYNTHETIC_DATASETS:  # not rendered for an answer that is known
+        return False
+    dataset = load_dataset(name, data_root)
+    return dataset.val is not dataset.test
+
+
+def _selections(twice: bool, untrained: bool, settings: list[str]) -> list[str | None]:
     """By which rules the epoch of a row is chosen, a run for each; None is the default."""
     given = any(setting.startswith("selection=") for setting in settings)
-    two_splits = not dataset.synthetic and dataset.val is not dataset.test
-    if given or grid != BENCHMARK or not two_splits:
+    if given or not twice:
         return [None]
     return ["val"] if untrained else ["val", "test"]
 
 
-def _without_recorded(planned: list[PlannedRun], folder: Path) -> list[PlannedRun]:
-    missing = [run for run in planned if not run.is_recorded(folder)]
-    skipped = len(planned) - len(missing)
-    typer.echo(f"{skipped} of {len(planned)} runs have a record in {folder} and are skipped")
-    return missing
+def _is_recorded(run: Planned, folder: Path) -> bool:
+    """Whether ``folder`` holds every record that a run would leave there."""
+    recorded = [(folder / f"{name}.json").is_file() for name in run["records"]]
+    return bool(recorded) and all(recorded)
 
 
-def _train_all(planned: list[PlannedRun], folder: Path, grid: str, jobs: int) -> None:
-    """Train, write the records as the runs finish, and say at the end which ones failed."""
-    arguments = [(run, jobs > 1) for run in planned]
-    failures = []
-    cut_off = 0
-    with contextlib.closing(parallel.completed(_train_planned, arguments, jobs)) as outcomes:
-        for index, outcome in outcomes:
-            run = planned[index]
-            if isinstance(outcome, BrokenProcessPool):
-                cut_off += 1
-            elif isinstance(outcome, Exception):
-                failures.append(_failure(run.name, outcome))
-            else:
-                place = {} if grid == BENCHMARK else {"grid": grid, "row": run.row}
-                _write_records(folder, outcome, run, place)
-    failed = len(failures) + cut_off
-    if cut_off:
-        failures.append(
-            f"{cut_off} were cut off when a worker process was ended from outside (too little "
-            f"memory for --jobs {jobs}?), call again to continue"
-        )
-    if failures:
-        raise RunError(f"{failed} of {len(planned)} runs failed: {'; '.join(failures)}.")
+def _transfer_name(name: str, dataset: str) -> str:
+    return f"{name}-on-{file_name(dataset)}"
 
 
-def _train_planned(planned: PlannedRun, beside: bool) -> tuple[Run, Records]:
-    """Train; the run and its records. ``beside``: in a process beside others."""
-    if beside:
-        log_to_stderr()
-        run = train_and_report(planned.config, prefix=f"{planned.name}: ", progress=False)
-    else:
-        run = train_and_report(planned.config)
-    if planned.others is None:
-        return run, {run.folder.name: run.record}
-    transfers = {}
-    for other in planned.others:
-        transfers[_transfer_name(run.folder.name, other)] = transfer_record(run, other)
-    return run, transfers
-
-
-def _transfer_name(name: str, dataset: PersonRetrievalDataset) -> str:
-    return f"{name}-on-{file_name(dataset.name)}"
-
-
-def _write_records(
-    folder: Path, outcome: tuple[Run, Records], planned: PlannedRun, place: dict[str, str]
+def record(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    folder: Annotated[Path, typer.Argument(help="Its record is written here.")],
+    grid: Annotated[str, Option(help="The grid that the run belongs to.")] = BENCHMARK,
+    row: Annotated[str, Option(help="Its row there.")] = "",
+    on: Annotated[
+        str | None, Option(help="Test the model on this data set: a record of the transfer.")
+    ] = None,
 ) -> None:
-    """The records of a run into ``folder``, and its queries beside its own; ``place`` says where in
-    a grid it stands."""
+    """Copy a run's record for the tables, without private paths, and beside it how each query
+    ranked (.npz)."""
     from cskt.report.card import public_record
 
-    run, records = outcome
-    if planned.others is None:
-        queries = (run.folder / QUERIES).read_bytes()
-        write_atomically(folder / f"{run.folder.name}.npz", queries)
-    for name, record in records.items():
-        write_json(folder / f"{name}.json", {**public_record(record), **place})
-
-
-def _failure(name: str, error: Exception) -> str:
-    """What went wrong with a run; of a fault in the code the log has the traceback."""
-    if isinstance(error, CSKTError):
-        return f"{name}: {str(error).rstrip('.')}"
-    log.error("%s failed.", name, exc_info=error)
-    reason = " ".join(str(error).split())
-    return f"{name}: {type(error).__name__}: {reason}".rstrip(".")
+    finished = Run.load(run)
+    name, contents = run.name, finished.record
+    make_folder(folder)
+    if on is None:
+        write_atomically(folder / f"{name}.npz", (run / QUERIES).read_bytes())
+    else:
+        name = _transfer_name(name, on)
+        contents = transfer_record(finished, load_dataset(on, finished.config.data_root))
+    place = {} if grid == BENCHMARK else {"grid": grid, "row": row}
+    write_json(folder / f"{name}.json", {**public_record(contents), **place})
 
 
 def verify(

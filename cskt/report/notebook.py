@@ -12,7 +12,6 @@ from typing import Any
 
 from cskt.config import TrainConfig
 from cskt.errors import ConfigurationError
-from cskt.report import style
 
 INJECTED = "# Parameters"  # how the cell begins that papermill puts behind the notebook's own
 PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -40,6 +39,8 @@ def start(namespace: Mapping[str, Any]) -> Setup:
     Raises:
         ConfigurationError: papermill was given a parameter that the notebook does not have.
     """
+    from cskt.report import style  # matplotlib is slow, and the workflow only reads parameters
+
     check_parameters(namespace.get("In", ()))
     root = enter_project()
     style.set_style()
