@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,19 @@ def torchrun(count: int, *arguments, check: bool = True) -> subprocess.Completed
 
 def run(command: list[str], check: bool = True) -> subprocess.CompletedProcess:
     """A command in the repository, each of its processes with one thread."""
+    process = start(command)
+    output, errors = process.communicate()
+    if check and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, output, errors)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    """:func:`run` without waiting for its end."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=check
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=pipe, stderr=pipe, text=True
     )
 
 
@@ -122,6 +133,34 @@ def test_the_setting_devices_starts_the_processes_itself(settings, finished):
     command = [sys.executable, "-m", "tests.tiny_command", "train", "--config", str(settings)]
     done = run([*command, "--set", "devices=2"])
     assert done.stdout.count("epoch 3:") == 1
+    assert_same_run(settings.parent / "run", finished)
+
+
+def test_fabric_run_starts_the_processes_as_well(settings, finished):
+    command = [sys.executable, "-m", "lightning_fabric.cli"]
+    command += ["--accelerator", "cpu", "--devices", "2", "--strategy", "ddp"]
+    command += ["tests/tiny_command.py", "train", "--config", str(settings)]
+    done = run(command)
+    assert done.stdout.count("epoch 3:") == 1
+    assert_same_run(settings.parent / "run", finished)
+
+
+def test_two_machines_train_one_run(settings, finished):
+    """Two calls of torchrun that find each other by an address, as on two machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    machines = []
+    for number in (0, 1):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+        command += ["--node-rank", str(number), "--nproc-per-node", "1"]
+        command += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+        command += ["-m", "tests.tiny_command", "train", "--config", str(settings)]
+        machines.append(start(command))
+    ends = [machine.communicate() for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], ends
+    shown = [output.count("epoch 3:") for output, _ in ends]
+    assert shown == [1, 0]  # the second machine shows nothing
     assert_same_run(settings.parent / "run", finished)
 
 
