@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -12,6 +13,9 @@ from matplotlib.figure import Figure
 from cskt.report.style import BLUE, ORANGE
 
 WHOLE = "the batch at once"
+MODELLED = (8, 16, 32)  # processes, beyond those that were measured
+GIGABITS = 10  # a second between two processes, of the modelled rows
+BYTES = 4  # of a gradient's number, in fp32
 
 
 def device_table(measurement: dict[str, Any]) -> pd.DataFrame:
@@ -26,6 +30,51 @@ def device_table(measurement: dict[str, Any]) -> pd.DataFrame:
 def _way(piece: float) -> str:
     """How a batch was encoded, in words; ``piece`` NaN: whole."""
     return WHOLE if pd.isna(piece) else f"{piece:.0f} pairs at a time"
+
+
+def scaling_table(measurement: dict[str, Any]) -> pd.DataFrame:
+    """One batch shared by more and more processes: ``processes``, ``pairs`` that each encodes,
+    ``seconds`` a step, ``GB`` a process, and its ``source``: measured or modelled.
+
+    The batch is the largest one that a single process encoded at once. A modelled row gives each
+    process a processor like the one that was measured: its seconds are those of a pair, times its
+    pairs, and those of adding up the gradients in a ring, in which each process sends twice
+    (N - 1) / N of them over a line of ``GIGABITS``. Memory lies on the straight line through the
+    batches of one process.
+    """
+    table = device_table(measurement)
+    whole = table[table["encoded"] == WHOLE]
+    alone = whole[whole["processes"] == 1].sort_values("batch")
+    largest = alone.iloc[-1]
+    shared = whole[whole["batch"] == largest["batch"]]
+    rows = [_measured_row(row) for _, row in shared.iterrows()]
+    slope, intercept = np.polyfit(alone["batch"], alone["GB"], 1)
+    gradient = BYTES * measurement["settings"]["trained"]
+    for processes in MODELLED:
+        pairs = -(-largest["batch"] // processes)
+        sent = 2 * (processes - 1) / processes * gradient
+        computing = largest["seconds"] / largest["batch"] * pairs
+        rows.append(
+            {
+                "processes": processes,
+                "pairs": pairs,
+                "seconds": computing + 8 * sent / (GIGABITS * 1e9),
+                "GB": intercept + slope * pairs,
+                "source": "modelled",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _measured_row(row: pd.Series) -> dict[str, Any]:
+    """A row of the device table in the columns of :func:`scaling_table`."""
+    return {
+        "processes": row["processes"],
+        "pairs": -(-row["batch"] // row["processes"]),
+        "seconds": row["seconds"],
+        "GB": row["GB"],
+        "source": "measured",
+    }
 
 
 def memory_figure(measurement: dict[str, Any]) -> Figure:
