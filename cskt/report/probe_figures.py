@@ -173,10 +173,11 @@ def relevance_row(
 
 def _place(heat: np.ndarray) -> str:
     """Where a map (rows, columns) is highest, in words."""
+    rows, columns = heat.shape
     row, column = np.unravel_index(heat.argmax(), heat.shape)
-    down = round(100 * (row + 0.5) / heat.shape[0])
-    across = round(100 * (column + 0.5) / heat.shape[1])
-    return f"{down} percent from the top and {across} from the left"
+    down = (row + 0.5) / rows  # of the middle of a cell
+    across = (column + 0.5) / columns
+    return f"{100 * down:.0f} percent from the top and {100 * across:.0f} from the left"
 
 
 def _draw_outline(axes: Axes, mask: np.ndarray, image: np.ndarray) -> None:
@@ -304,7 +305,11 @@ def space(
 def _palette(names: Sequence[str]) -> dict[str, Any]:
     """A colour for each name: the one that it is the name of, if all are names of colours."""
     different = sorted(set(names))
-    if all(is_color_like(name) for name in different) and not "".join(different).isdigit():
+    are_numbers = "".join(different).isdigit()  # which matplotlib would read as greys
+    if not are_numbers and all(is_color_like(name) for name in different):
         return {name: name for name in different}
-    colours = sns.color_palette("colorblind" if len(different) <= 10 else "husl", len(different))
+    kind = "husl"
+    if len(different) <= 10:
+        kind = "colorblind"
+    colours = sns.color_palette(kind, len(different))
     return dict(zip(different, colours, strict=True))
